@@ -1,0 +1,1 @@
+"""The bundled recipes: YAML files, listed by `rl-posttrain recipes`."""

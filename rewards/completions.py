@@ -1,0 +1,56 @@
+"""Where a completion has its text, and where the text has its answer. Every search takes time linear in the text."""
+
+import re
+from typing import Any
+
+# A minus is a sign unless it follows an operand: "5-3" ends in 3, "= -3" in -3. A comma separates before three digits.
+NUMBER = re.compile(
+    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?\$?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))"
+    r"(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?(?:/[0-9]+)?%?"
+)
+_BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """The text of a completion: itself, or the content of the last of its chat messages; "" where that is no text."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    return content if isinstance(content, str) else ""
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` whose braces balance, or None."""
+    opened: list[tuple[int, bool]] = []  # where the content of each open brace starts, and whether it is a box
+    last: tuple[int, int] | None = None
+    for match in _BRACE.finditer(text):
+        brace = match.group()
+        if brace == "}" and opened:
+            start, is_box = opened.pop()
+            if is_box and (last is None or start > last[0]):
+                last = (start, match.start())
+        elif brace == "{" or brace.startswith(r"\boxed"):
+            opened.append((match.end(), brace != "{"))
+    return text[slice(*last)] if last else None
+
+
+def last_answer_tag(text: str) -> str | None:
+    """What stands in the last `<answer>...</answer>`, or None."""
+    last_closing = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(last_closing, 0))
+    return text[start + len("<answer>") :].partition("</answer>")[0] if start >= 0 else None
+
+
+def after_gsm8k_mark(text: str) -> str | None:
+    """The first line of text after the last `####`, or None."""
+    _, mark, rest = text.rpartition("####")
+    return rest.strip().partition("\n")[0] if mark else None
+
+
+def last_number(text: str) -> str | None:
+    """The last number in the text, with its sign, or None."""
+    last = None
+    for last in NUMBER.finditer(text):  # noqa: B007  the last match is the one wanted
+        pass
+    return last.group() if last else None

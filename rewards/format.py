@@ -1,0 +1,34 @@
+"""Whether a completion has the R1-Zero form: reasoning in <think>, then the result in <answer>, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rl_posttrain.rewards.completions import completion_text
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+def think_answer_format(completions: Sequence[str | list[dict[str, Any]]], **kwargs: Any) -> list[float]:
+    """1.0 where the completion is `<think>...</think>` and then `<answer>...</answer>`, else 0.0.
+
+    Each tag stands there once and in order, the answer is not blank, and nothing but white space stands before, between
+    and after. The completion must open <think> itself: a prompt that ends in <think> makes every completion fail.
+
+    Args:
+        completions: B texts or lists of chat messages; of the latter, the last message is read.
+
+    Returns:
+        B rewards, 1.0 or 0.0.
+    """
+    return [float(_is_well_formed(completion_text(completion))) for completion in completions]
+
+
+def _is_well_formed(text: str) -> bool:
+    if any(text.count(tag) != 1 for tag in TAGS):
+        return False
+    before, _, rest = text.partition("<think>")
+    _, _, rest = rest.partition("</think>")
+    between, _, rest = rest.partition("<answer>")
+    answer, closed, after = rest.partition("</answer>")
+    # A tag out of order leaves a later partition without its tag, and in the end `closed` empty.
+    return bool(closed and answer.strip()) and not (before + between + after).strip()

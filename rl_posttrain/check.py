@@ -1,0 +1,117 @@
+"""What `rl-posttrain check` shows: the resolved recipe, its derived sizes and predicted memory. No weights are loaded."""
+
+from typing import Any
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.models import kv_cache_bytes_per_token, load_config, published_config
+from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim.ledger import predict_memory
+from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.recipe import Recipe, derive_sizes, precision
+from rl_posttrain.scoring import check_reward_names
+from rl_posttrain.tasks import TASKS
+
+
+def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
+    """Everything about a run that can be known without running it.
+
+    Args:
+        num_processes: devices that it is sized for.
+
+    Returns:
+        ``recipe`` (YAML text), ``sizes``, ``num_parameters``, ``memory_bytes`` by component and device, and ``notes``.
+
+    Raises:
+        RecipeError: something in the recipe cannot be used.
+    """
+    sizes = derive_sizes(recipe, num_processes)
+    task = load_object(recipe.task.name, table=TASKS, key="task.name")
+    check_arguments(task, recipe.task.options, key="task", supplied=("seed", "num_train", "num_eval"))
+    check_reward_names(recipe)
+    section = recipe.optimizer
+    optimizer_class_and_arguments(
+        section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+    )
+    notes = [precision(recipe)]
+    config, source = _config(recipe.model.name)
+    num_parameters = count_parameters(config) if config is not None else None
+    if source:
+        notes.append(source)
+    memory = _memory(recipe, config, num_parameters, num_processes, sizes.completions_per_process, notes)
+    return {
+        "recipe": recipe.to_yaml(),
+        "sizes": sizes.model_dump(),
+        "num_parameters": num_parameters,
+        "memory_bytes": memory,
+        "notes": notes,
+    }
+
+
+def count_parameters(config) -> int:
+    """Parameters of the model that `config` describes, tied weights once; built on the meta device, where nothing is stored."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def print_check(result: dict[str, Any]) -> None:
+    """The result for people: the recipe as YAML, then tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print("# recipe, resolved", style="bold")
+    console.print(result["recipe"], markup=False)
+    sizes = Table(title="derived sizes", title_justify="left", box=None, show_header=False)
+    for name, value in result["sizes"].items():
+        sizes.add_row(name.replace("_", " "), f"{value:,}")
+    console.print(sizes)
+    console.print()
+    if result["memory_bytes"] is not None:
+        memory = Table(title="predicted memory on each device", title_justify="left", box=None, show_header=False)
+        for name, value in result["memory_bytes"].items():
+            memory.add_row(name.replace("_", " "), "unknown" if value is None else f"{value / 2**30:8.2f} GiB")
+        console.print(memory)
+    for note in result["notes"]:
+        console.print(f"- {note}", markup=False)
+
+
+def _config(name: str):
+    """The model's config and, when it is not the model's own file, a word on where it is from."""
+    try:
+        return load_config(name), None
+    except RecipeError as error:
+        config = published_config(name)
+        if config is not None:
+            return config, f"{name}: sized from its published shapes; the hub was not reached"
+        if "no such folder" in str(error) or "has no config.json" in str(error) or "not installed" in str(error):
+            raise
+        return None, f"memory is not predicted: {error}"
+
+
+def _memory(recipe: Recipe, config, num_parameters, num_processes: int, num_sequences: int, notes: list[str]):
+    if config is None:
+        return None
+    ledger = predict_memory(
+        num_parameters,
+        optimizer=recipe.optimizer.name,
+        dtype=recipe.model.dtype,
+        engine=recipe.distributed.engine,
+        zero_stage=recipe.distributed.zero_stage,
+        world_size=num_processes,
+        reference_model=recipe.algorithm.kl_coef > 0,
+        rollout_copy=recipe.rollout.engine == "vllm",
+    )
+    memory: dict[str, int | None] = dict(vars(ledger))
+    if ledger.optimizer_state is None:
+        notes.append(f"optimizer state of {recipe.optimizer.name} is not known here, so there is no total")
+    if recipe.rollout.engine == "vllm":
+        memory["kv_cache_of_completions"] = (
+            kv_cache_bytes_per_token(config, recipe.model.dtype) * num_sequences * recipe.rollout.max_new_tokens
+        )
+    total = None if None in memory.values() else sum(memory.values())
+    notes.append("activations, logits and the prompts' KV cache come on top of the predicted memory")
+    return {**memory, "total": total}

@@ -1,0 +1,125 @@
+"""The commands, a thin function each; heavy imports happen inside."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rl_posttrain.errors import RlPosttrainError
+
+app = typer.Typer(
+    help="R1-Zero style RL post-training from a YAML recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a bundled recipe.")
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as optimizer.lr=1e-6.")
+]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this name from its last checkpoint.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what vLLM, DeepSpeed and transformers log.")] = False,
+) -> None:
+    """Train a model as a recipe says."""
+    from rl_posttrain.environment import is_main_process
+    from rl_posttrain.recipe import load_recipe
+    from rl_posttrain.train import train as run_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    run = run_recipe(loaded, resume=resume, display=True, verbose=verbose)
+    if is_main_process():
+        from rl_posttrain.closing import print_closing
+
+        print_closing(run, recipe)
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices to size the run for.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the resolved recipe, its derived sizes and predicted memory; loads no model and runs nothing."""
+    from rl_posttrain.check import check_recipe, print_check
+    from rl_posttrain.recipe import load_recipe
+
+    result = check_recipe(load_recipe(recipe, overrides or []), num_processes)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        print_check(result)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can run, and what is missing, with the fix."""
+    from rl_posttrain import doctor as machine
+
+    checks = machine.checks()
+    if as_json:
+        typer.echo(json.dumps([vars(item) for item in checks], indent=2))
+    else:
+        machine.print_checks(checks)
+    if not machine.ok(checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the bundled recipes, a line each."""
+    from rl_posttrain.recipe import bundled_recipes, headline
+
+    heads = {name: headline(path) for name, path in bundled_recipes().items()}
+    if as_json:
+        typer.echo(json.dumps(heads, indent=2))
+        return
+    width = max(map(len, heads))
+    for name, text in heads.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+def curves(
+    runs: RunsArgument,
+    key: Annotated[list[str] | None, typer.Option(help="Metric to draw, repeatable; see docs/metrics.md.")] = None,
+    smoothing: Annotated[int, typer.Option(min=1, help="Steps of the trailing mean.")] = 1,
+) -> None:
+    """Draw the curves of runs in the terminal; also of runs that are still going on."""
+    from rich.console import Console
+
+    from rl_posttrain.curves import print_curves
+    from rl_posttrain.runs import RunDirectory
+
+    print_curves(
+        [RunDirectory.open(path) for path in runs], keys=key or ["reward"], smoothing=smoothing, console=Console()
+    )
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit status 2."""
+    try:
+        app(standalone_mode=True)
+    except RlPosttrainError as error:
+        typer.echo(f"rl-posttrain: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""What a run's metrics come to: means, the summary, and the curves in the terminal and as a PNG.
+
+Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that a row lacks, or holds as
+null (what a NaN is written as), is left out of every mean; it is never taken for zero.
+"""
+
+import math
+import os
+import statistics
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rl_posttrain.errors import RunError
+from rl_posttrain.plugins import did_you_mean
+from rl_posttrain.runs import RunDirectory
+
+PHASES = ("rollout", "reward", "update", "sync")
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without the two that a background can hide.
+COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233))
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_CELLS = {  # of the table: key of the summary, format
+    "reward_first5": ".3f",
+    "reward_last5": ".3f",
+    "reward_gain": "+.3f",
+    "reward_best": ".3f",
+    "accuracy_last5": ".3f",
+    "seconds_per_step": ".1f",
+    "tokens": ",d",
+}
+_MARKERS = "*o+x#@%&" + string.ascii_lowercase
+
+
+def number(row: dict, key: str) -> float | None:
+    """`row[key]` as a finite float; None where the row has none."""
+    value = row.get(key)
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def numbers(rows: Iterable[dict], key: str) -> list[float]:
+    """The finite values of `key`, in step order; rows without one are left out."""
+    return [value for row in rows if (value := number(row, key)) is not None]
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """`values` as block characters from their minimum (lowest block) to their maximum (full block).
+
+    More values than `width` are averaged into `width` bins; fewer take one character each. The scale is that of the
+    values, not of the bins, so that the minimum and maximum printed beside it are the run's own. A bin without a finite
+    value is a space; values that are all equal are drawn at half height.
+    """
+    values = [math.nan if value is None else float(value) for value in values]
+    finite = [value for value in values if math.isfinite(value)]
+    count = min(width, len(values))
+    if count < 1 or not finite:
+        return " " * max(count, 0)
+    low, high = min(finite), max(finite)
+    drawn = []
+    for index in range(count):
+        part = values[index * len(values) // count : (index + 1) * len(values) // count]
+        part = [value for value in part if math.isfinite(value)]
+        if not part:
+            drawn.append(" ")
+        elif high == low:
+            drawn.append(_BLOCKS[3])
+        else:
+            share = (statistics.fmean(part) - low) / (high - low)
+            drawn.append(_BLOCKS[round(share * (len(_BLOCKS) - 1))])
+    return "".join(drawn)
+
+
+def smooth(values: Sequence[float | None], window: int) -> list[float]:
+    """Trailing mean: entry i is the mean of the finite values among values[i - window + 1 .. i].
+
+    Trailing and not centred, so that no point of a curve knows what came after it. The first window - 1 entries average
+    what there is so far; an entry with no finite value in its window is NaN. The result is as long as `values`.
+
+    Raises:
+        RunError: `window` is below 1.
+    """
+    if window < 1:
+        raise RunError(f"smoothing={window}: a mean needs at least one step; set 1 (no smoothing) or more")
+    means = []
+    for end in range(1, len(values) + 1):
+        part = [v for v in values[max(0, end - window) : end] if v is not None and math.isfinite(v)]
+        means.append(statistics.fmean(part) if part else math.nan)
+    return means
+
+
+def first_last(rows: Sequence[dict], key: str = "reward", window: int = 5) -> tuple[float, float]:
+    """Mean of `key` over the first, and over the last, `window` finished steps that recorded it.
+
+    With fewer than 2 * window such steps the two share steps; with fewer than `window` both are the mean of all.
+
+    Raises:
+        RunError: no row holds a finite `key`.
+    """
+    values = _recorded(rows, key)
+    return statistics.fmean(values[:window]), statistics.fmean(values[-window:])
+
+
+def step_seconds(rows: Sequence[dict]) -> list[float]:
+    """Seconds of each step, evaluation and bookkeeping included: the differences of `seconds`, which counts from 0."""
+    ends = numbers(rows, "seconds")
+    return [end - start for start, end in zip([0.0, *ends], ends, strict=False)]
+
+
+def summarize(rows: Sequence[dict]) -> dict[str, Any]:
+    """What `summary.json` holds of the metrics: see docs/metrics.md for each name.
+
+    `reward_best` is the best mean of 5 consecutive steps (of all, where there are fewer): one lucky step is no best.
+
+    Returns:
+        Numbers by name; None for what no row recorded (accuracy, tokens, seconds).
+
+    Raises:
+        RunError: no finished step, or none with a finite reward.
+    """
+    first, last = first_last(rows)
+    rewards = numbers(rows, "reward")
+    accuracies = numbers(rows, "accuracy")
+    accuracy_first, accuracy_last = first_last(rows, "accuracy") if accuracies else (None, None)
+    per_step = step_seconds(rows)
+    return {
+        "steps": rows[-1]["step"],
+        "reward_first5": first,
+        "reward_last5": last,
+        "reward_gain": last - first,
+        "reward_best": max(smooth(rewards, 5)[min(4, len(rewards) - 1) :]),
+        "accuracy_first5": accuracy_first,
+        "accuracy_last5": accuracy_last,
+        "seconds": max(numbers(rows, "seconds"), default=None),
+        "tokens": max((int(value) for value in numbers(rows, "tokens")), default=None),
+        "seconds_per_step": statistics.median(per_step) if per_step else None,
+        **{f"seconds_{phase}": math.fsum(numbers(rows, f"time/{phase}")) for phase in PHASES},
+    }
+
+
+def print_curves(
+    runs: list[RunDirectory], *, keys: Sequence[str] = ("reward",), smoothing: int = 1, console: Console
+) -> None:
+    """The runs' curves in the terminal, one plot a key, and below them a table with one line a run.
+
+    Written to a pipe or a file it holds no colour codes, and each run has its own plotting character instead.
+
+    Args:
+        keys: names of metrics, such as "reward" or "eval/accuracy".
+        smoothing: steps of the trailing mean; 1 draws the values as they are.
+
+    Raises:
+        RunError: a run has no finished step, or none that recorded a key; nothing is printed then.
+    """
+    names = [run.name for run in runs]
+    labels = [str(run.path) if names.count(run.name) > 1 else run.name for run in runs]
+    rows_by_run = {label: run.metrics() for label, run in zip(labels, runs, strict=True)}
+    for label, rows in rows_by_run.items():
+        for key in keys:
+            _recorded(rows, key, label)
+        _recorded(rows, "reward", label)  # the table needs it whatever is drawn
+    for key in keys:
+        console.print(*_terminal_plot(rows_by_run, key, smoothing, console), "", sep="\n", soft_wrap=True)
+    console.print(_table(labels, runs, rows_by_run))
+
+
+def _recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list[float]:
+    """The finite values of `key`, of which there is at least one, or a RunError that says what is missing."""
+    if not rows:
+        raise RunError(
+            f"{run}: no finished step yet, so there is nothing to show; wait for its first step, or leave it out"
+        )
+    values = numbers(rows, key)
+    if not values:
+        known = sorted({name for row in rows for name in row if name != "step" and number(row, name) is not None})
+        raise RunError(f"{run}: no finished step recorded {key!r}; {did_you_mean(key, known)}")
+    return values
+
+
+def _points(rows: Sequence[dict], key: str, window: int) -> tuple[list[int], list[float]]:
+    """Steps that recorded `key`, and its trailing mean over `window` of them."""
+    kept = [row for row in rows if number(row, key) is not None]
+    return [row["step"] for row in kept], smooth(numbers(kept, key), window)
+
+
+def _terminal_plot(rows_by_run: dict[str, list[dict]], key: str, smoothing: int, console: Console) -> list[Text]:
+    """A heading with the legend, and the plot. (plotext would draw its own legend over the curves' first steps.)"""
+    import plotext
+
+    coloured = console.is_terminal and console.color_system is not None and len(rows_by_run) <= len(COLOURS)
+    mean = f", mean of {smoothing}" if smoothing > 1 else ""
+    legend = Text(f"{key}{mean}", style="bold")
+    plotext.terminal.limit(False, False)  # the console's size counts, which need not be the terminal's
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(max(console.width, 40), 16)
+    figure.theme("simple")
+    every_step = []
+    for index, (label, rows) in enumerate(rows_by_run.items()):
+        steps, values = _points(rows, key, smoothing)
+        every_step += steps
+        colour = COLOURS[index % len(COLOURS)]
+        symbol = "braille" if coloured else _MARKERS[index % len(_MARKERS)]
+        marker = plotext.marker(symbol, pixel=colour) if coloured else symbol
+        figure.draw(figure.signal(steps, values, marker=marker).lines())
+        legend.append("   ")
+        legend.append(
+            f"{'━━' if coloured else symbol} {label}", style="rgb({},{},{})".format(*colour) if coloured else ""
+        )
+    low, high = min(every_step), max(every_step)
+    ticks = sorted({round(low + (high - low) * part / 6) for part in range(7)})
+    figure.ruler("x").ticks(ticks, [str(tick) for tick in ticks])
+    figure.label("step", "x")
+    figure.label(key, "y")
+    plot = Text.from_ansi(figure.build().string().rstrip("\n"))
+    figure.clear()
+    return [legend, plot if coloured else Text(plot.plain)]
+
+
+def _table(labels: list[str], runs: list[RunDirectory], rows_by_run: dict[str, list[dict]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("run", overflow="fold", min_width=8)
+    for heading in ("steps", "reward\nfirst 5", "last 5", "gain", "best", "accuracy\nlast 5", "s/step", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state", min_width=10)
+    for label, run in zip(labels, runs, strict=True):
+        summary = summarize(rows_by_run[label])
+        cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
+        steps = f"{summary['steps']}/{run.recipe()['algorithm']['num_steps']}"
+        state = "running or stopped" if run.summary() is None else "finished"
+        table.add_row(Text(label), steps, *cells, state)
+    return table
+
+
+def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") -> None:
+    """Two panels over the steps: reward and accuracy; completion length and entropy. One colour a run.
+
+    Reward is drawn thin as it was and thick as its trailing mean of 5; accuracy (same mean) dashed. Below, completion
+    length is solid on the left axis and entropy dashed on the right one. What a run did not record is not drawn.
+
+    Args:
+        rows_by_run: metrics rows by the name that the legend shows.
+        path: the PNG; it holds its old content or all of the new, whatever kills the process.
+
+    Raises:
+        RunError: no run is given, or one of them has no finished step with a finite reward.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text as PlotText
+    from matplotlib.ticker import MaxNLocator
+
+    if not rows_by_run:
+        raise RunError(f"{path}: no run to draw; name at least one")
+    for label, rows in rows_by_run.items():
+        _recorded(rows, "reward", label)
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    right = bottom.twinx()
+    panels = (
+        (top, "reward", 5, {"linewidth": 2.2}),
+        (top, "accuracy", 5, {"linewidth": 1.3, "linestyle": "--"}),
+        (bottom, "completion_length", 1, {"linewidth": 1.6}),
+        (right, "entropy", 1, {"linewidth": 1.3, "linestyle": "--"}),
+    )
+    entries = {top: [], bottom: [], right: []}  # of each panel's legend: (line, text)
+    for index, (label, rows) in enumerate(rows_by_run.items()):
+        colour = tuple(part / 255 for part in COLOURS[index % len(COLOURS)])
+        top.plot(*_points(rows, "reward", 1), color=colour, linewidth=0.8, alpha=0.5)
+        for axes, key, window, style in panels:
+            steps, values = _points(rows, key, window)
+            axes.plot(steps, values, color=colour, marker="o" if len(steps) == 1 else None, **style)
+        entries[top].append((Line2D([], [], color=colour, linewidth=2.2), label))
+    for axes, key, _, style in panels:
+        if any(numbers(rows, key) for rows in rows_by_run.values()):
+            mean = ", mean of 5" if axes is top else ""
+            entries[axes].append((Line2D([], [], color="0.4", **style), f"{key.replace('_', ' ')}{mean}"))
+    for axes, label in ((top, "reward, accuracy"), (bottom, "completion length (tokens)"), (right, "entropy (nats)")):
+        axes.set(ylabel=label, xlabel="step" if axes is bottom else "")
+        axes.spines[["top"] if axes is right else ["top", "right"]].set_visible(False)
+        if axes is not right:
+            axes.grid(alpha=0.25)
+        axes.yaxis.set_visible(bool(entries[axes]))
+    last = max(row["step"] for rows in rows_by_run.values() for row in rows)
+    bottom.set_xlim(0.5, last + 0.5)
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axes, wanted in ((top, entries[top]), (bottom, entries[bottom] + entries[right])):
+        if not wanted:
+            axes.text(0.5, 0.5, "completion length and entropy: not recorded", ha="center", transform=axes.transAxes)
+            continue
+        # matplotlib leaves an entry that starts with "_" out of a legend.
+        axes.legend([line for line, _ in wanted], [f" {text}" if text.startswith("_") else text for _, text in wanted])
+    figure.suptitle(title)
+    for text in figure.findobj(PlotText):
+        text.set_parse_math(False)  # a "$" in a run's name is no formula
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png", dpi=130)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""One way to name code in a recipe: a built-in's ``name``, ``package.module:attr`` or ``file.py:attr``."""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rl_posttrain.errors import RecipeError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of `known` as a hint, or all of them when none is near."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+
+
+def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
+    """The object that `spec` names.
+
+    Args:
+        spec: a key of `table`, ``package.module:attr``, or ``path/to/file.py:attr`` (relative to the working directory).
+        table: built-in name to ``package.module:attr``.
+        key: the recipe key that holds `spec`, for the error.
+
+    Raises:
+        RecipeError: nothing of that name is there, or importing it fails; the message names key, value, reason and fix.
+    """
+    location = table.get(spec, spec)
+    if ":" not in location:
+        raise RecipeError(
+            f"{key}={spec}: no built-in of that name; {did_you_mean(spec, table)} "
+            "(your own code is named 'package.module:attr' or 'file.py:attr')"
+        )
+    module_name, _, attribute = location.rpartition(":")
+    module = _load_module(module_name, spec, key)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise RecipeError(
+            f"{key}={spec}: {module_name} has no {attribute!r}; {did_you_mean(attribute, public)}"
+        ) from None
+
+
+def check_arguments(
+    function: Callable, given: Mapping[str, Any], *, key: str, supplied: Iterable[str] = ()
+) -> dict[str, Any]:
+    """`given` as keyword arguments of `function`, in the types that it declares.
+
+    Args:
+        function: a function or class; its annotations are checked where pydantic knows them, others pass as they are.
+        given: argument names and values from a recipe.
+        key: the recipe key they stand under, for the error.
+        supplied: arguments that the project passes itself.
+
+    Raises:
+        RecipeError: an argument is unknown, missing, or of a wrong type.
+    """
+    parameters = inspect.signature(function).parameters
+    target = function.__init__ if inspect.isclass(function) else function
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError):  # annotations that cannot be resolved from outside the module
+        hints = {}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    arguments = {}
+    for name, value in given.items():
+        if name in supplied or (name not in named and not takes_any):
+            known = named - set(supplied)
+            raise RecipeError(
+                f"{key}.{name}={value}: {function.__name__} takes no such argument; {did_you_mean(name, known)}"
+            )
+        arguments[name] = _in_type(value, hints[name], f"{key}.{name}") if name in hints else value
+    for name in named - set(supplied) - set(given):
+        if parameters[name].default is inspect.Parameter.empty:
+            raise RecipeError(f"{key}.{name}: missing; {function.__name__} cannot do without it")
+    return arguments
+
+
+def _in_type(value: Any, hint: Any, key: str) -> Any:
+    # Imported here: the optimizers, which stand on this module, are to run where there is torch and nothing else.
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticSchemaGenerationError
+
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, TypeError):
+        return value
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise RecipeError(f"{key}={value}: {reason[0].lower() + reason[1:]}; set a value of the type {hint}") from None
+
+
+def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
+    if not module_name.endswith(".py"):
+        try:
+            return importlib.import_module(module_name)
+        except Exception as error:
+            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {_one_line(error)}") from error
+    path = Path(module_name).expanduser().resolve()
+    if not path.is_file():
+        raise RecipeError(
+            f"{key}={spec}: no file {path}; give a path relative to the working directory, or an absolute one"
+        )
+    # Under its own name in sys.modules, so that functions of the file can be pickled for worker processes.
+    name = f"rl_posttrain_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RecipeError(f"{key}={spec}: running {path} failed: {_one_line(error)}") from error
+    return module
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

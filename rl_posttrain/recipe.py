@@ -1,0 +1,354 @@
+"""The recipe: its schema, loading it with `key=value` overrides, and the sizes that follow from it.
+
+Loading one imports no heavy library. Values are checked where they are read: an error names key, value, reason and fix.
+Options that belong to a task, a reward or an optimizer are checked against the signature of the code they are for.
+"""
+
+import importlib.resources
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.plugins import did_you_mean
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """One block of a recipe: immutable, and it knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OpenSection(Section):
+    """A block whose further keys are arguments of the code it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are not the section's own."""
+        return dict(self.model_extra or {})
+
+
+class RunSection(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: NonNegative = 0
+    output_dir: str = "runs"
+
+
+class ModelSection(Section):
+    name: str
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = False
+
+
+class TaskSection(OpenSection):
+    name: str
+    num_train: Positive | None = None
+    num_eval: NonNegative | None = None
+
+
+class RewardSection(Section):
+    fn: str
+    weight: float = 1.0
+    args: dict[str, Any] = {}
+
+
+class AlgorithmSection(Section):
+    name: Literal["grpo"] = "grpo"
+    num_steps: Positive
+    prompts_per_step: Positive
+    group_size: Annotated[int, Field(ge=2)]
+    micro_batch_size: Positive
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    kl_coef: Annotated[float, Field(ge=0)] = 0.0
+
+
+class OptimizerSection(OpenSection):
+    name: str = "adams"
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegative = 0
+
+
+class RolloutSection(Section):
+    engine: Literal["vllm", "transformers"] = "vllm"
+    placement: Literal["colocate"] = "colocate"
+    max_new_tokens: Positive
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    max_logprob_difference: Annotated[float, Field(gt=0)] = 0.15
+
+
+class DistributedSection(Section):
+    engine: Literal["deepspeed", "none"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+
+
+class EvalSection(Section):
+    every_steps: NonNegative = 0
+    num_samples: Positive = 1
+    k: tuple[Positive, ...] = (1,)
+
+
+class CheckpointSection(Section):
+    every_steps: NonNegative = 0
+    keep: Positive = 1
+    final_model: bool = True
+
+
+class LoggingSection(Section):
+    trackers: tuple[str, ...] = ("tensorboard",)
+    print_samples: NonNegative = 2
+
+
+class Recipe(Section):
+    """A whole recipe; see docs/recipe.md for each key."""
+
+    run: RunSection
+    model: ModelSection
+    task: TaskSection
+    rewards: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    algorithm: AlgorithmSection
+    optimizer: OptimizerSection
+    rollout: RolloutSection
+    distributed: DistributedSection = DistributedSection()
+    eval: EvalSection = EvalSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    logging: LoggingSection = LoggingSection()
+    trl: dict[str, Any] = {}
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every key with its value, readable by `load_recipe`."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def run_path(self) -> Path:
+        return Path(self.run.output_dir) / self.run.name
+
+
+class Sizes(Section):
+    """What follows from a recipe on a number of processes; computed here and nowhere else."""
+
+    num_processes: int
+    completions_per_step: int
+    completions_per_process: int
+    gradient_accumulation: int
+    completions_in_run: int
+    max_new_tokens_per_step: int
+
+
+def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
+    """The sizes of one step on `num_processes` devices.
+
+    Raises:
+        RecipeError: the step's completions cannot be cut into equal micro batches on every process.
+    """
+    algorithm = recipe.algorithm
+    completions = algorithm.prompts_per_step * algorithm.group_size
+    per_forward = algorithm.micro_batch_size * num_processes
+    if completions % per_forward:
+        fits = [
+            size
+            for size in range(1, completions // num_processes + 1)
+            if completions % (size * num_processes) == 0 and size <= 4 * algorithm.micro_batch_size
+        ]
+        fix = (
+            f"set micro_batch_size to one of {fits}" if fits else f"make prompts_per_step a multiple of {num_processes}"
+        )
+        raise RecipeError(
+            f"algorithm.micro_batch_size={algorithm.micro_batch_size}: {algorithm.prompts_per_step} prompts x "
+            f"{algorithm.group_size} completions = {completions} a step do not divide into micro batches of "
+            f"{algorithm.micro_batch_size} on {num_processes} process{'es' * (num_processes > 1)}; {fix}"
+        )
+    return Sizes(
+        num_processes=num_processes,
+        completions_per_step=completions,
+        completions_per_process=completions // num_processes,
+        gradient_accumulation=completions // per_forward,
+        completions_in_run=completions * algorithm.num_steps,
+        max_new_tokens_per_step=completions * recipe.rollout.max_new_tokens,
+    )
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes that come with the package: name to file."""
+    folder = importlib.resources.files("rl_posttrain.recipes")
+    return {file.stem: file for file in sorted(map(Path, folder.iterdir())) if file.suffix == ".yaml"}
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe given by path, or by bare name when it is bundled."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise RecipeError(f"RECIPE={name}: no such file; `rl-posttrain recipes` lists the bundled ones")
+        return path
+    bundled = bundled_recipes()
+    if str(name) not in bundled:
+        raise RecipeError(
+            f"RECIPE={name}: no file and no bundled recipe of that name; {did_you_mean(str(name), bundled)}"
+        )
+    return bundled[str(name)]
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by path or bundled name and apply ``section.key=value`` overrides, whose values are YAML.
+
+    Raises:
+        RecipeError: the file, an override or a value cannot be used; one line with key, value, reason and fix.
+    """
+    path = find_recipe(source)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"RECIPE={path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"RECIPE={path}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
+    for override in overrides:
+        _apply_override(data, override)
+    if isinstance(data.get("run", {}), dict):
+        data.setdefault("run", {}).setdefault("name", path.stem)
+    return parse_recipe(data)
+
+
+def parse_recipe(data: dict) -> Recipe:
+    """A recipe from plain data, checked.
+
+    Raises:
+        RecipeError: a key is unknown, missing or has a value it cannot have.
+    """
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_explain(error.errors()[0], data)) from None
+    _cross_check(recipe)
+    return recipe
+
+
+def world_size() -> int:
+    """Processes of this job, as torchrun tells; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _apply_override(data: dict, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"{override}: an override is written section.key=value, such as optimizer.lr=1e-6")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"{override}: the value is no YAML; quote it") from None
+    *sections, last = key.split(".")
+    node: Any = data
+    for section in sections:
+        node = _step_into(node, section, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _step_into(node: Any, section: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, section, override)]
+    child = node.setdefault(section, {})
+    if not isinstance(child, (dict, list)):
+        raise RecipeError(f"{override}: {section} is the value {child!r} and has no keys of its own")
+    return child
+
+
+def _index(node: list, text: str, override: str) -> int:
+    if not text.isdigit() or int(text) >= len(node):
+        raise RecipeError(f"{override}: {text} is no place in a list of {len(node)}; they count from 0")
+    return int(text)
+
+
+def _explain(error: dict, data: dict) -> str:
+    """The first error of pydantic in the house's form: key=value: reason; fix."""
+    location = error["loc"]
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        return (
+            f"{key}={_short(error['input'])}: unknown key; {did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
+        )
+    if error["type"] == "missing":
+        return f"{key}: missing; every recipe says it, see `rl-posttrain recipes` for examples"
+    reason = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}={_short(error['input'])}: {reason.replace('input ', 'it ')}; {_fix(error, location)}"
+
+
+def _fix(error: dict, location: tuple) -> str:
+    if location == ("algorithm", "group_size"):
+        return "set 2 or more: advantages compare the completions of one prompt"
+    expected = error.get("ctx", {}).get("expected")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        return did_you_mean(error["input"], expected.replace("'", "").replace(" or ", ", ").split(", "))
+    if error["type"] == "string_pattern_mismatch":
+        return "use letters, digits, dot, dash and underscore"
+    return "set such a value in the recipe or as section.key=value"
+
+
+def _keys_at(location: Iterable) -> list[str]:
+    node: Any = Recipe
+    for part in location:
+        if isinstance(part, str):
+            node = node.model_fields[part].annotation
+            node = RewardSection if "RewardSection" in str(node) else node
+    return list(node.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _cross_check(recipe: Recipe) -> None:
+    evaluation = recipe.eval
+    if evaluation.every_steps and max(evaluation.k) > evaluation.num_samples:
+        raise RecipeError(
+            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs as many samples, but "
+            f"eval.num_samples={evaluation.num_samples}; raise num_samples or lower k"
+        )
+    if evaluation.every_steps and recipe.task.num_eval == 0:
+        raise RecipeError(
+            f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves nothing to evaluate on; set one of them"
+        )
+    names = [reward.fn.rpartition(":")[2] for reward in recipe.rewards]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise RecipeError(
+            f"rewards={names}: {doubled} stands there twice, but metrics go by name; keep one, with its weight"
+        )
+    num_iterations = recipe.trl.get("num_iterations", 1)
+    if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
+        raise RecipeError(
+            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve trl.num_iterations={num_iterations} "
+            f"steps and are not kept in a checkpoint; set a multiple of {num_iterations}"
+        )
+
+
+def precision(recipe: Recipe) -> str:
+    """In what precision the weights are kept and updated, in words; bf16 weights always have fp32 masters."""
+    if recipe.model.dtype == "float32":
+        return "fp32 weights"
+    if recipe.distributed.engine == "deepspeed":
+        return f"bf16 weights, fp32 masters under DeepSpeed ZeRO-{recipe.distributed.zero_stage}"
+    return "fp32 weights, which are their own masters, under bf16 autocast"
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe file: what it shows."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

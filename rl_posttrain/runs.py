@@ -1,0 +1,195 @@
+"""The run directory: what is in it, writing it so that nothing is lost, reading it back.
+
+recipe.yaml        the resolved recipe
+environment.json   versions, device, commit, command
+metrics.jsonl      one object a step, flushed every step
+rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
+checkpoints/       checkpoint-N, as transformers writes them; final/ holds the trained model
+tensorboard/       event files
+curve.png          written at the end
+summary.json       written last: a run that has one is finished
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_posttrain.errors import RunError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds either its old content or all of the new, whatever kills the process."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it: numbers that are not finite become null, numpy and torch scalars plain numbers."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Plain JSON: no NaN, no Infinity, and text that a lone surrogate cannot make unwritable."""
+    return json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, **options)
+
+
+def _json_lines(path: Path) -> list[dict]:
+    """The complete objects of a JSON lines file; a last line that was being written when the process died is left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise RunError(
+                f"{path}:{number}: not JSON, and not the last line; the file was damaged by something else"
+            ) from None
+    return rows
+
+
+class RunDirectory:
+    """One run on disk. Make one with `create`, read one back with `open`."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.rollouts_path = self.path / "rollouts"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.curve_path = self.path / "curve.png"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(cls, path: Path, *, recipe_yaml: str) -> "RunDirectory":
+        """A new run directory; it never takes the place of one that is there.
+
+        Raises:
+            RunError: the directory exists, or cannot be written.
+        """
+        path = Path(path)
+        if (path / "recipe.yaml").exists():
+            state = "a finished run" if (path / "summary.json").exists() else "an unfinished run"
+            raise RunError(
+                f"run.name={path.name}: {path} holds {state}; go on with it by --resume, or set another run.name"
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"run.name={path.name}: {path} exists and is no run; set another run.name or run.output_dir")
+        run = cls(path)
+        try:
+            for folder in (run.rollouts_path, run.checkpoints_path):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "recipe.yaml", recipe_yaml)
+        except OSError as error:
+            raise RunError(
+                f"run.output_dir={path.parent}: cannot write {path}: {error.strerror}; set a folder that you may write"
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDirectory":
+        """The run at `path`.
+
+        Raises:
+            RunError: there is none.
+        """
+        path = Path(path)
+        if not (path / "recipe.yaml").is_file():
+            raise RunError(f"no run at {path}: it has no recipe.yaml; name a folder that `rl-posttrain train` wrote")
+        return cls(path)
+
+    def recipe_text(self) -> str:
+        return (self.path / "recipe.yaml").read_text(encoding="utf-8")
+
+    def recipe(self) -> dict:
+        return yaml.safe_load(self.recipe_text())
+
+    def metrics(self) -> list[dict]:
+        """One row per finished step, in order."""
+        return _json_lines(self.metrics_path) if self.metrics_path.exists() else []
+
+    def rollouts(self, step: int) -> list[dict]:
+        """The completions of one step, as they were scored.
+
+        Raises:
+            RunError: the run has no such step.
+        """
+        path = self._rollout_file(step)
+        if not path.exists():
+            raise RunError(f"{self.path}: no rollouts of step {step}")
+        return _json_lines(path)
+
+    def environment(self) -> dict:
+        path = self.path / "environment.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def summary(self) -> dict | None:
+        """What the run came to; None while it is not finished."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written whole (transformers writes its trainer_state.json last)."""
+        whole = [
+            (int(folder.name.removeprefix("checkpoint-")), folder)
+            for folder in self.checkpoints_path.glob("checkpoint-*")
+            if folder.name.removeprefix("checkpoint-").isdigit() and (folder / "complete").is_file()
+        ]
+        return max(whole)[1] if whole else None
+
+    def write_environment(self, environment: dict) -> None:
+        write_atomically(self.path / "environment.json", to_json(environment, indent=2) + "\n")
+
+    def write_summary(self, summary: dict) -> None:
+        write_atomically(self.path / "summary.json", to_json(summary, indent=2) + "\n")
+
+    def append_metrics(self, row: dict) -> None:
+        """Add one step's row; it is on disk when this returns."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(to_json(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_rollouts(self, step: int, rows: list[dict]) -> None:
+        write_atomically(self._rollout_file(step), "".join(to_json(row) + "\n" for row in rows))
+
+    def rewind(self, step: int) -> list[dict]:
+        """Forget what came after `step`, the one a resumed run starts from; returns the rows that stay."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in kept))
+        for file in self.rollouts_path.glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+        for folder in self.checkpoints_path.glob("checkpoint-*"):
+            suffix = folder.name.removeprefix("checkpoint-")
+            if suffix.isdigit() and int(suffix) > step:
+                shutil.rmtree(folder)
+        return kept
+
+    def _rollout_file(self, step: int) -> Path:
+        return self.rollouts_path / f"step_{step:06d}.jsonl"

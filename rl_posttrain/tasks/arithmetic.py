@@ -1,0 +1,126 @@
+"""Sums of two whole numbers: the smallest task on which a pretrained model shows learning."""
+
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.tasks.rows import TaskRows, check_at_least
+from rl_posttrain.tasks.templates import render
+
+OPERATORS = ("+", "-", "*", "/")
+MAX_DIGITS = 9
+# Keeps the table of division questions short; longer divisors would almost always give a quotient below ten.
+MAX_DIVISOR = 9_999
+
+
+def arithmetic(
+    *,
+    num_train: int,
+    num_eval: int,
+    seed: int,
+    template: str = "qa",
+    operators: Sequence[str] = ("+", "-"),
+    digits: int = 1,
+) -> TaskRows:
+    """Questions such as "What is 3 + 4?", balanced over the operators.
+
+    A question is its text: 3 + 4 and 4 + 3 are two. Eval questions are distinct and never stand in train; train repeats
+    a question only when every other one has been used. Eval rows do not depend on `num_train`.
+
+    Args:
+        num_train: rows to train on, 1 or more.
+        num_eval: rows held out; at most half of the questions that there are.
+        seed: decides every row.
+        template: `qa`, `chat` or `r1_zero`.
+        operators: of + - * /; division has whole results, divisors of at most four digits and never zero.
+        digits: operands have 1 to this many digits, up to 9; a difference may be negative.
+
+    Returns:
+        Rows with `prompt` and `answer`.
+
+    Raises:
+        RecipeError: an option is out of its range, or `num_eval` takes more than half of the questions.
+    """
+    check_at_least("num_train", num_train, 1)
+    check_at_least("num_eval", num_eval, 0)
+    if not 1 <= digits <= MAX_DIGITS:
+        raise RecipeError(f"task.digits={digits}: operands have 1 to {MAX_DIGITS} digits; set digits within that range")
+    spaces = [_Questions(operator, digits) for operator in _checked_operators(operators)]
+    eval_random = random.Random(f"arithmetic/eval/{seed}")
+    train_random = random.Random(f"arithmetic/train/{seed}")
+    max_eval = min(len(space) for space in spaces) // 2 * len(spaces)
+    if num_eval > max_eval:
+        raise RecipeError(
+            f"task.num_eval={num_eval}: would hold out more than half of the questions with digits={digits} for some "
+            f"operator; set num_eval to {max_eval} at most, or raise digits"
+        )
+    train, held_out = [], []
+    for space, train_share, eval_share in zip(
+        spaces, _shares(num_train, len(spaces)), _shares(num_eval, len(spaces)), strict=True
+    ):
+        eval_indices = eval_random.sample(range(len(space)), eval_share)
+        train_indices = _sample_outside(train_random, len(space), set(eval_indices), train_share)
+        held_out += [space[index] for index in eval_indices]
+        train += [space[index] for index in train_indices]
+    eval_random.shuffle(held_out)
+    train_random.shuffle(train)
+    return TaskRows(
+        train=[_row(question, template) for question in train],
+        eval=[_row(question, template) for question in held_out],
+    )
+
+
+class _Questions:
+    """All questions (a, operator, b, result) with operands of up to `digits` digits: a sequence, not stored."""
+
+    def __init__(self, operator: str, digits: int):
+        self.operator = operator
+        self.num_operands = 10**digits
+        # Of division: how many questions have a divisor up to 1, up to 2, ...
+        self.up_to_divisor = []
+        if operator == "/":
+            divisors = range(1, min(self.num_operands - 1, MAX_DIVISOR) + 1)
+            self.up_to_divisor = list(accumulate((self.num_operands - 1) // divisor + 1 for divisor in divisors))
+
+    def __len__(self) -> int:
+        return self.up_to_divisor[-1] if self.operator == "/" else self.num_operands**2
+
+    def __getitem__(self, index: int) -> tuple[int, str, int, int]:
+        if self.operator == "/":
+            before = bisect_right(self.up_to_divisor, index)
+            quotient = index - (self.up_to_divisor[before - 1] if before else 0)
+            return quotient * (before + 1), "/", before + 1, quotient
+        a, b = divmod(index, self.num_operands)
+        return a, self.operator, b, {"+": a + b, "-": a - b, "*": a * b}[self.operator]
+
+
+def _checked_operators(operators: Sequence[str]) -> Sequence[str]:
+    known = " ".join(OPERATORS)
+    for operator in operators:
+        if operator not in OPERATORS:
+            raise RecipeError(f"task.operators={operators}: {operator!r} is no operator; use some of {known}")
+    if not operators or len(set(operators)) < len(operators):
+        raise RecipeError(f"task.operators={operators}: names none, or one twice; name some of {known}, each once")
+    return operators
+
+
+def _shares(count: int, num_shares: int) -> list[int]:
+    return [count // num_shares + (i < count % num_shares) for i in range(num_shares)]
+
+
+def _sample_outside(rng: random.Random, size: int, held_out: set[int], count: int) -> list[int]:
+    """`count` of range(size) outside `held_out`, in passes: a pass has no repeats, and only the last is cut short."""
+    indices: list[int] = []
+    while len(indices) < count:
+        wanted = min(count - len(indices) + len(held_out), size)
+        indices += [index for index in rng.sample(range(size), wanted) if index not in held_out]
+    return indices[:count]
+
+
+def _row(question: tuple[int, str, int, int], template: str) -> dict[str, Any]:
+    a, operator, b, result = question
+    prompt = render(template, f"What is {a} {operator} {b}?", request="Answer with the final number.")
+    return {"prompt": prompt, "answer": str(result)}

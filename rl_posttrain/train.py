@@ -1,0 +1,250 @@
+"""From a recipe to a finished run. Read it top to bottom."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from rl_posttrain import environment
+from rl_posttrain.errors import RecipeError, RunError
+from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.recipe import Recipe, derive_sizes, parse_recipe, precision, world_size
+from rl_posttrain.runs import RunDirectory
+from rl_posttrain.scoring import build_rewards
+from rl_posttrain.tasks import TASKS
+from rl_posttrain.tasks.rows import TaskRows
+
+
+def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbose: bool = False) -> RunDirectory:
+    """Train the recipe's model and return its run directory, which holds all that is known about the run.
+
+    Under torchrun every process calls this; only the first one writes and shows anything.
+
+    Args:
+        resume: go on with the run of this name from its last checkpoint; a finished one is returned as it is.
+        display: show progress in the terminal.
+        verbose: let vLLM, DeepSpeed and transformers log as they like.
+
+    Raises:
+        RlPosttrainError: the recipe cannot be run here as it is written; the message says what to change.
+    """
+    environment.prepare_process(verbose=verbose)
+    sizes = derive_sizes(recipe, world_size())
+    rows = build_task(recipe)
+    rewards = build_rewards(recipe, list(rows.train[0]))
+    run, started_from = open_run(recipe, resume)
+    if run.summary() is not None:
+        return run
+
+    with _make_display(recipe, shown=display and environment.is_main_process()) as view:
+        view.note("loading torch, transformers, TRL and DeepSpeed")
+        trainer = build_trainer(recipe, sizes, rows, rewards, run, view)
+        earlier = _rewind(run, trainer, started_from)
+        view.resumed(earlier)
+        trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
+        if recipe.checkpoint.final_model:
+            trainer.save_model(str(run.checkpoints_path / "final"))
+        trainer.accelerator.wait_for_everyone()
+        if environment.is_main_process():
+            finish(run)
+            view.finish()
+        trainer.accelerator.wait_for_everyone()
+    return run
+
+
+def build_task(recipe: Recipe) -> TaskRows:
+    """The rows to train and evaluate on, from the task that the recipe names.
+
+    Raises:
+        RecipeError: there is no such task, or it refuses an option.
+    """
+    section = recipe.task
+    function = load_object(section.name, table=TASKS, key="task.name")
+    given = {"num_train": section.num_train, "num_eval": section.num_eval, **section.options}
+    given = {name: value for name, value in given.items() if value is not None}
+    arguments = check_arguments(function, given, key="task", supplied=("seed",))
+    rows = function(**arguments, seed=recipe.run.seed)
+    if recipe.algorithm.prompts_per_step > len(rows.train):
+        raise RecipeError(
+            f"algorithm.prompts_per_step={recipe.algorithm.prompts_per_step}: the task has {len(rows.train)} training "
+            "rows; raise task.num_train or lower prompts_per_step"
+        )
+    return rows
+
+
+def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
+    """The run's directory, new or to go on with, and the checkpoint to start from.
+
+    Raises:
+        RunError: it exists and is not to be resumed, or the other way round, or its recipe is another one.
+    """
+    if not resume:
+        if environment.is_main_process():
+            return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml()), None
+        return RunDirectory(recipe.run_path), None
+    run = RunDirectory.open(recipe.run_path)
+    changed = _first_difference(parse_recipe(run.recipe()).model_dump(), recipe.model_dump())
+    if changed:
+        raise RunError(
+            f"{changed}: {run.path} was started otherwise; resume it with the same recipe, or set another run.name"
+        )
+    return run, run.last_checkpoint()
+
+
+def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: RunDirectory, view):
+    """The GRPO trainer with its model, engine, optimizer and records."""
+    import datasets
+
+    from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
+    from rl_posttrain.optim import optimizer_class_and_arguments
+
+    on_cpu = environment.use_cpu_if_no_gpu()
+    section = recipe.optimizer
+    optimizer = optimizer_class_and_arguments(
+        section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+    )
+    model = resolve_model(recipe.model.name, note=view.note)
+    config = load_config(model)
+
+    from rl_posttrain.rollout.engine import VLLMEngine
+    from rl_posttrain.trainers.config import grpo_config
+    from rl_posttrain.trainers.grpo import GRPOTrainer
+    from rl_posttrain.trainers.zero import start_deepspeed
+
+    if recipe.distributed.engine == "deepspeed":
+        start_deepspeed(on_cpu)
+    arguments = grpo_config(recipe, sizes, on_cpu=on_cpu)
+    tokenizer = _load_tokenizer(model)
+    longest = _longest_sequence(tokenizer, rows, recipe, config)
+
+    def start_engine() -> VLLMEngine:
+        view.note("starting vLLM")
+        return VLLMEngine(
+            model,
+            dtype=recipe.model.dtype,
+            max_tokens_per_sequence=longest,
+            max_sequences=sizes.completions_per_process,
+            kv_cache_bytes=kv_cache_bytes_per_token(config, recipe.model.dtype)
+            * longest
+            * sizes.completions_per_process,
+            gpu_memory_share=recipe.rollout.gpu_memory_share,
+            seed=recipe.run.seed,
+        )
+
+    view.note(f"loading {recipe.model.name}: {precision(recipe)}")
+    trainer = GRPOTrainer(
+        recipe=recipe,
+        optimizer=optimizer,
+        engine=start_engine if recipe.rollout.engine == "vllm" else None,
+        on_step=_recorder(run, view, recipe.logging.print_samples),
+        on_phase=view.phase,
+        model=model,
+        reward_funcs=rewards,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows.train),
+        eval_dataset=datasets.Dataset.from_list(rows.eval) if rows.eval else None,
+        processing_class=tokenizer,
+    )
+    if environment.is_main_process():
+        run.write_environment(environment.describe(environment.device_name()))
+    return trainer
+
+
+def finish(run: RunDirectory) -> None:
+    """Draw the curve and write the summary, which marks the run as finished."""
+    from rl_posttrain.curves import plot_png, summarize
+
+    rows = run.metrics()
+    plot_png({run.name: rows}, run.curve_path, title=run.name)
+    run.write_summary(summarize(rows))
+
+
+def _recorder(run: RunDirectory, view, num_samples: int) -> Callable[[dict, list[dict]], None]:
+    def record(row: dict, rollouts: list[dict]) -> None:
+        # Rollouts first: a step that metrics.jsonl knows has its rollouts on disk.
+        run.write_rollouts(row["step"], rollouts)
+        run.append_metrics(row)
+        view.step(row, rollouts[:num_samples])
+
+    return record
+
+
+def _rewind(run: RunDirectory, trainer, checkpoint: Path | None) -> list[dict]:
+    """Drop what a stopped process recorded beyond the checkpoint: the resumed run makes these steps again."""
+    step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    trainer.accelerator.wait_for_everyone()
+    earlier = run.rewind(step) if environment.is_main_process() else []
+    trainer.accelerator.wait_for_everyone()
+    trainer.continue_from(earlier[-1]["seconds"] if earlier else 0.0)
+    return earlier
+
+
+def _make_display(recipe: Recipe, shown: bool):
+    if not shown:
+        return _NoDisplay()
+    from rl_posttrain.display import make_display
+
+    return make_display(name=recipe.run.name, num_steps=recipe.algorithm.num_steps, device=environment.device_name())
+
+
+class _NoDisplay(contextlib.nullcontext):
+    """Shows nothing: for Python callers and for every process but the first."""
+
+    def note(self, text: str) -> None: ...
+
+    def phase(self, text: str) -> None: ...
+
+    def step(self, row: dict, samples: list[dict]) -> None: ...
+
+    def resumed(self, rows: list[dict]) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def __enter__(self):
+        return self
+
+
+def _load_tokenizer(model: str):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, padding_side="left", truncation_side="left")
+
+
+def _longest_sequence(tokenizer, rows: TaskRows, recipe: Recipe, config) -> int:
+    """Tokens of the longest prompt and a completion together.
+
+    Raises:
+        RecipeError: the model's context is shorter, or a chat template is needed and missing.
+    """
+    prompts = [row["prompt"] for row in (*rows.train, *rows.eval)]
+    if isinstance(prompts[0], str):
+        lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
+    elif tokenizer.chat_template is None:
+        raise RecipeError(
+            f"task.template: {recipe.model.name} has no chat template, and the task's prompts are chat messages; "
+            "set a plain template such as task.template=r1_zero"
+        )
+    else:
+        lengths = [
+            len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
+            for prompt in prompts
+        ]
+    longest = max(lengths) + recipe.rollout.max_new_tokens
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise RecipeError(
+            f"rollout.max_new_tokens={recipe.rollout.max_new_tokens}: with the longest prompt of {max(lengths)} tokens that is "
+            f"{longest}, and {recipe.model.name} has a context of {context}; lower max_new_tokens"
+        )
+    return longest
+
+
+def _first_difference(old: dict, new: dict, prefix: str = "") -> str | None:
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            nested = _first_difference(before, after, f"{prefix}{key}.")
+            if nested:
+                return nested
+        elif before != after:
+            return f"{prefix}{key}={after} (was {before})"
+    return None

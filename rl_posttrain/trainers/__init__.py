@@ -1,0 +1,1 @@
+"""The training loops, on TRL and DeepSpeed."""

@@ -1,0 +1,101 @@
+"""What a step leaves behind: its metrics row and its rollouts, under the names of docs/metrics.md."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rl_posttrain.recipe import Recipe
+from rl_posttrain.rewards import ACCURACY, WELL_FORMED
+
+# Our name for each of TRL's; what TRL does not log in a run is left out.
+_FROM_TRL = {
+    "completion_length": "completions/mean_length",
+    "truncated_share": "completions/clipped_ratio",
+    "entropy": "entropy",
+    "kl": "kl",
+    "frac_zero_variance": "frac_reward_zero_std",
+    "tokens": "num_tokens",
+    "sampling_logprob_difference": "sampling_logprob_difference",
+}
+
+
+def metrics_row(
+    step: int, logs: Mapping[str, float], trl_metrics: Mapping[str, list[float]], rollouts: list[dict], recipe: Recipe
+) -> dict[str, Any]:
+    """One row of metrics.jsonl, but for the seconds.
+
+    Args:
+        step: the update that has just been made, from 1.
+        logs: what transformers logs a step: loss, grad_norm, learning_rate.
+        trl_metrics: TRL's metric lists, one value a micro batch.
+        rollouts: the step's rollout rows.
+        recipe: names the rewards, and which of them tell accuracy and form.
+    """
+    row: dict[str, Any] = {"step": step, "reward": _mean([rollout["reward"] for rollout in rollouts])}
+    for reward in recipe.rewards:
+        name = reward_name(reward.fn)
+        values = [rollout["rewards"][name] for rollout in rollouts]
+        row[f"rewards/{name}"] = _mean(values)
+        # Whole credit only: a partial credit shapes the reward and is no right answer.
+        whole = _mean([None if value is None else float(value >= 1.0) for value in values])
+        if reward.fn in ACCURACY:
+            row.setdefault("accuracy", whole)
+        if reward.fn in WELL_FORMED:
+            row.setdefault("well_formed", whole)
+    row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
+    for ours, theirs in _FROM_TRL.items():
+        if theirs in trl_metrics:
+            row[ours] = _mean(trl_metrics[theirs])
+    return row
+
+
+def rollout_rows(
+    step: int,
+    trl_logs: Mapping[str, Any],
+    answers: Sequence[str | None],
+    lengths: Sequence[int],
+    weights: Sequence[float],
+    max_new_tokens: int,
+) -> list[dict]:
+    """The completions of one step as rollouts/ keeps them, in the order in which groups stand.
+
+    Args:
+        trl_logs: TRL's record of the last generation: prompt, completion, rewards by name, advantages.
+        answers: the golds, one a completion.
+        lengths: tokens of each completion, its end included.
+        weights: of the rewards, in TRL's order.
+    """
+    rows = []
+    for place, (prompt, completion, answer, length) in enumerate(
+        zip(trl_logs["prompt"], trl_logs["completion"], answers, lengths, strict=True)
+    ):
+        rewards = {name: _number(values[place]) for name, values in trl_logs["rewards"].items()}
+        known = [weight * value for weight, value in zip(weights, rewards.values(), strict=True) if value is not None]
+        rows.append(
+            {
+                "step": step,
+                "prompt": prompt,
+                "completion": completion,
+                "answer": answer,
+                "rewards": rewards,
+                "reward": sum(known) if known else None,
+                "advantage": trl_logs["advantages"][place],
+                "num_tokens": length,
+                "at_limit": length >= max_new_tokens,
+            }
+        )
+    return rows
+
+
+def reward_name(fn: str) -> str:
+    """The name under which a reward is logged: a built-in's own, or the function's for ``file.py:function``."""
+    return fn.rpartition(":")[2]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else None

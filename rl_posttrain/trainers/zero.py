@@ -1,0 +1,67 @@
+"""DeepSpeed from the recipe: its configuration, starting it on any device, and the optimizer that really runs."""
+
+import torch
+
+from rl_posttrain.errors import EngineError
+from rl_posttrain.recipe import Recipe
+
+
+def deepspeed_config(recipe: Recipe) -> dict | None:
+    """DeepSpeed's configuration for `recipe`, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
+    if recipe.distributed.engine == "none":
+        return None
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {
+            "stage": recipe.distributed.zero_stage,
+            # Checkpoints and the final model hold whole weights, whatever the stage.
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        # The optimizer is the recipe's; without these two DeepSpeed refuses it, or puts its own in its place.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def start_deepspeed(on_cpu: bool) -> None:
+    """Join the process group. It must stand before TrainingArguments is built: ZeRO-3 shards a model while it loads.
+
+    Raises:
+        EngineError: DeepSpeed is missing or does not start.
+    """
+    try:
+        import deepspeed
+    except Exception as error:  # its import probes compilers and devices, which fail in their own ways
+        raise EngineError(
+            f"distributed.engine=deepspeed: DeepSpeed cannot be imported ({type(error).__name__}: {error}); "
+            "pip install deepspeed, see `rl-posttrain doctor`, or set distributed.engine=none"
+        ) from error
+    if on_cpu:
+        # Its shared-memory collectives are compiled on first use, which takes a minute; gloo serves.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.distributed.is_initialized():
+        deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl", verbose=False)
+
+
+def running_optimizer(optimizer) -> torch.optim.Optimizer:
+    """The innermost optimizer, under whatever accelerate and DeepSpeed wrapped around it."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def check_optimizer(optimizer, asked: type) -> None:
+    """Fail unless the optimizer that runs is of the class that the recipe asked for.
+
+    Raises:
+        EngineError: a framework replaced or dropped it.
+    """
+    running = type(running_optimizer(optimizer))
+    if running is not asked:
+        raise EngineError(
+            f"optimizer: the recipe asks for {asked.__name__}, but {running.__module__}.{running.__name__} runs; "
+            "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
+        )
