@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 # Loaded on first use: `import rl_posttrain` and `rl-posttrain --help` must not wait for torch.
 _PUBLIC = {
     "load_recipe": "rl_posttrain.recipe",
-    "train": "rl_posttrain.train",
+    "train": "rl_posttrain.training",
 }
 __all__ = ["__version__", *_PUBLIC]
 

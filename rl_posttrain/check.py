@@ -1,4 +1,4 @@
-"""What `rl-posttrain check` shows: the resolved recipe, its derived sizes and predicted memory. No weights are loaded."""
+"""What `rl-posttrain check` shows: the resolved recipe, its sizes and predicted memory. No weights are loaded."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe import Recipe, derive_sizes, precision
-from rl_posttrain.scoring import check_reward_names
+from rl_posttrain.scoring import check_rewards
 from rl_posttrain.tasks import TASKS
 
 
@@ -26,8 +26,10 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     """
     sizes = derive_sizes(recipe, num_processes)
     task = load_object(recipe.task.name, table=TASKS, key="task.name")
-    check_arguments(task, recipe.task.options, key="task", supplied=("seed", "num_train", "num_eval"))
-    check_reward_names(recipe)
+    counts = {"num_train": recipe.task.num_train, "num_eval": recipe.task.num_eval}
+    given = {name: count for name, count in counts.items() if count is not None} | recipe.task.options
+    check_arguments(task, given, key="task", supplied=("seed",))
+    check_rewards(recipe)
     section = recipe.optimizer
     optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
@@ -48,7 +50,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
 
 
 def count_parameters(config) -> int:
-    """Parameters of the model that `config` describes, tied weights once; built on the meta device, where nothing is stored."""
+    """Parameters of the model that `config` describes, tied weights once; built on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -11,7 +11,6 @@ from rl_posttrain.errors import RlPosttrainError
 
 app = typer.Typer(
     help="R1-Zero style RL post-training from a YAML recipe.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -21,10 +20,13 @@ RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a bundled recipe.")
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as optimizer.lr=1e-6.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=1e-6.")
 ]
-RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+# Its public subclass is the one way to this class that every version of typer has.
+_UsageError = typer.BadParameter.__base__
 
 
 @app.command()
@@ -39,7 +41,7 @@ def train(
     """Train a model as a recipe says."""
     from rl_posttrain.environment import is_main_process
     from rl_posttrain.recipe import load_recipe
-    from rl_posttrain.train import train as run_recipe
+    from rl_posttrain.training import train as run_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     run = run_recipe(loaded, resume=resume, display=True, verbose=verbose)
@@ -115,10 +117,17 @@ def curves(
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit status 2."""
     try:
-        app(standalone_mode=True)
+        sys.exit(app(args=sys.argv[1:] or ["--help"], prog_name="rl-posttrain", standalone_mode=False))
     except RlPosttrainError as error:
-        typer.echo(f"rl-posttrain: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except _UsageError as error:
+        message = error.format_message().rstrip(".?").replace(". Did", ", did")
+        _fail(f"{message[0].lower()}{message[1:]}; see `{error.ctx.command_path} --help`")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"rl-posttrain: {message}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

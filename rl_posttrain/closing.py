@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.text import Text
 
 from rl_posttrain.curves import print_curves
-from rl_posttrain.display import as_text, shown, tail
 from rl_posttrain.runs import RunDirectory
+from rl_posttrain.text import as_text, shown, tail
 
 _MOST_CHARACTERS = 160
 

@@ -1,15 +1,13 @@
-"""What a run's metrics come to: means, the summary, and the curves in the terminal and as a PNG.
+"""What a run's metrics come to: means, the summary, and the curves in the terminal (plots.py draws the PNG).
 
 Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that a row lacks, or holds as
 null (what a NaN is written as), is left out of every mean; it is never taken for zero.
 """
 
 import math
-import os
 import statistics
 import string
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -103,7 +101,7 @@ def first_last(rows: Sequence[dict], key: str = "reward", window: int = 5) -> tu
     Raises:
         RunError: no row holds a finite `key`.
     """
-    values = _recorded(rows, key)
+    values = recorded(rows, key)
     return statistics.fmean(values[:window]), statistics.fmean(values[-window:])
 
 
@@ -163,14 +161,14 @@ def print_curves(
     rows_by_run = {label: run.metrics() for label, run in zip(labels, runs, strict=True)}
     for label, rows in rows_by_run.items():
         for key in keys:
-            _recorded(rows, key, label)
-        _recorded(rows, "reward", label)  # the table needs it whatever is drawn
+            recorded(rows, key, label)
+        recorded(rows, "reward", label)  # the table needs it whatever is drawn
     for key in keys:
         console.print(*_terminal_plot(rows_by_run, key, smoothing, console), "", sep="\n", soft_wrap=True)
     console.print(_table(labels, runs, rows_by_run))
 
 
-def _recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list[float]:
+def recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list[float]:
     """The finite values of `key`, of which there is at least one, or a RunError that says what is missing."""
     if not rows:
         raise RunError(
@@ -183,7 +181,7 @@ def _recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> lis
     return values
 
 
-def _points(rows: Sequence[dict], key: str, window: int) -> tuple[list[int], list[float]]:
+def points(rows: Sequence[dict], key: str, window: int) -> tuple[list[int], list[float]]:
     """Steps that recorded `key`, and its trailing mean over `window` of them."""
     kept = [row for row in rows if number(row, key) is not None]
     return [row["step"] for row in kept], smooth(numbers(kept, key), window)
@@ -203,7 +201,7 @@ def _terminal_plot(rows_by_run: dict[str, list[dict]], key: str, smoothing: int,
     figure.theme("simple")
     every_step = []
     for index, (label, rows) in enumerate(rows_by_run.items()):
-        steps, values = _points(rows, key, smoothing)
+        steps, values = points(rows, key, smoothing)
         every_step += steps
         colour = COLOURS[index % len(COLOURS)]
         symbol = "braille" if coloured else _MARKERS[index % len(_MARKERS)]
@@ -236,72 +234,3 @@ def _table(labels: list[str], runs: list[RunDirectory], rows_by_run: dict[str, l
         state = "running or stopped" if run.summary() is None else "finished"
         table.add_row(Text(label), steps, *cells, state)
     return table
-
-
-def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") -> None:
-    """Two panels over the steps: reward and accuracy; completion length and entropy. One colour a run.
-
-    Reward is drawn thin as it was and thick as its trailing mean of 5; accuracy (same mean) dashed. Below, completion
-    length is solid on the left axis and entropy dashed on the right one. What a run did not record is not drawn.
-
-    Args:
-        rows_by_run: metrics rows by the name that the legend shows.
-        path: the PNG; it holds its old content or all of the new, whatever kills the process.
-
-    Raises:
-        RunError: no run is given, or one of them has no finished step with a finite reward.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.text import Text as PlotText
-    from matplotlib.ticker import MaxNLocator
-
-    if not rows_by_run:
-        raise RunError(f"{path}: no run to draw; name at least one")
-    for label, rows in rows_by_run.items():
-        _recorded(rows, "reward", label)
-    figure = Figure(figsize=(8, 6.5), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    right = bottom.twinx()
-    panels = (
-        (top, "reward", 5, {"linewidth": 2.2}),
-        (top, "accuracy", 5, {"linewidth": 1.3, "linestyle": "--"}),
-        (bottom, "completion_length", 1, {"linewidth": 1.6}),
-        (right, "entropy", 1, {"linewidth": 1.3, "linestyle": "--"}),
-    )
-    entries = {top: [], bottom: [], right: []}  # of each panel's legend: (line, text)
-    for index, (label, rows) in enumerate(rows_by_run.items()):
-        colour = tuple(part / 255 for part in COLOURS[index % len(COLOURS)])
-        top.plot(*_points(rows, "reward", 1), color=colour, linewidth=0.8, alpha=0.5)
-        for axes, key, window, style in panels:
-            steps, values = _points(rows, key, window)
-            axes.plot(steps, values, color=colour, marker="o" if len(steps) == 1 else None, **style)
-        entries[top].append((Line2D([], [], color=colour, linewidth=2.2), label))
-    for axes, key, _, style in panels:
-        if any(numbers(rows, key) for rows in rows_by_run.values()):
-            mean = ", mean of 5" if axes is top else ""
-            entries[axes].append((Line2D([], [], color="0.4", **style), f"{key.replace('_', ' ')}{mean}"))
-    for axes, label in ((top, "reward, accuracy"), (bottom, "completion length (tokens)"), (right, "entropy (nats)")):
-        axes.set(ylabel=label, xlabel="step" if axes is bottom else "")
-        axes.spines[["top"] if axes is right else ["top", "right"]].set_visible(False)
-        if axes is not right:
-            axes.grid(alpha=0.25)
-        axes.yaxis.set_visible(bool(entries[axes]))
-    last = max(row["step"] for rows in rows_by_run.values() for row in rows)
-    bottom.set_xlim(0.5, last + 0.5)
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for axes, wanted in ((top, entries[top]), (bottom, entries[bottom] + entries[right])):
-        if not wanted:
-            axes.text(0.5, 0.5, "completion length and entropy: not recorded", ha="center", transform=axes.transAxes)
-            continue
-        # matplotlib leaves an entry that starts with "_" out of a legend.
-        axes.legend([line for line, _ in wanted], [f" {text}" if text.startswith("_") else text for _, text in wanted])
-    figure.suptitle(title)
-    for text in figure.findobj(PlotText):
-        text.set_parse_math(False)  # a "$" in a run's name is no formula
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=130)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,9 @@ Sample = Callable[[list, int], list]
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The chance that at least one of k samples is right, without bias, from n samples of which c are (arXiv:2107.03374, eq. 1).
+    """The chance that at least one of k samples is right, from n samples of which c are; unbiased.
+
+    arXiv:2107.03374, eq. 1.
 
     Args:
         num_samples: n, at least k.
@@ -46,7 +48,7 @@ def evaluate_policy(
         ``eval/<reward>`` for each reward, ``eval/accuracy`` and ``eval/pass@k`` for each k.
     """
     places = list(range(len(rows) * num_samples))
-    # The same number of calls on every process: under ZeRO-3 generation is a collective. What is over is drawn and dropped.
+    # The same number of calls on every process: under ZeRO-3 generation is a collective. What is over is dropped.
     share = -(-len(places) // world_size)
     mine = [places[(rank * share + offset) % len(places)] for offset in range(share)]
     scored: list[dict[str, Any]] = []

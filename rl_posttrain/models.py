@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def bundled_status() -> tuple[bool, Path, bool]:
-    """Whether the package with the bundled model is installed, the cache folder it is converted to, and whether it has been."""
+    """Whether the bundled model's package is installed, the folder it is converted to, and whether it has been."""
     installed = importlib.util.find_spec(_BUNDLED_MODULE) is not None
     folder = cache_folder() / BUNDLED
     return installed, folder, (folder / "config.json").is_file()

@@ -26,7 +26,7 @@ def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
     """The object that `spec` names.
 
     Args:
-        spec: a key of `table`, ``package.module:attr``, or ``path/to/file.py:attr`` (relative to the working directory).
+        spec: a key of `table`, ``package.module:attr``, or ``path/to/file.py:attr``, relative to the working directory.
         table: built-in name to ``package.module:attr``.
         key: the recipe key that holds `spec`, for the error.
 
@@ -50,8 +50,27 @@ def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
         ) from None
 
 
+def signature_of(function: Callable, key: str) -> inspect.Signature:
+    """The signature of what a recipe names under `key`.
+
+    Raises:
+        RecipeError: `function` cannot be called, or is a builtin without a signature.
+    """
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"{key}: a {type(function).__name__} that Python cannot tell the arguments of; name a function or a class"
+        ) from None
+
+
 def check_arguments(
-    function: Callable, given: Mapping[str, Any], *, key: str, supplied: Iterable[str] = ()
+    function: Callable,
+    given: Mapping[str, Any],
+    *,
+    key: str,
+    supplied: Iterable[str] = (),
+    named_only: bool = False,
 ) -> dict[str, Any]:
     """`given` as keyword arguments of `function`, in the types that it declares.
 
@@ -60,30 +79,34 @@ def check_arguments(
         given: argument names and values from a recipe.
         key: the recipe key they stand under, for the error.
         supplied: arguments that the project passes itself.
+        named_only: an argument must be one of the parameters by name, also where the function takes ``**kwargs``.
 
     Raises:
-        RecipeError: an argument is unknown, missing, or of a wrong type.
+        RecipeError: an argument is unknown, missing, or of a wrong type, or `function` cannot be called.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = signature_of(function, key).parameters
     target = function.__init__ if inspect.isclass(function) else function
     try:
         hints = typing.get_type_hints(target)
     except (NameError, TypeError):  # annotations that cannot be resolved from outside the module
         hints = {}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    takes_any = not named_only and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     arguments = {}
     for name, value in given.items():
         if name in supplied or (name not in named and not takes_any):
             known = named - set(supplied)
-            raise RecipeError(
-                f"{key}.{name}={value}: {function.__name__} takes no such argument; {did_you_mean(name, known)}"
-            )
+            hint = did_you_mean(name, known) if known else "it takes none; leave it out"
+            raise RecipeError(f"{key}.{name}={value}: {_name(function)} takes no such argument; {hint}")
         arguments[name] = _in_type(value, hints[name], f"{key}.{name}") if name in hints else value
     for name in named - set(supplied) - set(given):
         if parameters[name].default is inspect.Parameter.empty:
-            raise RecipeError(f"{key}.{name}: missing; {function.__name__} cannot do without it")
+            raise RecipeError(f"{key}.{name}: missing; {_name(function)} cannot do without it")
     return arguments
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _in_type(value: Any, hint: Any, key: str) -> Any:

@@ -60,6 +60,11 @@ class RewardSection(Section):
     weight: float = 1.0
     args: dict[str, Any] = {}
 
+    @property
+    def name(self) -> str:
+        """The name under which the reward is logged: a built-in's own, or the function's in ``file.py:function``."""
+        return self.fn.rpartition(":")[2]
+
 
 class AlgorithmSection(Section):
     name: Literal["grpo"] = "grpo"
@@ -285,8 +290,16 @@ def _explain(error: dict, data: dict) -> str:
         )
     if error["type"] == "missing":
         return f"{key}: missing; every recipe says it, see `rl-posttrain recipes` for examples"
-    reason = error["msg"][0].lower() + error["msg"][1:]
+    reason = _SHAPES.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
     return f"{key}={_short(error['input'])}: {reason.replace('input ', 'it ')}; {_fix(error, location)}"
+
+
+# In YAML's words where pydantic's are Python's.
+_SHAPES = {
+    "model_type": "it should be a section of keys and values",
+    "dict_type": "it should be a section of keys and values",
+    "tuple_type": "it should be a list",
+}
 
 
 def _fix(error: dict, location: tuple) -> str:
@@ -310,7 +323,7 @@ def _keys_at(location: Iterable) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
+    text = "null" if value is None else " ".join(str(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -325,7 +338,7 @@ def _cross_check(recipe: Recipe) -> None:
         raise RecipeError(
             f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves nothing to evaluate on; set one of them"
         )
-    names = [reward.fn.rpartition(":")[2] for reward in recipe.rewards]
+    names = [reward.name for reward in recipe.rewards]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise RecipeError(
@@ -334,8 +347,9 @@ def _cross_check(recipe: Recipe) -> None:
     num_iterations = recipe.trl.get("num_iterations", 1)
     if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
         raise RecipeError(
-            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve trl.num_iterations={num_iterations} "
-            f"steps and are not kept in a checkpoint; set a multiple of {num_iterations}"
+            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve "
+            f"trl.num_iterations={num_iterations} steps and are not kept in a checkpoint; "
+            f"set a multiple of {num_iterations}"
         )
 
 

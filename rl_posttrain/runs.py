@@ -56,7 +56,7 @@ def to_json(value: Any, **options: Any) -> str:
 
 
 def _json_lines(path: Path) -> list[dict]:
-    """The complete objects of a JSON lines file; a last line that was being written when the process died is left out."""
+    """The complete objects of a JSON lines file; a last line that a dying process left half written is left out."""
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):

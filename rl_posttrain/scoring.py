@@ -1,11 +1,10 @@
-"""The recipe's rewards as functions that TRL calls: named, with their arguments, and with errors that say which one failed."""
+"""The recipe's rewards as functions that TRL calls: named, with their arguments, and errors that say which failed."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.errors import RecipeError, RewardError
-from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.plugins import check_arguments, load_object, signature_of
 from rl_posttrain.recipe import Recipe, RewardSection
 from rl_posttrain.rewards import REWARDS
 
@@ -20,8 +19,8 @@ class Reward:
         RewardError: the function raised, or did not return one number or None a completion.
     """
 
-    def __init__(self, function: Callable, arguments: Mapping[str, Any], key: str):
-        self.__name__ = function.__name__
+    def __init__(self, function: Callable, arguments: Mapping[str, Any], name: str, key: str):
+        self.__name__ = name
         self._function, self._arguments, self._key = function, dict(arguments), key
 
     def __call__(self, completions: Sequence, **columns: Any) -> list[float | None]:
@@ -55,40 +54,57 @@ def build_rewards(recipe: Recipe, columns: Sequence[str]) -> list[Reward]:
     Raises:
         RecipeError: a reward is not there, or cannot be called with what the trainer passes.
     """
-    return [_build(section, f"rewards[{place}]", columns) for place, section in enumerate(recipe.rewards)]
+    return [_build(section, f"rewards.{place}", columns) for place, section in enumerate(recipe.rewards)]
 
 
-def check_reward_names(recipe: Recipe) -> None:
-    """Fail unless every reward of the recipe is there; whether the task's columns suit it is known once there are rows.
+def check_rewards(recipe: Recipe) -> None:
+    """Fail unless every reward is there and knows its args; whether the task's columns suit it shows with its rows.
 
     Raises:
-        RecipeError: a reward is not there.
+        RecipeError: a reward is not there, or takes no such argument.
     """
     for place, section in enumerate(recipe.rewards):
-        load_object(section.fn, table=REWARDS, key=f"rewards[{place}].fn")
+        key = f"rewards.{place}"
+        function = _load(section, key)
+        parameters = signature_of(function, f"{key}.fn={section.fn}").parameters.items()
+        columns = [name for name, parameter in parameters if parameter.default is parameter.empty]
+        check_arguments(
+            function, section.args, key=f"{key}.args", supplied=set(columns) - set(section.args), named_only=True
+        )
 
 
-def _build(section: RewardSection, key: str, columns: Sequence[str]) -> Reward:
+def _load(section: RewardSection, key: str) -> Callable:
     function = load_object(section.fn, table=REWARDS, key=f"{key}.fn")
     if not callable(function):
         raise RecipeError(
             f"{key}.fn={section.fn}: it is a {type(function).__name__}, no function; name a reward function"
         )
+    return function
+
+
+def _build(section: RewardSection, key: str, columns: Sequence[str]) -> Reward:
+    function = _load(section, key)
     passed = dict.fromkeys((*_FROM_TRAINER, *columns))
     doubled = next((name for name in section.args if name in passed), None)
     if doubled:
         raise RecipeError(f"{key}.args.{doubled}: the trainer passes {doubled!r} itself; leave it out")
+    # By name only: a reward takes **kwargs for columns that it does not need, which would swallow a mistyped argument.
     arguments = check_arguments(
-        function, section.args, key=f"{key}.args", supplied=_needed(function, passed, section, key)
+        function,
+        section.args,
+        key=f"{key}.args",
+        supplied=_needed(function, passed, section, key),
+        named_only=True,
     )
-    return Reward(function, arguments, f"{key}.fn")
+    return Reward(function, arguments, section.name, f"{key}.fn")
 
 
 def _needed(function: Callable, passed: dict, section: RewardSection, key: str) -> list[str]:
     """The arguments that the trainer supplies; an error when the function cannot take what it is passed."""
-    parameters = inspect.signature(function).parameters
+    signature = signature_of(function, f"{key}.fn={section.fn}")
+    parameters = signature.parameters
     try:
-        inspect.signature(function).bind(**passed, **section.args)
+        signature.bind(**passed, **section.args)
     except TypeError as error:
         missing = [
             name

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rl_posttrain.curves import first_last, plot_png, print_curves, smooth, sparkline, step_seconds, summarize
+from rl_posttrain.curves import first_last, print_curves, smooth, sparkline, step_seconds, summarize
 from rl_posttrain.errors import RunError
+from rl_posttrain.plots import plot_png
 from rl_posttrain.runs import RunDirectory
 
 

@@ -10,8 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rl_posttrain.display import LiveDisplay, PlainDisplay, duration, make_display, printable, tail
+from rl_posttrain.display import LiveDisplay, PlainDisplay, make_display
 from rl_posttrain.runs import to_json
+from rl_posttrain.text import duration, printable, tail
 
 HOSTILE = "[red]x[/red] [/] :boom: \x1b[2J\x1b]0;title\x07\r\n\t\x00\u202eevil\u2028\ud800 日本 👩\u200d👩"
 

@@ -1,8 +1,12 @@
 """Optimizers by name. This package imports torch and nothing else of weight."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim.adams import AdamS
 from rl_posttrain.plugins import check_arguments, load_object
 
@@ -26,8 +30,17 @@ def optimizer_class_and_arguments(
         key: the recipe section, for errors.
 
     Raises:
-        RecipeError: no such class, or it takes no such argument.
+        RecipeError: no such class, it takes no such argument, or it refuses a value.
     """
     cls = load_object(name, table=OPTIMIZERS, key=f"{key}.name")
+    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
+        raise RecipeError(f"{key}.name={name}: no class of torch.optim.Optimizer; name one")
     arguments = {"lr": lr, "weight_decay": weight_decay, **options}
-    return cls, check_arguments(cls, arguments, key=key, supplied=("params",))
+    arguments = check_arguments(cls, arguments, key=key, supplied=("params",))
+    try:
+        # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.
+        cls([torch.nn.Parameter(torch.zeros(2, 2))], **arguments)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RecipeError(f"{key}={arguments}: {name} refuses it ({reason}); set values that it takes") from error
+    return cls, arguments

@@ -42,6 +42,8 @@ class AdamS(Optimizer):
     ):
         if not lr >= 0:
             raise ValueError(f"Invalid lr: {lr}; it must not be negative")
+        if len(betas) != 2:
+            raise ValueError(f"Invalid betas: {betas}; there are two of them, for the momentum and the normalizer")
         for index, beta in enumerate(betas):
             if not 0 <= beta < 1:
                 raise ValueError(f"Invalid beta{index + 1}: betas[{index}]={beta}; it must be in [0, 1)")

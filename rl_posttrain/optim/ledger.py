@@ -1,4 +1,4 @@
-"""Bytes of weights, gradients, masters and optimizer state, per component and device, predicted from a parameter count."""
+"""Bytes of weights, gradients, masters and optimizer state on each device, predicted from a parameter count."""
 
 from dataclasses import dataclass
 

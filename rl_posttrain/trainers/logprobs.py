@@ -83,12 +83,12 @@ def linear_logprobs(
 
 
 def _gathered(weight: torch.Tensor):
-    """The whole of a weight that ZeRO-3 has sharded, for the length of a block."""
+    """The whole of a weight that ZeRO-3 has sharded, for the length of a block; nothing to do for any other."""
     if not hasattr(weight, "ds_id"):
         return nullcontext()
-    import deepspeed
+    from trl.trainer.utils import maybe_gather_lm_head_ctx
 
-    return deepspeed.zero.GatheredParameters([weight])
+    return maybe_gather_lm_head_ctx(weight)
 
 
 def can_score(model: torch.nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """From a recipe to a finished run. Read it top to bottom."""
 
 import contextlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rl_posttrain import environment
@@ -35,7 +36,10 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
     if run.summary() is not None:
         return run
 
-    with _make_display(recipe, shown=display and environment.is_main_process()) as view:
+    with (
+        _make_display(recipe, shown=display and environment.is_main_process()) as view,
+        _discard_unstarted(run),
+    ):
         view.note("loading torch, transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, sizes, rows, rewards, run, view)
         earlier = _rewind(run, trainer, started_from)
@@ -96,8 +100,11 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: Run
 
     from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
     from rl_posttrain.optim import optimizer_class_and_arguments
+    from rl_posttrain.rollout.engine import VLLMEngine, require_vllm
 
     on_cpu = environment.use_cpu_if_no_gpu()
+    if recipe.rollout.engine == "vllm":
+        require_vllm()
     section = recipe.optimizer
     optimizer = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
@@ -105,7 +112,6 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: Run
     model = resolve_model(recipe.model.name, note=view.note)
     config = load_config(model)
 
-    from rl_posttrain.rollout.engine import VLLMEngine
     from rl_posttrain.trainers.config import grpo_config
     from rl_posttrain.trainers.grpo import GRPOTrainer
     from rl_posttrain.trainers.zero import start_deepspeed
@@ -151,11 +157,23 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: Run
 
 def finish(run: RunDirectory) -> None:
     """Draw the curve and write the summary, which marks the run as finished."""
-    from rl_posttrain.curves import plot_png, summarize
+    from rl_posttrain.curves import summarize
+    from rl_posttrain.plots import plot_png
 
     rows = run.metrics()
     plot_png({run.name: rows}, run.curve_path, title=run.name)
     run.write_summary(summarize(rows))
+
+
+@contextlib.contextmanager
+def _discard_unstarted(run: RunDirectory) -> Iterator[None]:
+    """Take the run directory away again when an error comes before the first step, so that the next try can use its name."""
+    try:
+        yield
+    except BaseException:
+        if environment.is_main_process() and not run.metrics():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _recorder(run: RunDirectory, view, num_samples: int) -> Callable[[dict, list[dict]], None]:

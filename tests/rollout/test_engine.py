@@ -1,0 +1,166 @@
+"""The rollout engine against the model it is to sample from: real vLLM, real transformers."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rl_posttrain.rollout.engine import Sampling, VLLMEngine
+
+SAMPLING = Sampling(max_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model):
+    return VLLMEngine(
+        str(tiny_model),
+        dtype="bfloat16",
+        max_tokens_per_sequence=64,
+        max_sequences=32,
+        kv_cache_bytes=1,
+        gpu_memory_share=0.2,
+        seed=0,
+    )
+
+
+@pytest.fixture
+def policy(tiny_model):
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    return [tokenizer(f"Q: What is {n} + 3?\nA:")["input_ids"] for n in range(8) for _ in range(4)]
+
+
+def weight_used_by(layer: torch.nn.Module, num_inputs: int) -> torch.Tensor:
+    """The matrix that a vLLM layer multiplies by, whatever it packed it into: its product with the identity, exact in bf16."""
+    with torch.no_grad():
+        return layer.quant_method.apply(layer, torch.eye(num_inputs, dtype=torch.bfloat16)).t()
+
+
+def engine_weights(engine: VLLMEngine) -> dict[str, torch.Tensor]:
+    """Every weight of the engine's Llama, under its checkpoint name."""
+    model = engine.model
+    config = model.config
+    size = config.hidden_size
+    weights = {
+        "model.embed_tokens.weight": model.model.embed_tokens.weight,
+        "model.norm.weight": model.model.norm.weight,
+        "lm_head.weight": weight_used_by(model.lm_head, size)[: config.vocab_size],
+    }
+    kv_size = config.num_key_value_heads * config.head_dim
+    for number, layer in enumerate(model.model.layers):
+        prefix = f"model.layers.{number}."
+        q, k, v = weight_used_by(layer.self_attn.qkv_proj, size).split([size, kv_size, kv_size])
+        gate, up = weight_used_by(layer.mlp.gate_up_proj, size).chunk(2)
+        weights |= {
+            f"{prefix}self_attn.q_proj.weight": q,
+            f"{prefix}self_attn.k_proj.weight": k,
+            f"{prefix}self_attn.v_proj.weight": v,
+            f"{prefix}self_attn.o_proj.weight": weight_used_by(layer.self_attn.o_proj, size),
+            f"{prefix}mlp.gate_proj.weight": gate,
+            f"{prefix}mlp.up_proj.weight": up,
+            f"{prefix}mlp.down_proj.weight": weight_used_by(layer.mlp.down_proj, config.intermediate_size),
+            f"{prefix}input_layernorm.weight": layer.input_layernorm.weight,
+            f"{prefix}post_attention_layernorm.weight": layer.post_attention_layernorm.weight,
+        }
+    return weights
+
+
+def perturb(model: torch.nn.Module, seed: int) -> None:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
+def policy_logprobs(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].float()
+    return logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+
+
+def difference(engine, model, prompts, seed=0) -> float:
+    """Mean distance of the engine's and the policy's log-probabilities over what the engine draws, in nats."""
+    drawn = engine.generate(prompts, seed, SAMPLING)
+    return torch.cat(
+        [
+            (policy_logprobs(model, prompt, ids) - torch.tensor(logprobs)).abs()
+            for prompt, ids, logprobs in zip(prompts, drawn.token_ids, drawn.logprobs, strict=True)
+        ]
+    ).mean()
+
+
+def test_after_every_sync_each_weight_of_the_engine_equals_the_policys(engine, policy):
+    for seed in range(3):
+        perturb(policy, seed)
+        engine.load_weights(policy.named_parameters())
+        expected = dict(policy.state_dict())
+        held = engine_weights(engine)
+        assert set(held) == set(expected)
+        for name, weight in expected.items():
+            assert torch.equal(held[name], weight), f"{name} differs after sync {seed}"
+
+
+def test_a_tied_head_would_stay_behind_without_its_repacking(engine, policy, monkeypatch):
+    """What the repacking is for: without it the layers are new and the head is old."""
+    engine.load_weights(policy.named_parameters())
+    perturb(policy, 7)
+    monkeypatch.setattr(VLLMEngine, "_repack_tied_head", lambda self: None)
+    engine.load_weights(policy.named_parameters())
+    held = engine_weights(engine)
+    assert torch.equal(held["model.embed_tokens.weight"], policy.state_dict()["model.embed_tokens.weight"])
+    if not torch.cuda.is_available():
+        assert not torch.equal(held["lm_head.weight"], policy.state_dict()["lm_head.weight"])
+
+
+def test_logprobs_are_the_policys_and_tell_stale_weights(engine, policy, prompts):
+    engine.load_weights(policy.named_parameters())
+    in_sync = difference(engine, policy, prompts)
+    perturb(policy, 11)
+    stale = difference(engine, policy, prompts)
+    assert in_sync < 0.05
+    assert stale > 0.15
+
+
+def test_fp32_weights_are_taken_as_bf16(engine, policy, prompts):
+    """Without DeepSpeed the policy is fp32 under autocast; the engine holds what autocast multiplies by."""
+    full = copy.deepcopy(policy).float()
+    perturb(full, 3)
+    engine.load_weights(full.named_parameters())
+    held = engine_weights(engine)
+    assert all(torch.equal(held[name], weight.bfloat16()) for name, weight in full.state_dict().items())
+
+
+def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine, policy, prompts):
+    engine.load_weights(policy.named_parameters())
+    torch.manual_seed(5)
+    first = engine.generate(prompts, 1, SAMPLING)
+    after = torch.rand(1)
+    again, other = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 2, SAMPLING)
+    assert first == again
+    assert first.token_ids != other.token_ids
+    assert len({tuple(ids) for ids in first.token_ids[:4]}) > 1, "completions of one prompt should differ"
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_seeds_for_each_request_do_as_well_where_nothing_can_be_compiled(engine, policy, prompts, monkeypatch):
+    engine.load_weights(policy.named_parameters())
+    monkeypatch.setattr(engine, "_seeds_requests", True)
+    first, again = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 1, SAMPLING)
+    assert first == again
+    assert len({tuple(ids) for ids in first.token_ids[:4]}) > 1
+
+
+def test_completions_end_at_the_end_token_or_the_limit(engine, policy, prompts):
+    engine.load_weights(policy.named_parameters())
+    drawn = engine.generate(prompts * 4, 3, Sampling(max_tokens=16))
+    end = policy.generation_config.eos_token_id
+    for ids, logprobs in zip(drawn.token_ids, drawn.logprobs, strict=True):
+        assert len(ids) == len(logprobs)
+        assert ids[-1] == end or len(ids) == 16
+        assert end not in ids[:-1]
