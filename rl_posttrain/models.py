@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -71,8 +72,9 @@ def load_config(name: str):
     """
     from transformers import AutoConfig
 
+    location = resolve_model(name)
     try:
-        return AutoConfig.from_pretrained(resolve_model(name))
+        return AutoConfig.from_pretrained(location)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
         raise RecipeError(
@@ -121,8 +123,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
     autocast begin from equal weights.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rl_posttrain.environment import use_cpu_if_no_gpu
+
+    use_cpu_if_no_gpu()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    if sys.stderr.isatty():
+        logging.enable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -146,5 +155,6 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
                 raise
             # Another process was first; its folder is as good.
     finally:
+        logging.disable_progress_bar()
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

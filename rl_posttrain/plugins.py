@@ -122,7 +122,10 @@ def _in_type(value: Any, hint: Any, key: str) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise RecipeError(f"{key}={value}: {reason[0].lower() + reason[1:]}; set a value of the type {hint}") from None
+        wanted = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint
+        raise RecipeError(
+            f"{key}={value}: {reason[0].lower() + reason[1:]}; set a value of the type {wanted}"
+        ) from None
 
 
 def _load_module(module_name: str, spec: str, key: str) -> ModuleType:

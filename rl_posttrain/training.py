@@ -1,12 +1,14 @@
 """From a recipe to a finished run. Read it top to bottom."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rl_posttrain import environment
 from rl_posttrain.errors import RecipeError, RunError
+from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe import Recipe, derive_sizes, parse_recipe, precision, world_size
 from rl_posttrain.runs import RunDirectory
@@ -32,16 +34,16 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
     sizes = derive_sizes(recipe, world_size())
     rows = build_task(recipe)
     rewards = build_rewards(recipe, list(rows.train[0]))
+    shown = display and environment.is_main_process()
+    # Before the run has a directory or a display: a missing model should cost nothing, and converting shows a bar of its own.
+    model = resolve_model(recipe.model.name, note=print if shown else lambda text: None)
     run, started_from = open_run(recipe, resume)
     if run.summary() is not None:
         return run
 
-    with (
-        _make_display(recipe, shown=display and environment.is_main_process()) as view,
-        _discard_unstarted(run),
-    ):
-        view.note("loading torch, transformers, TRL and DeepSpeed")
-        trainer = build_trainer(recipe, sizes, rows, rewards, run, view)
+    with _discard_unstarted(run), _make_display(recipe, shown) as view:
+        view.note("loading transformers, TRL and DeepSpeed")
+        trainer = build_trainer(recipe, sizes, rows, rewards, model, run, view)
         earlier = _rewind(run, trainer, started_from)
         view.resumed(earlier)
         trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
@@ -94,11 +96,10 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
     return run, run.last_checkpoint()
 
 
-def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: RunDirectory, view):
+def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: str, run: RunDirectory, view):
     """The GRPO trainer with its model, engine, optimizer and records."""
     import datasets
 
-    from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
     from rl_posttrain.optim import optimizer_class_and_arguments
     from rl_posttrain.rollout.engine import VLLMEngine, require_vllm
 
@@ -109,7 +110,6 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: Run
     optimizer = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
-    model = resolve_model(recipe.model.name, note=view.note)
     config = load_config(model)
 
     from rl_posttrain.trainers.config import grpo_config
@@ -118,6 +118,8 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, run: Run
 
     if recipe.distributed.engine == "deepspeed":
         start_deepspeed(on_cpu)
+    # transformers' callback takes the folder from the environment and nowhere else.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     arguments = grpo_config(recipe, sizes, on_cpu=on_cpu)
     tokenizer = _load_tokenizer(model)
     longest = _longest_sequence(tokenizer, rows, recipe, config)

@@ -1,6 +1,8 @@
 """Recipes: loading, overrides, one-line errors, derived sizes."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe import (
+    Recipe,
+    RewardSection,
     bundled_recipes,
     derive_sizes,
     find_recipe,
@@ -296,3 +300,24 @@ def test_world_size_is_the_launchers(monkeypatch):
     assert world_size() == 4
     monkeypatch.delenv("WORLD_SIZE")
     assert world_size() == 1
+
+
+def test_the_page_of_keys_has_every_key_with_its_default():
+    page = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE))
+    expected = {"trl": "`{}`"}
+    for section, field in Recipe.model_fields.items():
+        if section == "trl":
+            continue
+        prefix, kind = ("rewards.0", RewardSection) if section == "rewards" else (section, field.annotation)
+        for key, of_key in kind.model_fields.items():
+            value = None if of_key.is_required() else of_key.default
+            expected[f"{prefix}.{key}"] = "required" if of_key.is_required() else f"`{as_yaml(value)}`"
+    expected["run.name"] = "the file's name"  # load_recipe gives it one
+    expected["task.num_train"] = expected["task.num_eval"] = "the task's own"
+    assert told == expected
+
+
+def as_yaml(value) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()

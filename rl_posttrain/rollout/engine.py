@@ -2,9 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from rl_posttrain.rollout.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; the fields are vLLM's SamplingParams of the same names."""
+    """How completions are drawn; the fields are vLLM's SamplingParams of the same names, and `other` any more of them."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -23,6 +22,7 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    other: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,16 @@ class VLLMEngine:
         """
         from vllm import SamplingParams
 
-        seeds = [derive_seed(seed, place) for place in range(len(prompts))] if self._seeds_requests else repeat(None)
-        parameters = [
-            SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **vars(sampling))
-            for own, _ in zip(seeds, prompts, strict=False)
-        ]
+        options = {name: value for name, value in vars(sampling).items() if name != "other"} | dict(sampling.other)
+        places = range(len(prompts))
+        seeds = [derive_seed(seed, place) if self._seeds_requests else None for place in places]
+        try:
+            parameters = [SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **options) for own in seeds]
+        except (TypeError, ValueError) as error:
+            raise EngineError(
+                f"trl.generation_kwargs={dict(sampling.other)}: vLLM's SamplingParams refuse them: "
+                f"{' '.join(str(error).split())}"
+            ) from error
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             outputs = self._llm.generate(

@@ -8,12 +8,15 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
-from rl_posttrain.tasks.templates import render
+from rl_posttrain.tasks.templates import Example, render
 
 OPERATORS = ("+", "-", "*", "/")
 MAX_DIGITS = 9
 # Keeps the table of division questions short; longer divisors would almost always give a quotient below ten.
 MAX_DIVISOR = 9_999
+
+# Left operand, operator, right operand, result.
+Question = tuple[int, str, int, int]
 
 
 def arithmetic(
@@ -24,6 +27,7 @@ def arithmetic(
     template: str = "qa",
     operators: Sequence[str] = ("+", "-"),
     digits: int = 1,
+    num_examples: int = 0,
 ) -> TaskRows:
     """Questions such as "What is 3 + 4?", balanced over the operators.
 
@@ -37,6 +41,7 @@ def arithmetic(
         template: `qa`, `chat` or `r1_zero`.
         operators: of + - * /; division has whole results, divisors of at most four digits and never zero.
         digits: operands have 1 to this many digits, up to 9; a difference may be negative.
+        num_examples: solved questions at the head of every prompt, the same in all of them and none of the eval rows.
 
     Returns:
         Rows with `prompt` and `answer`.
@@ -46,30 +51,34 @@ def arithmetic(
     """
     check_at_least("num_train", num_train, 1)
     check_at_least("num_eval", num_eval, 0)
+    check_at_least("num_examples", num_examples, 0)
     if not 1 <= digits <= MAX_DIGITS:
         raise RecipeError(f"task.digits={digits}: operands have 1 to {MAX_DIGITS} digits; set digits within that range")
     spaces = [_Questions(operator, digits) for operator in _checked_operators(operators)]
     eval_random = random.Random(f"arithmetic/eval/{seed}")
     train_random = random.Random(f"arithmetic/train/{seed}")
+    example_random = random.Random(f"arithmetic/examples/{seed}")
     max_eval = min(len(space) for space in spaces) // 2 * len(spaces)
     if num_eval > max_eval:
         raise RecipeError(
             f"task.num_eval={num_eval}: would hold out more than half of the questions with digits={digits} for some "
             f"operator; set num_eval to {max_eval} at most, or raise digits"
         )
-    train, held_out = [], []
-    for space, train_share, eval_share in zip(
-        spaces, _shares(num_train, len(spaces)), _shares(num_eval, len(spaces)), strict=True
-    ):
+    train, held_out, examples = [], [], []
+    counts = (_shares(count, len(spaces)) for count in (num_train, num_eval, num_examples))
+    for space, train_share, eval_share, example_share in zip(spaces, *counts, strict=True):
         eval_indices = eval_random.sample(range(len(space)), eval_share)
         train_indices = _sample_outside(train_random, len(space), set(eval_indices), train_share)
         held_out += [space[index] for index in eval_indices]
         train += [space[index] for index in train_indices]
+        # A generator of their own, so that asking for examples changes neither the train nor the eval rows.
+        example_indices = _sample_outside(example_random, len(space), set(eval_indices), example_share)
+        examples += [space[index] for index in example_indices]
     eval_random.shuffle(held_out)
     train_random.shuffle(train)
     return TaskRows(
-        train=[_row(question, template) for question in train],
-        eval=[_row(question, template) for question in held_out],
+        train=[_row(question, template, examples) for question in train],
+        eval=[_row(question, template, examples) for question in held_out],
     )
 
 
@@ -88,7 +97,7 @@ class _Questions:
     def __len__(self) -> int:
         return self.up_to_divisor[-1] if self.operator == "/" else self.num_operands**2
 
-    def __getitem__(self, index: int) -> tuple[int, str, int, int]:
+    def __getitem__(self, index: int) -> Question:
         if self.operator == "/":
             before = bisect_right(self.up_to_divisor, index)
             quotient = index - (self.up_to_divisor[before - 1] if before else 0)
@@ -120,7 +129,15 @@ def _sample_outside(rng: random.Random, size: int, held_out: set[int], count: in
     return indices[:count]
 
 
-def _row(question: tuple[int, str, int, int], template: str) -> dict[str, Any]:
-    a, operator, b, result = question
-    prompt = render(template, f"What is {a} {operator} {b}?", request="Answer with the final number.")
-    return {"prompt": prompt, "answer": str(result)}
+def _row(question: Question, template: str, examples: list[Question]) -> dict[str, Any]:
+    solved = [
+        Example(_ask(example), working=f"{example[0]} {example[1]} {example[2]} = {example[3]}", answer=str(example[3]))
+        for example in examples
+    ]
+    prompt = render(template, _ask(question), request="Answer with the final number.", examples=solved)
+    return {"prompt": prompt, "answer": str(question[3])}
+
+
+def _ask(question: Question) -> str:
+    a, operator, b, _ = question
+    return f"What is {a} {operator} {b}?"

@@ -1,5 +1,8 @@
 """How a question is put: `qa` for base models, `chat` for instruct models, `r1_zero` for reasoning from scratch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.plugins import did_you_mean
 
@@ -10,11 +13,19 @@ Prompt = str | list[dict[str, str]]
 R1_ZERO = (
     "The assistant below works each problem out step by step between <think> and </think>, "
     "and then writes the result alone between <answer> and </answer>.\n\n"
-    "User: {question}\nAssistant:"
 )
 
 
-def render(template: str, question: str, *, request: str = "") -> Prompt:
+@dataclass(frozen=True)
+class Example:
+    """A question that the prompt shows solved, for a model too small to follow an instruction alone."""
+
+    question: str
+    working: str
+    answer: str
+
+
+def render(template: str, question: str, *, request: str = "", examples: Sequence[Example] = ()) -> Prompt:
     """The prompt for one question.
 
     Args:
@@ -22,28 +33,38 @@ def render(template: str, question: str, *, request: str = "") -> Prompt:
         question: one or more sentences; all that a reader must know to answer.
         request: the form that the reply should have. Only `chat` adds it: `qa` is continued, not obeyed, and
             `r1_zero` has its own.
+        examples: solved questions that stand before it, in the template's own form.
 
     Returns:
-        Text for `qa` and `r1_zero`; a list of one user message for `chat`.
+        Text for `qa` and `r1_zero`; a list of messages for `chat`, the last one the user's.
 
     Raises:
         RecipeError: no template of that name.
     """
     if template not in TEMPLATES:
         raise RecipeError(f"task.template={template}: no template of that name; {did_you_mean(template, TEMPLATES)}")
-    return TEMPLATES[template](question, request)
+    return TEMPLATES[template](question, request, examples)
 
 
-def _qa(question: str, request: str) -> Prompt:
-    return f"Q: {question}\nA:"
+def _qa(question: str, request: str, examples: Sequence[Example]) -> Prompt:
+    solved = "".join(f"Q: {example.question}\nA: {example.answer}\n\n" for example in examples)
+    return f"{solved}Q: {question}\nA:"
 
 
-def _chat(question: str, request: str) -> Prompt:
-    return [{"role": "user", "content": f"{question} {request}".strip()}]
+def _chat(question: str, request: str, examples: Sequence[Example]) -> Prompt:
+    messages = []
+    for example in examples:
+        messages.append({"role": "user", "content": f"{example.question} {request}".strip()})
+        messages.append({"role": "assistant", "content": example.answer})
+    return [*messages, {"role": "user", "content": f"{question} {request}".strip()}]
 
 
-def _r1_zero(question: str, request: str) -> Prompt:
-    return R1_ZERO.format(question=question)
+def _r1_zero(question: str, request: str, examples: Sequence[Example]) -> Prompt:
+    solved = "".join(
+        f"User: {example.question}\nAssistant: <think> {example.working} </think> <answer> {example.answer} </answer>\n\n"
+        for example in examples
+    )
+    return f"{R1_ZERO}{solved}User: {question}\nAssistant:"
 
 
 TEMPLATES = {"qa": _qa, "chat": _chat, "r1_zero": _r1_zero}

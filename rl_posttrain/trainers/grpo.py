@@ -121,6 +121,7 @@ class GRPOTrainer(trl.GRPOTrainer):
             top_k=self.top_k,
             min_p=self.min_p or 0.0,
             repetition_penalty=self.repetition_penalty,
+            other=self.args.generation_kwargs or {},
         )
         with self._timed("rollout"):
             drawn = self._engine.generate(prompt_ids, seed, sampling)
@@ -207,7 +208,8 @@ class GRPOTrainer(trl.GRPOTrainer):
 
     def _samples_whole_distribution(self) -> bool:
         """Whether sampler and policy should agree: top-p and its kin renormalize what is sampled from, rightly."""
-        return self.top_p == 1.0 and self.top_k in (0, -1) and not self.min_p and self.repetition_penalty == 1.0
+        reshaped = self.min_p or self.repetition_penalty != 1.0 or self.args.generation_kwargs
+        return self.top_p == 1.0 and self.top_k in (0, -1) and not reshaped
 
     # Records
 

@@ -26,6 +26,7 @@ FLOORS = (
     {"trainers"},
     {"training", "check"},
     {"closing", "cli"},
+    {"__main__"},
 )
 # What may be imported of the project at all, by those who stand apart from the order or more strictly in it.
 ONLY = {

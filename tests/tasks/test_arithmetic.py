@@ -111,3 +111,14 @@ def test_half_of_the_questions_can_be_held_out():
     rows = arithmetic(num_train=8, num_eval=50, seed=0, operators=["+"])
     assert len({row["prompt"] for row in rows.eval}) == 50
     assert len(arithmetic(num_train=8, num_eval=32, seed=0, operators=["+", "/"]).eval) == 32
+
+
+def test_examples_change_no_row_but_stand_before_each_and_are_no_eval_question():
+    plain = arithmetic(num_train=50, num_eval=40, seed=3, operators=["+"], digits=1)
+    shown = arithmetic(num_train=50, num_eval=40, seed=3, operators=["+"], digits=1, num_examples=3)
+    head = shown.eval[0]["prompt"].removesuffix(plain.eval[0]["prompt"])
+    assert head.count("Q: What is") == 3
+    for part in ("train", "eval"):
+        for row, bare in zip(getattr(shown, part), getattr(plain, part), strict=True):
+            assert row == {**bare, "prompt": head + bare["prompt"]}
+    assert not any(bare["prompt"] in head for bare in plain.eval)

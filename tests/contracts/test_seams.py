@@ -1,0 +1,217 @@
+"""The seams of TRL, transformers, vLLM and DeepSpeed that we stand on, so that an upgrade fails here, by name.
+
+Nothing is run: these are signatures, fields and attributes, and a few lines of source whose order we rely on.
+"""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+import trl
+from transformers import GenerationConfig, PretrainedConfig, Trainer, TrainingArguments
+
+from rl_posttrain.recipe import bundled_recipes, derive_sizes, load_recipe
+from rl_posttrain.trainers.config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
+from rl_posttrain.trainers.grpo import GRPOTrainer
+from rl_posttrain.trainers.records import _FROM_TRL
+
+CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
+
+
+def names(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+# TRL
+
+
+OVERRIDDEN = {
+    "_generate_and_score_completions": ["self", "inputs"],
+    "_generate_single_turn": [
+        "self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images",
+    ],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_compute_loss": ["self", "model", "inputs"],
+    "log": ["self", "logs", "start_time"],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OVERRIDDEN)
+def test_what_we_override_is_there_with_the_arguments_we_take(method):
+    assert names(getattr(trl.GRPOTrainer, method))[: len(OVERRIDDEN[method])] == OVERRIDDEN[method]
+
+
+def test_log_probabilities_are_asked_for_as_we_answer():
+    theirs = names(trl.GRPOTrainer._get_per_token_logps_and_entropies)
+    assert theirs[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
+    assert "batch_size" in theirs
+    calls = inspect.getsource(trl.GRPOTrainer)
+    # Three values: log-probabilities, entropies, and one that only other losses use.
+    unpacked = re.findall(r"([^\n=]+)= self\._get_per_token_logps_and_entropies\(", calls)
+    assert unpacked
+    assert all(call.count(",") == 2 for call in unpacked), unpacked
+
+
+def test_every_private_override_is_listed_here():
+    private = {
+        name
+        for name, value in vars(GRPOTrainer).items()
+        if hasattr(trl.GRPOTrainer, name) and inspect.isfunction(value)
+    }
+    assert private - {"__init__"} == {*OVERRIDDEN, "_get_per_token_logps_and_entropies"}
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "_metrics", "_logs", "_step", "ref_model", "reward_weights", "reward_funcs", "reward_func_names", "use_vllm",
+        "num_iterations", "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
+    ],
+)  # fmt: skip
+def test_trls_trainer_sets_what_we_read(attribute):
+    source = inspect.getsource(trl.GRPOTrainer.__init__) + inspect.getsource(trl.GRPOTrainer)
+    assert re.search(rf"self\.{attribute}\b[^\n=]*=(?!=)", source), attribute
+
+
+def test_trls_loss_takes_sampled_log_probabilities_under_the_name_we_give():
+    source = inspect.getsource(trl.GRPOTrainer)
+    assert "sampling_per_token_logps" in source
+    assert "completion_mask" in source
+    assert {"prompt", "completion", "rewards", "advantages"} <= set(re.findall(r'_logs\["(\w+)"\]', source))
+
+
+@pytest.mark.parametrize("metric", [name for name in _FROM_TRL.values() if name != "sampling_logprob_difference"])
+def test_trl_logs_the_metrics_that_we_rename(metric):
+    source = inspect.getsource(trl.GRPOTrainer)
+    assert f'_metrics[mode]["{metric}"]' in source
+
+
+def test_prompts_are_tokenized_by_a_method_of_three_results():
+    assert names(trl.GRPOTrainer._tokenize_prompts)[:2] == ["self", "prompts"]
+    source = inspect.getsource(trl.GRPOTrainer._tokenize_prompts)
+    assert re.search(r"return \w+, \w+, \w+", source)
+
+
+@pytest.mark.parametrize("recipe", bundled_recipes())
+def test_grpo_config_has_every_field_that_we_set_or_refuse(recipe):
+    loaded = load_recipe(recipe)
+    ours = _fields_from(loaded, derive_sizes(loaded, 1), True)
+    assert set(ours) <= CONFIG_FIELDS, set(ours) - CONFIG_FIELDS
+    for table in (_DEFAULTS, _SAID_BY, _NOT_OURS_TO_PASS):
+        assert set(table) <= CONFIG_FIELDS, set(table) - CONFIG_FIELDS
+
+
+def test_every_loss_of_the_recipe_is_one_of_trls():
+    from typing import get_args
+
+    from rl_posttrain.recipe import AlgorithmSection
+
+    losses = get_args(AlgorithmSection.model_fields["loss"].annotation)
+    source = inspect.getsource(trl.GRPOTrainer._compute_loss)
+    assert [loss for loss in losses if f'"{loss}"' not in source] == []
+
+
+# transformers
+
+
+def test_the_optimizers_class_is_still_read_when_the_optimizer_is_created():
+    source = inspect.getsource(Trainer.create_optimizer)
+    assert "self.optimizer_cls_and_kwargs is not None" in source
+    assert re.search(r"optimizer_cls, optimizer_kwargs = self\.optimizer_cls_and_kwargs", source)
+
+
+def test_checkpoints_are_named_and_resumed_as_we_rely_on():
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    assert PREFIX_CHECKPOINT_DIR == "checkpoint"
+    assert "resume_from_checkpoint" in names(Trainer.train)
+    assert {"save_strategy", "save_steps", "max_steps", "use_cpu", "deepspeed", "warmup_steps"} <= {
+        field.name for field in dataclasses.fields(TrainingArguments)
+    }
+
+
+def test_models_tell_their_head_and_their_body():
+    from transformers import LlamaForCausalLM, PreTrainedModel
+
+    assert callable(PreTrainedModel.get_output_embeddings)
+    assert isinstance(inspect.getattr_static(PreTrainedModel, "base_model"), property)
+    assert {"input_ids", "attention_mask", "use_cache"} <= set(names(LlamaForCausalLM.forward))
+    assert callable(PretrainedConfig.get_text_config)
+    assert GenerationConfig().top_k is None or isinstance(GenerationConfig().top_k, int)
+
+
+# DeepSpeed
+
+
+def test_deepspeed_can_be_told_not_to_compile_its_shared_memory_collectives():
+    import deepspeed
+
+    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
+    assert {"dist_backend", "verbose"} <= set(names(deepspeed.init_distributed))
+    assert names(deepspeed.zero.GatheredParameters.__init__)[:2] == ["self", "params"]
+
+
+def test_deepspeed_knows_the_keys_that_we_write():
+    from deepspeed.runtime import constants
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    from rl_posttrain.trainers.zero import deepspeed_config
+
+    written = deepspeed_config(load_recipe("quickstart"))
+    known = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
+    assert {key.removeprefix("stage3_") for key in written["zero_optimization"]} <= {
+        key.removeprefix("stage3_") for key in known
+    }
+    values = {value for value in vars(constants).values() if isinstance(value, str)}
+    untested = {"zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"}
+    assert untested <= written.keys()
+    assert untested <= values
+
+
+def test_accelerate_still_reads_the_key_that_keeps_our_optimizer():
+    import accelerate.accelerator
+
+    assert "zero_force_ds_cpu_optimizer" in inspect.getsource(accelerate.accelerator)
+
+
+# vLLM
+
+
+def test_vllm_takes_the_sampling_that_we_ask_for():
+    from vllm import SamplingParams
+
+    from rl_posttrain.rollout.engine import Sampling
+
+    given = {name: value for name, value in vars(Sampling(max_tokens=4)).items() if name != "other"}
+    assert {*given, "n", "logprobs", "detokenize", "seed"} <= set(names(SamplingParams))
+    SamplingParams(n=1, logprobs=0, detokenize=False, seed=3, **given)
+
+
+def test_vllm_takes_the_engine_arguments_that_we_give():
+    from vllm import LLM, EngineArgs
+
+    given = {
+        "model", "dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "distributed_executor_backend",
+        "load_format", "logprobs_mode", "disable_log_stats", "seed", "gpu_memory_utilization", "enforce_eager",
+    }  # fmt: skip
+    assert given <= set(names(LLM.__init__)) | {field.name for field in dataclasses.fields(EngineArgs)}
+    assert "use_tqdm" in names(LLM.generate)
+    assert callable(LLM.reset_prefix_cache)
+
+
+def test_vllm_reloads_weights_from_an_iterator():
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    assert "weights_iterator" in names(GPUModelRunner.reload_weights)
+    assert callable(GPUModelRunner.get_model)
+
+
+def test_vllm_names_the_log_probabilities_that_we_ask_for():
+    from typing import get_args
+
+    from vllm.config.model import LogprobsMode
+
+    assert "processed_logprobs" in get_args(LogprobsMode)
