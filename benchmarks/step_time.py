@@ -31,7 +31,10 @@ def main() -> None:
         plain = measure_trl(num_tokens, arguments.steps)
         ours = measure_ours(num_tokens, arguments.steps)
         table.append({"max_new_tokens": num_tokens, "trl_s": plain, "ours_s": ours, "ratio": ours / plain})
-        print(f"{num_tokens:4d} new tokens: TRL {plain:6.2f} s   ours {ours:6.2f} s   ratio {ours / plain:.2f}", flush=True)
+        print(
+            f"{num_tokens:4d} new tokens: TRL {plain:6.2f} s   ours {ours:6.2f} s   ratio {ours / plain:.2f}",
+            flush=True,
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps({"device": environment.device_name(), "steps": table}, indent=2) + "\n")
 

@@ -7,7 +7,8 @@ from rl_posttrain.models import kv_cache_bytes_per_token, load_config, published
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.plugins import check_arguments, load_object
-from rl_posttrain.recipe import Recipe, derive_sizes, precision
+from rl_posttrain.recipe import derive_sizes, precision
+from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import check_rewards
 from rl_posttrain.tasks import TASKS
 

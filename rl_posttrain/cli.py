@@ -78,7 +78,11 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps([vars(item) for item in checks], indent=2))
     else:
-        machine.print_checks(checks)
+        width = max(len(item.name) for item in checks)
+        for item in checks:
+            typer.echo(f"{item.status:<7}  {item.name:<{width}}  {item.found}")
+            if item.fix:
+                typer.echo(f"{'':7}  {'':{width}}  fix: {item.fix}")
     if not machine.ok(checks):
         raise typer.Exit(1)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.plugins import check_arguments, load_object, signature_of
-from rl_posttrain.recipe import Recipe, RewardSection
 from rl_posttrain.rewards import REWARDS
+from rl_posttrain.schema import Recipe, RewardSection
 
 # What TRL passes to every reward beside the completions and the dataset's columns.
 _FROM_TRAINER = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")

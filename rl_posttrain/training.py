@@ -10,8 +10,9 @@ from rl_posttrain import environment
 from rl_posttrain.errors import RecipeError, RunError
 from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
 from rl_posttrain.plugins import check_arguments, load_object
-from rl_posttrain.recipe import Recipe, derive_sizes, parse_recipe, precision, world_size
+from rl_posttrain.recipe import derive_sizes, parse_recipe, precision, world_size
 from rl_posttrain.runs import RunDirectory
+from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import build_rewards
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.rows import TaskRows
@@ -104,13 +105,15 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     from rl_posttrain.rollout.engine import VLLMEngine, require_vllm
 
     on_cpu = environment.use_cpu_if_no_gpu()
-    if recipe.rollout.engine == "vllm":
-        require_vllm()
     section = recipe.optimizer
     optimizer = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
     config = load_config(model)
+    tokenizer = _load_tokenizer(model)
+    longest = _longest_sequence(tokenizer, rows, recipe, config)
+    if recipe.rollout.engine == "vllm":
+        require_vllm()
 
     from rl_posttrain.trainers.config import grpo_config
     from rl_posttrain.trainers.grpo import GRPOTrainer
@@ -121,8 +124,6 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     # transformers' callback takes the folder from the environment and nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     arguments = grpo_config(recipe, sizes, on_cpu=on_cpu)
-    tokenizer = _load_tokenizer(model)
-    longest = _longest_sequence(tokenizer, rows, recipe, config)
 
     def start_engine() -> VLLMEngine:
         view.note("starting vLLM")
@@ -226,7 +227,13 @@ class _NoDisplay(contextlib.nullcontext):
 def _load_tokenizer(model: str):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model, padding_side="left", truncation_side="left")
+    try:
+        return AutoTokenizer.from_pretrained(model, padding_side="left", truncation_side="left")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(
+            f"model.name={model}: its tokenizer cannot be loaded ({reason}); save one beside the model"
+        ) from error
 
 
 def _longest_sequence(tokenizer, rows: TaskRows, recipe: Recipe, config) -> int:

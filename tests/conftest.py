@@ -107,4 +107,7 @@ def run_command(*arguments: str | Path, processes: int = 1, timeout_s: float = 6
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment, less what `prepare_process` put there for engines in this process."""
     ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
-    return {name: value for name, value in os.environ.items() if name not in ours} | {"HF_HUB_OFFLINE": "1", **variables}
+    return {name: value for name, value in os.environ.items() if name not in ours} | {
+        "HF_HUB_OFFLINE": "1",
+        **variables,
+    }

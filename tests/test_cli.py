@@ -68,7 +68,12 @@ def one_line(status: int, stderr: str) -> str:
         ),
         ("trl.top_kk=5", "trl.top_kk=5: GRPOConfig has no such field; did you mean 'top_k'?"),
         ("trl.learning_rate=1", "trl.learning_rate=1: the recipe decides this field itself; set optimizer.lr instead"),
-        ("trl.vllm_mode=server", "trl.vllm_mode=server: the recipe decides this field itself; leave it out"),
+        (
+            "trl.vllm_mode=server",
+            "trl.vllm_mode=server: it sets up TRL's own vLLM, which does not run here; see rollout",
+        ),
+        ("trl.use_vllm=true", "trl.use_vllm=True: the recipe decides this field itself; set rollout.engine instead"),
+        ("trl.epsilon=[1]", "trl.epsilon=[1]: input should be a valid number"),
     ],
 )
 def test_a_mistake_in_the_recipe(run_main, tiny_recipe, tmp_path, override, message):
@@ -162,6 +167,19 @@ def test_recipes_lists_every_bundled_one(run_main):
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in stdout.splitlines())
     status, stdout, _ = run_main("recipes", "--json")
     assert json.loads(stdout).keys() == bundled_recipes().keys()
+
+
+def test_doctor_tells_each_finding_with_its_fix(run_main):
+    status, stdout, _ = run_main("doctor", "--json")
+    findings = json.loads(stdout)
+    assert status == int(any(finding["status"] == "missing" for finding in findings))
+    again, stdout, _ = run_main("doctor")
+    assert again == status
+    lines = stdout.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [item["status"] for item in findings]
+    for finding in findings:
+        assert any(finding["name"] in line and finding["found"] in line for line in lines)
+        assert not finding["fix"] or f"fix: {finding['fix']}" in stdout
 
 
 def test_curves_draw_what_is_there(run_main, tmp_path):

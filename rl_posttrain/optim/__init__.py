@@ -36,6 +36,8 @@ def optimizer_class_and_arguments(
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
         raise RecipeError(f"{key}.name={name}: no class of torch.optim.Optimizer; name one")
     arguments = {"lr": lr, "weight_decay": weight_decay, **options}
+    if not weight_decay and "weight_decay" not in inspect.signature(cls).parameters:
+        del arguments["weight_decay"]
     arguments = check_arguments(cls, arguments, key=key, supplied=("params",))
     try:
         # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.

@@ -6,13 +6,14 @@ from typing import Any
 from trl import GRPOConfig
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.plugins import did_you_mean
-from rl_posttrain.recipe import Recipe, Sizes
+from rl_posttrain.plugins import check_arguments, did_you_mean
+from rl_posttrain.recipe import Sizes
+from rl_posttrain.schema import Recipe
 from rl_posttrain.trainers.zero import deepspeed_config
 
 # Fields that would take rollouts, evaluation or checkpoints out of the project's hands.
 _NOT_OURS_TO_PASS = {
-    "use_vllm", "vllm_mode", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
+    "use_vllm", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
     "save_only_model", "resume_from_checkpoint", "steps_per_generation", "generation_batch_size", "do_eval", "do_train",
     "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
 }  # fmt: skip
@@ -33,8 +34,11 @@ def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
             said = _SAID_BY.get(name)
             fix = f"set {said} instead" if said else "leave it out"
             raise RecipeError(f"trl.{name}={value}: the recipe decides this field itself; {fix}")
+        if name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
+            raise RecipeError(f"trl.{name}={value}: it sets up TRL's own vLLM, which does not run here; see rollout")
+    given = check_arguments(GRPOConfig, recipe.trl, key="trl")
     try:
-        return GRPOConfig(**ours, **{**_DEFAULTS, **recipe.trl})
+        return GRPOConfig(**ours, **{**_DEFAULTS, **given})
     except (ValueError, TypeError) as error:
         raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {' '.join(str(error).split())}") from error
 

@@ -18,9 +18,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from rl_posttrain.errors import WeightSyncError
 from rl_posttrain.evaluate import evaluate_policy
-from rl_posttrain.recipe import Recipe
 from rl_posttrain.rollout.engine import Sampling, VLLMEngine
 from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.schema import Recipe
 from rl_posttrain.trainers.logprobs import add_completion_scoring, can_score
 from rl_posttrain.trainers.objectives import masked_mean_parts
 from rl_posttrain.trainers.records import metrics_row, rollout_rows

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.recipe import Recipe
 from rl_posttrain.rewards import ACCURACY, WELL_FORMED
+from rl_posttrain.schema import Recipe
 
 # Our name for each of TRL's; what TRL does not log in a run is left out.
 _FROM_TRL = {
@@ -33,7 +33,7 @@ def metrics_row(
     """
     row: dict[str, Any] = {"step": step, "reward": _mean([rollout["reward"] for rollout in rollouts])}
     for reward in recipe.rewards:
-        name = reward_name(reward.fn)
+        name = reward.name
         values = [rollout["rewards"][name] for rollout in rollouts]
         row[f"rewards/{name}"] = _mean(values)
         # Whole credit only: a partial credit shapes the reward and is no right answer.
@@ -85,11 +85,6 @@ def rollout_rows(
             }
         )
     return rows
-
-
-def reward_name(fn: str) -> str:
-    """The name under which a reward is logged: a built-in's own, or the function's for ``file.py:function``."""
-    return fn.rpartition(":")[2]
 
 
 def _number(value: float) -> float | None:

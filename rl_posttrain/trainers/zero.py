@@ -3,7 +3,7 @@
 import torch
 
 from rl_posttrain.errors import EngineError
-from rl_posttrain.recipe import Recipe
+from rl_posttrain.schema import Recipe
 
 
 def deepspeed_config(recipe: Recipe) -> dict | None:

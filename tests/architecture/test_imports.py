@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # of its modules) or single modules, the longest name that fits counts.
 FLOORS = (
     {"errors"},
-    {"plugins"},
+    {"plugins", "schema"},
     {"runs"},
     {"optim", "rewards", "environment", "trainers.objectives", "trainers.logprobs"},
     {"recipe", "tasks", "models", "rollout", "evaluate", "scoring"},

@@ -107,7 +107,7 @@ def test_grpo_config_has_every_field_that_we_set_or_refuse(recipe):
 def test_every_loss_of_the_recipe_is_one_of_trls():
     from typing import get_args
 
-    from rl_posttrain.recipe import AlgorithmSection
+    from rl_posttrain.schema import AlgorithmSection
 
     losses = get_args(AlgorithmSection.model_fields["loss"].annotation)
     source = inspect.getsource(trl.GRPOTrainer._compute_loss)
