@@ -2,12 +2,13 @@
 
     python benchmarks/step_time.py [--max-new-tokens 16,64] [--steps 4] [--json FILE]
 
-Plain TRL is trl.GRPOTrainer as its documentation starts it: bf16, generation by transformers, torch's AdamW, no DeepSpeed.
-Ours is the quickstart recipe. The first step of each is left out: it compiles and warms up. So that both do the same work,
-both draw completions of the full length (min_new_tokens, min_tokens).
+Plain TRL is trl.GRPOTrainer as its documentation starts it: bf16, generation by transformers, torch's AdamW, no
+DeepSpeed. Ours is the quickstart recipe. The first step of each is left out: it compiles and warms up. So that both do
+the same work, both draw completions of the full length (min_new_tokens, min_tokens).
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -88,7 +89,7 @@ def measure_trl(num_tokens: int, num_steps: int) -> float:
             callbacks=[Clock()],
         )
         trainer.train()
-    return statistics.median(after - before for before, after in zip(ends, ends[1:], strict=False))
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
 def measure_ours(num_tokens: int, num_steps: int) -> float:
@@ -99,7 +100,7 @@ def measure_ours(num_tokens: int, num_steps: int) -> float:
         rows = train(quickstart(num_tokens, num_steps, folder)).metrics()
     assert all(row["completion_length"] == num_tokens for row in rows), "completions must be as long as TRL's"
     seconds = [row["seconds"] for row in rows]
-    return statistics.median(after - before for before, after in zip(seconds, seconds[1:], strict=False))
+    return statistics.median(after - before for before, after in itertools.pairwise(seconds))
 
 
 def quickstart(num_tokens: int, num_steps: int, folder: str):

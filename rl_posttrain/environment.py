@@ -1,4 +1,4 @@
-"""The process around a run: variables that vLLM and DeepSpeed read when they are imported, quiet logs, what to record."""
+"""The process around a run: variables that vLLM and DeepSpeed read at import, quiet logs, what to record."""
 
 import ctypes
 import datetime

@@ -36,7 +36,7 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
     rows = build_task(recipe)
     rewards = build_rewards(recipe, list(rows.train[0]))
     shown = display and environment.is_main_process()
-    # Before the run has a directory or a display: a missing model should cost nothing, and converting shows a bar of its own.
+    # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
     model = resolve_model(recipe.model.name, note=print if shown else lambda text: None)
     run, started_from = open_run(recipe, resume)
     if run.summary() is not None:
@@ -170,7 +170,7 @@ def finish(run: RunDirectory) -> None:
 
 @contextlib.contextmanager
 def _discard_unstarted(run: RunDirectory) -> Iterator[None]:
-    """Take the run directory away again when an error comes before the first step, so that the next try can use its name."""
+    """Take the run directory away when an error comes before the first step: the next try can use its name."""
     try:
         yield
     except BaseException:
@@ -259,8 +259,8 @@ def _longest_sequence(tokenizer, rows: TaskRows, recipe: Recipe, config) -> int:
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest > context:
         raise RecipeError(
-            f"rollout.max_new_tokens={recipe.rollout.max_new_tokens}: with the longest prompt of {max(lengths)} tokens that is "
-            f"{longest}, and {recipe.model.name} has a context of {context}; lower max_new_tokens"
+            f"rollout.max_new_tokens={recipe.rollout.max_new_tokens}: with the longest prompt of {max(lengths)} tokens "
+            f"that is {longest}, and {recipe.model.name} has a context of {context}; lower max_new_tokens"
         )
     return longest
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe import (
-    Recipe,
-    RewardSection,
     bundled_recipes,
     derive_sizes,
     find_recipe,
@@ -22,6 +20,7 @@ from rl_posttrain.recipe import (
     precision,
     world_size,
 )
+from rl_posttrain.schema import Recipe, RewardSection
 
 MINIMAL = {
     "run": {"name": "minimal"},

@@ -183,7 +183,8 @@ VLLMEngine.load_weights = lambda self, weights: list(weights)
 def test_a_broken_sync_fails_the_run(tiny_recipe, sabotage, failing_step):
     name = f"broken-{failing_step}"
     overrides = [f"run.name={name}", "optimizer.lr=0.05"]
-    script = f"{sabotage}\nimport sys\nfrom rl_posttrain.cli import main\nsys.argv[1:] = {['train', str(tiny_recipe), *overrides]}\nmain()"
+    arguments = ["train", str(tiny_recipe), *overrides]
+    script = f"{sabotage}\nimport sys\nfrom rl_posttrain.cli import main\nsys.argv[1:] = {arguments}\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment(), timeout=300
     )
@@ -241,7 +242,7 @@ def test_the_optimizer_that_runs_is_the_one_asked_for():
 
 @pytest.mark.slow
 def test_the_quickstart_learns(tmp_path):
-    """The README's own promise, on the bundled language model: 0.30 more reward in the last five steps than in the first."""
+    """The README's promise, on the bundled model: 0.30 more reward in the last five steps than in the first five."""
     done = run_command("train", "quickstart", f"run.output_dir={tmp_path}", timeout_s=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunDirectory.open(tmp_path / "quickstart")

@@ -14,7 +14,7 @@ from rl_posttrain.rollout.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; the fields are vLLM's SamplingParams of the same names, and `other` any more of them."""
+    """How completions are drawn; the fields are vLLM's SamplingParams by name, and `other` holds more of them."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -110,8 +110,9 @@ class VLLMEngine:
                 **options,
             )
         except Exception as error:  # vLLM raises whatever its workers raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise EngineError(
-                f"rollout.engine=vllm: the engine did not start ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+                f"rollout.engine=vllm: the engine did not start ({reason}); "
                 "run with --verbose, lower rollout.gpu_memory_share, or set rollout.engine=transformers"
             ) from error
         self._check_threads(num_threads)

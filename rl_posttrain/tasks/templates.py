@@ -61,7 +61,8 @@ def _chat(question: str, request: str, examples: Sequence[Example]) -> Prompt:
 
 def _r1_zero(question: str, request: str, examples: Sequence[Example]) -> Prompt:
     solved = "".join(
-        f"User: {example.question}\nAssistant: <think> {example.working} </think> <answer> {example.answer} </answer>\n\n"
+        f"User: {example.question}\n"
+        f"Assistant: <think> {example.working} </think> <answer> {example.answer} </answer>\n\n"
         for example in examples
     )
     return f"{R1_ZERO}{solved}User: {question}\nAssistant:"

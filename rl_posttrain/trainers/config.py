@@ -23,7 +23,7 @@ def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
     """Everything the recipe says, in TRL's words.
 
     Raises:
-        RecipeError: `trl:` names a field that is not GRPOConfig's, that the recipe says elsewhere, or a value TRL refuses.
+        RecipeError: `trl:` names a field that GRPOConfig has not or the recipe says elsewhere, or a value TRL refuses.
     """
     ours = _fields_from(recipe, sizes, on_cpu)
     known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
@@ -50,15 +50,18 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _SAID_BY = {
-    "learning_rate": "optimizer.lr", "weight_decay": "optimizer.weight_decay", "max_grad_norm": "optimizer.max_grad_norm",
+    "learning_rate": "optimizer.lr", "weight_decay": "optimizer.weight_decay",
+    "max_grad_norm": "optimizer.max_grad_norm",
     "lr_scheduler_type": "optimizer.schedule", "warmup_steps": "optimizer.warmup_steps", "optim": "optimizer.name",
     "max_steps": "algorithm.num_steps", "num_generations": "algorithm.group_size", "loss_type": "algorithm.loss",
     "beta": "algorithm.kl_coef", "scale_rewards": "algorithm.scale_rewards",
-    "per_device_train_batch_size": "algorithm.micro_batch_size", "gradient_accumulation_steps": "algorithm.prompts_per_step",
+    "per_device_train_batch_size": "algorithm.micro_batch_size",
+    "gradient_accumulation_steps": "algorithm.prompts_per_step",
     "max_completion_length": "rollout.max_new_tokens", "temperature": "rollout.temperature", "top_p": "rollout.top_p",
     "use_vllm": "rollout.engine", "seed": "run.seed", "output_dir": "run.output_dir", "run_name": "run.name",
     "bf16": "model.dtype", "gradient_checkpointing": "model.gradient_checkpointing", "model_init_kwargs": "model.dtype",
-    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps", "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
+    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps",
+    "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
     "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
     "log_completions": "logging.print_samples",
 }  # fmt: skip
@@ -70,7 +73,7 @@ def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
     if schedule == "constant" and optimizer.warmup_steps:
         schedule = "constant_with_warmup"
     half = recipe.model.dtype == "bfloat16"
-    # DeepSpeed keeps fp32 masters beside bf16 weights. Without it the weights are their own masters: fp32, under autocast.
+    # DeepSpeed keeps fp32 masters beside bf16 weights. Without it the weights are their own: fp32, under autocast.
     load_as = "bfloat16" if half and recipe.distributed.engine == "deepspeed" else "float32"
     return {
         "output_dir": str(recipe.run_path / "checkpoints"),

@@ -1,7 +1,8 @@
 """GRPO on TRL's trainer, with the project's rollouts, optimizer, records and exact resume.
 
 What TRL does well stays TRL's: losses, advantages, log-probabilities, distribution. This subclass replaces where
-completions come from, checks that they came from the policy's own weights, and turns what is logged into the run's rows.
+completions come from, checks that they came from the policy's own weights, and turns what is logged into the run's
+rows.
 """
 
 import contextlib
@@ -200,8 +201,8 @@ class GRPOTrainer(trl.GRPOTrainer):
         if self._samples_whole_distribution() and not difference <= limit:
             raise WeightSyncError(
                 f"rollout.max_logprob_difference={limit}: at step {self.state.global_step + 1} the engine's "
-                f"log-probabilities are {difference:.3f} nats a token off the trainer's; the engine samples from stale or "
-                "wrong weights (a sync that did not reach it, or one that this vLLM version takes differently); set "
+                f"log-probabilities are {difference:.3f} nats a token off the trainer's; the engine samples from stale "
+                "or wrong weights (a sync that did not reach it, or one that this vLLM version takes differently); set "
                 "rollout.engine=transformers to go on without vLLM, or raise the limit if the model is that noisy in "
                 f"{self.recipe.model.dtype}"
             )

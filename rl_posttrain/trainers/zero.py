@@ -7,7 +7,7 @@ from rl_posttrain.schema import Recipe
 
 
 def deepspeed_config(recipe: Recipe) -> dict | None:
-    """DeepSpeed's configuration for `recipe`, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
+    """DeepSpeed's configuration, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
     if recipe.distributed.engine == "none":
         return None
     return {

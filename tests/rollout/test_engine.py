@@ -36,7 +36,7 @@ def prompts(tiny_model):
 
 
 def weight_used_by(layer: torch.nn.Module, num_inputs: int) -> torch.Tensor:
-    """The matrix that a vLLM layer multiplies by, whatever it packed it into: its product with the identity, exact in bf16."""
+    """The matrix that a vLLM layer multiplies by, however packed: its product with the identity, exact in bf16."""
     with torch.no_grad():
         return layer.quant_method.apply(layer, torch.eye(num_inputs, dtype=torch.bfloat16)).t()
 
