@@ -1,4 +1,4 @@
-"""Seconds a training step, beside plain TRL: same model, prompts, batch, lengths and precision, in one process.
+"""Seconds a training step, beside plain TRL: same model, prompts, batch, lengths and precision, one after the other.
 
     python benchmarks/step_time.py [--max-new-tokens 16,64] [--steps 4] [--json FILE]
 
@@ -11,14 +11,13 @@ import argparse
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from rl_posttrain import environment, load_recipe
-
-environment.prepare_process(verbose=False)
-ON_CPU = environment.use_cpu_if_no_gpu()
 
 
 def main() -> None:
@@ -26,22 +25,35 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", default="16,64")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=["trl", "ours"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    lengths = [int(length) for length in arguments.max_new_tokens.split(",")]
+    if arguments.one:
+        measure = {"trl": measure_trl, "ours": measure_ours}[arguments.one]
+        print(f"seconds {measure(lengths[0], arguments.steps)}")
+        return
     table = []
-    for num_tokens in map(int, arguments.max_new_tokens.split(",")):
-        plain = measure_trl(num_tokens, arguments.steps)
-        ours = measure_ours(num_tokens, arguments.steps)
+    for num_tokens in lengths:
+        plain, ours = (in_own_process(which, num_tokens, arguments.steps) for which in ("trl", "ours"))
         table.append({"max_new_tokens": num_tokens, "trl_s": plain, "ours_s": ours, "ratio": ours / plain})
-        print(
-            f"{num_tokens:4d} new tokens: TRL {plain:6.2f} s   ours {ours:6.2f} s   ratio {ours / plain:.2f}",
-            flush=True,
-        )
+        line = f"{num_tokens:4d} new tokens: TRL {plain:6.2f} s   ours {ours:6.2f} s   ratio {ours / plain:.2f}"
+        print(line, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps({"device": environment.device_name(), "steps": table}, indent=2) + "\n")
 
 
+def in_own_process(which: str, num_tokens: int, num_steps: int) -> float:
+    """One measurement in a fresh process: engines and what they leave in accelerate's state must not reach the next."""
+    command = [sys.executable, __file__, "--one", which, "--max-new-tokens", str(num_tokens), "--steps", str(num_steps)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return float(done.stdout.rpartition("seconds ")[2])
+
+
 def measure_trl(num_tokens: int, num_steps: int) -> float:
     """Median seconds of a step of plain trl.GRPOTrainer."""
+    environment.prepare_process(verbose=False)
     import datasets
     import torch
     import trl
@@ -78,7 +90,7 @@ def measure_trl(num_tokens: int, num_steps: int) -> float:
                 bf16=True,
                 model_init_kwargs={"dtype": torch.float32},
                 gradient_checkpointing=False,
-                use_cpu=ON_CPU,
+                use_cpu=not torch.cuda.is_available(),
                 generation_kwargs={"min_new_tokens": num_tokens},
                 report_to="none",
                 save_strategy="no",

@@ -25,6 +25,8 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     Raises:
         RecipeError: something in the recipe cannot be used.
     """
+    from rl_posttrain.trainers.config import check_trl
+
     sizes = derive_sizes(recipe, num_processes)
     task = load_object(recipe.task.name, table=TASKS, key="task.name")
     counts = {"num_train": recipe.task.num_train, "num_eval": recipe.task.num_eval}
@@ -35,6 +37,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
+    check_trl(recipe, sizes)
     notes = [precision(recipe)]
     config, source = _config(recipe.model.name)
     num_parameters = count_parameters(config) if config is not None else None

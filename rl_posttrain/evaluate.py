@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.rewards import ACCURACY
-
 Sample = Callable[[list, int], list]
 
 
@@ -28,6 +26,7 @@ def evaluate_policy(
     sample: Sample,
     rewards: Mapping[str, Callable],
     *,
+    judge: str | None,
     num_samples: int,
     ks: Sequence[int],
     batch_size: int,
@@ -40,7 +39,8 @@ def evaluate_policy(
     Args:
         rows: the task's eval rows, the same on every process.
         sample: draws one completion a prompt, given the prompts and the number of the call, for its seed.
-        rewards: by name; those that judge accuracy give it, and with none of them only the mean rewards are told.
+        rewards: by name.
+        judge: the reward whose full credit is a right answer; without one only the mean rewards are told.
         batch_size: prompts a call of `sample`, on each process.
         gather: concatenates a list over processes, in rank order.
 
@@ -67,7 +67,6 @@ def evaluate_policy(
     for name in rewards:
         known = [entry[name] for entry in by_place.values() if entry[name] is not None]
         metrics[f"eval/{name}"] = sum(known) / len(known) if known else None
-    judge = next((name for name in rewards if name in ACCURACY), None)
     if judge is not None:
         right = [
             sum((by_place[row * num_samples + draw][judge] or 0.0) >= 1.0 for draw in range(num_samples))

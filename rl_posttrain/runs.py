@@ -22,6 +22,9 @@ import yaml
 
 from rl_posttrain.errors import RunError
 
+# What save_pretrained leaves for a model and its tokenizer.
+_MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either its old content or all of the new, whatever kills the process."""
@@ -69,6 +72,11 @@ def _json_lines(path: Path) -> list[dict]:
                 f"{path}:{number}: not JSON, and not the last line; the file was damaged by something else"
             ) from None
     return rows
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written; its folder's name says it."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 class RunDirectory:
@@ -134,12 +142,14 @@ class RunDirectory:
         return _json_lines(self.metrics_path) if self.metrics_path.exists() else []
 
     def rollouts(self, step: int) -> list[dict]:
-        """The completions of one step, as they were scored.
+        """The completions that one step trained on, as they were scored: its own, or those of an earlier one it shares.
 
         Raises:
             RunError: the run has no such step.
         """
         path = self._rollout_file(step)
+        if not path.exists() and any(row["step"] == step for row in self.metrics()):
+            path = max(file for file in self.rollouts_path.glob("step_*.jsonl") if file < path)
         if not path.exists():
             raise RunError(f"{self.path}: no rollouts of step {step}")
         return _json_lines(path)
@@ -154,13 +164,21 @@ class RunDirectory:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written whole (transformers writes its trainer_state.json last)."""
-        whole = [
-            (int(folder.name.removeprefix("checkpoint-")), folder)
-            for folder in self.checkpoints_path.glob("checkpoint-*")
-            if folder.name.removeprefix("checkpoint-").isdigit() and (folder / "complete").is_file()
-        ]
-        return max(whole)[1] if whole else None
+        """The newest checkpoint that was written whole: an empty file `complete` is put in last."""
+        whole = [folder for folder in self._checkpoints() if (folder / "complete").is_file()]
+        return max(whole, key=checkpoint_step, default=None)
+
+    def copy_final_model(self, checkpoint: Path) -> None:
+        """Make checkpoints/final from a checkpoint: its model and tokenizer, without the optimizer; whole or absent."""
+        final = self.checkpoints_path / "final"
+        temporary = self.checkpoints_path / ".final"
+        for leftover in (final, temporary):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir()
+        for file in checkpoint.iterdir():
+            if file.is_file() and file.suffix in _MODEL_FILES and file.name != "trainer_state.json":
+                shutil.copy2(file, temporary)
+        temporary.rename(final)
 
     def write_environment(self, environment: dict) -> None:
         write_atomically(self.path / "environment.json", to_json(environment, indent=2) + "\n")
@@ -185,11 +203,14 @@ class RunDirectory:
         for file in self.rollouts_path.glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
-        for folder in self.checkpoints_path.glob("checkpoint-*"):
-            suffix = folder.name.removeprefix("checkpoint-")
-            if suffix.isdigit() and int(suffix) > step:
+        for folder in self._checkpoints():
+            if checkpoint_step(folder) > step:
                 shutil.rmtree(folder)
         return kept
+
+    def _checkpoints(self) -> list[Path]:
+        folders = self.checkpoints_path.glob("checkpoint-*")
+        return [folder for folder in folders if folder.name.removeprefix("checkpoint-").isdigit()]
 
     def _rollout_file(self, step: int) -> Path:
         return self.rollouts_path / f"step_{step:06d}.jsonl"

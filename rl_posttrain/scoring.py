@@ -5,7 +5,7 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.plugins import check_arguments, load_object, signature_of
-from rl_posttrain.rewards import REWARDS
+from rl_posttrain.rewards import ACCURACY, REWARDS, WELL_FORMED
 from rl_posttrain.schema import Recipe, RewardSection
 
 # What TRL passes to every reward beside the completions and the dataset's columns.
@@ -55,6 +55,16 @@ def build_rewards(recipe: Recipe, columns: Sequence[str]) -> list[Reward]:
         RecipeError: a reward is not there, or cannot be called with what the trainer passes.
     """
     return [_build(section, f"rewards.{place}", columns) for place, section in enumerate(recipe.rewards)]
+
+
+def judging_rewards(recipe: Recipe) -> tuple[str | None, str | None]:
+    """The names of the recipe's first reward that judges answers, and of the first that judges their form."""
+
+    def first(judges: set[str]) -> str | None:
+        code = {REWARDS[name] for name in judges}
+        return next((section.name for section in recipe.rewards if REWARDS.get(section.fn, section.fn) in code), None)
+
+    return first(ACCURACY), first(WELL_FORMED)
 
 
 def check_rewards(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from rl_posttrain.errors import RecipeError, RunError
 from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe import derive_sizes, parse_recipe, precision, world_size
-from rl_posttrain.runs import RunDirectory
+from rl_posttrain.runs import RunDirectory, checkpoint_step
 from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import build_rewards
 from rl_posttrain.tasks import TASKS
@@ -42,7 +42,16 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
     if run.summary() is not None:
         return run
 
-    with _discard_unstarted(run), _make_display(recipe, shown) as view:
+    if started_from is not None and checkpoint_step(started_from) == recipe.algorithm.num_steps:
+        # Stopped between the last step and the summary: all that is missing is made from what is there.
+        if environment.is_main_process():
+            run.rewind(recipe.algorithm.num_steps)
+            if recipe.checkpoint.final_model:
+                run.copy_final_model(started_from)
+            finish(run)
+        return run
+
+    with _discard_unstarted(run, resume), _make_display(recipe, shown) as view:
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, sizes, rows, rewards, model, run, view)
         earlier = _rewind(run, trainer, started_from)
@@ -94,7 +103,19 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
         raise RunError(
             f"{changed}: {run.path} was started otherwise; resume it with the same recipe, or set another run.name"
         )
-    return run, run.last_checkpoint()
+    processes = run.environment().get("num_processes", world_size())
+    if processes != world_size():
+        raise RunError(
+            f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
+            f"resume it with torchrun --nproc_per_node {processes}"
+        )
+    checkpoint = run.last_checkpoint()
+    if checkpoint is None and run.metrics():
+        raise RunError(
+            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: {run.path} has steps but no checkpoint to go on "
+            "from; set another run.name, and checkpoint.every_steps for the next time"
+        )
+    return run, checkpoint
 
 
 def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: str, run: RunDirectory, view):
@@ -117,10 +138,12 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
 
     from rl_posttrain.trainers.config import grpo_config
     from rl_posttrain.trainers.grpo import GRPOTrainer
-    from rl_posttrain.trainers.zero import start_deepspeed
+    from rl_posttrain.trainers.zero import leave_deepspeed, start_deepspeed
 
     if recipe.distributed.engine == "deepspeed":
         start_deepspeed(on_cpu)
+    else:
+        leave_deepspeed()
     # transformers' callback takes the folder from the environment and nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
     arguments = grpo_config(recipe, sizes, on_cpu=on_cpu)
@@ -169,12 +192,12 @@ def finish(run: RunDirectory) -> None:
 
 
 @contextlib.contextmanager
-def _discard_unstarted(run: RunDirectory) -> Iterator[None]:
+def _discard_unstarted(run: RunDirectory, resumed: bool) -> Iterator[None]:
     """Take the run directory away when an error comes before the first step: the next try can use its name."""
     try:
         yield
     except BaseException:
-        if environment.is_main_process() and not run.metrics():
+        if environment.is_main_process() and not resumed and not run.metrics():
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -182,7 +205,8 @@ def _discard_unstarted(run: RunDirectory) -> Iterator[None]:
 def _recorder(run: RunDirectory, view, num_samples: int) -> Callable[[dict, list[dict]], None]:
     def record(row: dict, rollouts: list[dict]) -> None:
         # Rollouts first: a step that metrics.jsonl knows has its rollouts on disk.
-        run.write_rollouts(row["step"], rollouts)
+        if rollouts:
+            run.write_rollouts(row["step"], rollouts)
         run.append_metrics(row)
         view.step(row, rollouts[:num_samples])
 
@@ -191,7 +215,7 @@ def _recorder(run: RunDirectory, view, num_samples: int) -> Callable[[dict, list
 
 def _rewind(run: RunDirectory, trainer, checkpoint: Path | None) -> list[dict]:
     """Drop what a stopped process recorded beyond the checkpoint: the resumed run makes these steps again."""
-    step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    step = checkpoint_step(checkpoint) if checkpoint else 0
     trainer.accelerator.wait_for_everyone()
     earlier = run.rewind(step) if environment.is_main_process() else []
     trainer.accelerator.wait_for_everyone()
@@ -251,10 +275,8 @@ def _longest_sequence(tokenizer, rows: TaskRows, recipe: Recipe, config) -> int:
             "set a plain template such as task.template=r1_zero"
         )
     else:
-        lengths = [
-            len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
-            for prompt in prompts
-        ]
+        options = {"add_generation_prompt": True, "return_dict": False} | (recipe.trl.get("chat_template_kwargs") or {})
+        lengths = [len(tokenizer.apply_chat_template(prompt, **options)) for prompt in prompts]
     longest = max(lengths) + recipe.rollout.max_new_tokens
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest > context:

@@ -73,6 +73,7 @@ def one_line(status: int, stderr: str) -> str:
             "trl.vllm_mode=server: it sets up TRL's own vLLM, which does not run here; see rollout",
         ),
         ("trl.use_vllm=true", "trl.use_vllm=True: the recipe decides this field itself; set rollout.engine instead"),
+        ("logging.trackers=[tensorbord]", "logging.trackers=['tensorbord']: tensorbord is not supported"),
         ("trl.epsilon=[1]", "trl.epsilon=[1]: input should be a valid number"),
     ],
 )

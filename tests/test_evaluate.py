@@ -48,7 +48,8 @@ def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batc
             return list(itertools.chain(*parts))
 
         options = {"num_samples": num_samples, "ks": ks, "batch_size": batch_size, "world_size": world_size}
-        return evaluate_policy(ROWS, sample, rewards, rank=rank, gather=gather, **options)
+        judge = next((name for name in rewards if name in ("math_accuracy", "countdown_equation")), None)
+        return evaluate_policy(ROWS, sample, rewards, judge=judge, rank=rank, gather=gather, **options)
 
     with ThreadPoolExecutor(world_size) as pool:
         first, *others = pool.map(process, range(world_size))

@@ -36,8 +36,9 @@ def optimizer_class_and_arguments(
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
         raise RecipeError(f"{key}.name={name}: no class of torch.optim.Optimizer; name one")
     arguments = {"lr": lr, "weight_decay": weight_decay, **options}
-    if not weight_decay and "weight_decay" not in inspect.signature(cls).parameters:
-        del arguments["weight_decay"]
+    parameters = inspect.signature(cls).parameters
+    if not weight_decay and not {"weight_decay", "kwargs"} & set(parameters):
+        del arguments["weight_decay"]  # a class that knows none is not asked for any
     arguments = check_arguments(cls, arguments, key=key, supplied=("params",))
     try:
         # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.

@@ -13,6 +13,8 @@ import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
 _PIECE_SIZE = 2**18
+# No cache to keep to, and every piece is several launches: long enough to fill a device, and a bound for temporaries.
+_PIECE_SIZE_ON_DEVICE = 2**26
 
 
 class AdamS(Optimizer):
@@ -87,6 +89,7 @@ def _in_pieces(*tensors: torch.Tensor) -> Iterable[tuple[torch.Tensor, ...]]:
 
     DeepSpeed hands over one flat tensor of all parameters, and a temporary of that size costs more than the arithmetic.
     """
+    size = _PIECE_SIZE if tensors[0].device.type == "cpu" else _PIECE_SIZE_ON_DEVICE
     if all(tensor.is_contiguous() for tensor in tensors):
-        return zip(*(tensor.view(-1).split(_PIECE_SIZE) for tensor in tensors), strict=True)
+        return zip(*(tensor.view(-1).split(size) for tensor in tensors), strict=True)
     return [tensors]

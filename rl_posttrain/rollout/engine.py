@@ -89,8 +89,11 @@ class VLLMEngine:
             # Compiling for the CPU takes minutes and gains little at these batch sizes.
             options["enforce_eager"] = True
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, -(-kv_cache_bytes // 2**30))))
-        # The fused sampler of a CPU engine is compiled on first use; requests with seeds of their own go without it.
-        self._seeds_requests = not torch.cuda.is_available() and shutil.which(os.environ.get("CXX", "g++")) is None
+        # A CPU engine has a fused sampler, compiled on first use, that draws from torch's generator; requests with a
+        # seed of their own go without it, which takes twice as long. On CUDA those without one get theirs from numpy's
+        # generator, which every rank has seeded alike.
+        has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
+        self._seeds_requests = torch.cuda.is_available() or not has_compiler
         num_threads = torch.get_num_threads()
         try:
             self._llm = LLM(
@@ -122,8 +125,8 @@ class VLLMEngine:
 
         Args:
             prompts: token ids; a prompt that stands several times is computed once.
-            seed: of the call. The engine samples in this process, so seeding torch seeds it. A seed for each request
-                would do as well and takes twice as long: it turns the engine's fused sampler off.
+            seed: of the call; a seed for each request is derived from it where the engine does not draw from torch's
+                generator.
         """
         from vllm import SamplingParams
 

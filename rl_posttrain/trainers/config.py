@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from transformers.integrations import get_reporting_integration_callbacks
 from trl import GRPOConfig
 
 from rl_posttrain.errors import RecipeError
@@ -23,9 +24,24 @@ def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
     """Everything the recipe says, in TRL's words.
 
     Raises:
-        RecipeError: `trl:` names a field that GRPOConfig has not or the recipe says elsewhere, or a value TRL refuses.
+        RecipeError: as `check_trl`, or TRL refuses a value.
     """
-    ours = _fields_from(recipe, sizes, on_cpu)
+    try:
+        return GRPOConfig(**_fields_from(recipe, sizes, on_cpu), **{**_DEFAULTS, **check_trl(recipe, sizes)})
+    except (ValueError, TypeError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {' '.join(str(error).split())}") from error
+
+
+def check_trl(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:
+    """The recipe's `trl:` section in the types of GRPOConfig's fields.
+
+    Raises:
+        RecipeError: it names a field that GRPOConfig has not, that the recipe says elsewhere or that would have no
+            effect, or a value of a wrong type; or a tracker is not there.
+    """
+    ours = _fields_from(recipe, sizes, on_cpu=True)
     known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
     for name, value in recipe.trl.items():
         if name not in known:
@@ -36,11 +52,13 @@ def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
             raise RecipeError(f"trl.{name}={value}: the recipe decides this field itself; {fix}")
         if name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
             raise RecipeError(f"trl.{name}={value}: it sets up TRL's own vLLM, which does not run here; see rollout")
-    given = check_arguments(GRPOConfig, recipe.trl, key="trl")
+    trackers = list(recipe.logging.trackers)
     try:
-        return GRPOConfig(**ours, **{**_DEFAULTS, **given})
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {' '.join(str(error).split())}") from error
+        get_reporting_integration_callbacks(trackers)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"logging.trackers={trackers}: {reason}; install it, or name another") from error
+    return check_arguments(GRPOConfig, recipe.trl, key="trl")
 
 
 # Where TRL's default is not ours; `trl:` may say otherwise.
@@ -99,7 +117,7 @@ def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
         "bf16": half,
         "use_cpu": on_cpu,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "deepspeed": deepspeed_config(recipe),
+        "deepspeed": deepspeed_config(recipe, sizes.gradient_accumulation),
         "use_vllm": False,  # the rollouts are rollout/'s, see trainers/grpo.py
         "logging_strategy": "steps",
         "logging_steps": 1,

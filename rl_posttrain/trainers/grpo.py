@@ -22,6 +22,7 @@ from rl_posttrain.evaluate import evaluate_policy
 from rl_posttrain.rollout.engine import Sampling, VLLMEngine
 from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.schema import Recipe
+from rl_posttrain.scoring import judging_rewards
 from rl_posttrain.trainers.logprobs import add_completion_scoring, can_score
 from rl_posttrain.trainers.objectives import masked_mean_parts
 from rl_posttrain.trainers.records import metrics_row, rollout_rows
@@ -56,12 +57,14 @@ class GRPOTrainer(trl.GRPOTrainer):
         super().__init__(**trainer_arguments)
         # transformers reads this when it creates the optimizer; TRL's constructor has no argument for it.
         self.optimizer_cls_and_kwargs = optimizer
-        self._scores_itself = self.accelerator.device.type == "cpu" and can_score(self.model)
+        plain_head = not (self.args.cast_lm_head_to_fp32 or self.aux_loss_enabled)
+        self._scores_itself = self.accelerator.device.type == "cpu" and plain_head and can_score(self.model)
         if self._scores_itself:
             add_completion_scoring(self.model, self.temperature)
             if self.ref_model is not None:
                 add_completion_scoring(self.accelerator.unwrap_model(self.ref_model), self.temperature)
         self.recipe = recipe
+        assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
         self.add_callback(_CheckOptimizer(optimizer[0]))
         self._on_step, self._on_phase = on_step, on_phase
@@ -73,6 +76,8 @@ class GRPOTrainer(trl.GRPOTrainer):
         self._step_started = self._run_started = time.perf_counter()
         self._seconds_before = 0.0
         self._rollouts: list[dict] = []
+        self._lengths: list[int] = []
+        self._described: dict[str, list[float]] = {}
         self._drift = torch.zeros(2, device=self.accelerator.device)
 
     def continue_from(self, seconds: float) -> None:
@@ -91,7 +96,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         torch.manual_seed(self._seed("step"))
         output = super()._generate_and_score_completions(inputs)
         self._on_phase("update")
-        lengths = self.accelerator.gather(output["completion_mask"].sum(1)).tolist()
+        lengths = gather_object(self._lengths)
         answers = gather_object([row.get("answer") for row in inputs])
         self._rollouts = rollout_rows(
             step, self._logs, answers, lengths, self.reward_weights.tolist(), self.recipe.rollout.max_new_tokens
@@ -103,10 +108,14 @@ class GRPOTrainer(trl.GRPOTrainer):
         self._on_phase("rollout")
         if self._engine is None:
             with self._timed("rollout"):
-                return super()._generate_single_turn(
+                ids, logprobs = super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, has_tool_images
                 )
-        return self._sample(prompt_ids, self._seed("rollout"))
+        else:
+            ids, logprobs = self._sample(prompt_ids, self._seed("rollout"))
+        # Before TRL masks any of them.
+        self._lengths = [len(completion) for completion in ids]
+        return ids, logprobs
 
     def _seed(self, *purpose: str | int) -> int:
         """A seed for what this process draws in this step; a resumed run draws the same."""
@@ -218,7 +227,9 @@ class GRPOTrainer(trl.GRPOTrainer):
         if "loss" not in logs:  # the totals that transformers logs once at the end; summary.json has the run's own
             return
         step = self.state.global_step
-        row = metrics_row(step, logs, self._metrics["train"], self._rollouts, self.recipe)
+        # A step that trains on the completions of the one before has no new values of what describes them.
+        self._described |= self._metrics["train"]
+        row = metrics_row(step, logs, self._described, self._rollouts, self.recipe)
         self._metrics["train"].clear()
         row |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
         row["time/update"] = time.perf_counter() - self._step_started - sum(self._seconds.values())
@@ -229,7 +240,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         row["seconds"] = self._seconds_before + time.perf_counter() - self._run_started
         Trainer.log(self, dict(row), start_time)
         if self.accelerator.is_main_process:
-            self._on_step(row, self._rollouts)
+            self._on_step(row, self._rollouts if self._rollouts[0]["step"] == step else [])
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._step_started = time.perf_counter()
 
@@ -253,6 +264,7 @@ class GRPOTrainer(trl.GRPOTrainer):
             list(self.eval_dataset),
             sample,
             dict(zip(self.reward_func_names, self.reward_funcs, strict=True)),
+            judge=judging_rewards(self.recipe)[0],
             num_samples=self.recipe.eval.num_samples,
             ks=self.recipe.eval.k,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,

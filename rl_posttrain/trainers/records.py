@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.rewards import ACCURACY, WELL_FORMED
 from rl_posttrain.schema import Recipe
+from rl_posttrain.scoring import judging_rewards
 
 # Our name for each of TRL's; what TRL does not log in a run is left out.
 _FROM_TRL = {
@@ -32,16 +32,16 @@ def metrics_row(
         recipe: names the rewards, and which of them tell accuracy and form.
     """
     row: dict[str, Any] = {"step": step, "reward": _mean([rollout["reward"] for rollout in rollouts])}
+    accuracy, well_formed = judging_rewards(recipe)
     for reward in recipe.rewards:
-        name = reward.name
-        values = [rollout["rewards"][name] for rollout in rollouts]
-        row[f"rewards/{name}"] = _mean(values)
+        values = [rollout["rewards"][reward.name] for rollout in rollouts]
+        row[f"rewards/{reward.name}"] = _mean(values)
         # Whole credit only: a partial credit shapes the reward and is no right answer.
         whole = _mean([None if value is None else float(value >= 1.0) for value in values])
-        if reward.fn in ACCURACY:
-            row.setdefault("accuracy", whole)
-        if reward.fn in WELL_FORMED:
-            row.setdefault("well_formed", whole)
+        if reward.name == accuracy:
+            row["accuracy"] = whole
+        if reward.name == well_formed:
+            row["well_formed"] = whole
     row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
     for ours, theirs in _FROM_TRL.items():
         if theirs in trl_metrics:

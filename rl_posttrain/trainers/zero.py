@@ -1,22 +1,28 @@
 """DeepSpeed from the recipe: its configuration, starting it on any device, and the optimizer that really runs."""
 
+import os
+
 import torch
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.schema import Recipe
 
 
-def deepspeed_config(recipe: Recipe) -> dict | None:
+def deepspeed_config(recipe: Recipe, gradient_accumulation: int) -> dict | None:
     """DeepSpeed's configuration, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
     if recipe.distributed.engine == "none":
         return None
+    stage = recipe.distributed.zero_stage
+    # Summed in bf16, the gradients of many micro batches lose what a small one adds; stages 2 and 3 can sum in fp32.
+    sums_in_fp32 = recipe.model.dtype == "bfloat16" and gradient_accumulation > 1 and stage >= 2
     return {
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if sums_in_fp32 else {}),
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_optimization": {
-            "stage": recipe.distributed.zero_stage,
+            "stage": stage,
             # Checkpoints and the final model hold whole weights, whatever the stage.
             "stage3_gather_16bit_weights_on_model_save": True,
         },
@@ -44,6 +50,11 @@ def start_deepspeed(on_cpu: bool) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl", verbose=False)
+
+
+def leave_deepspeed() -> None:
+    """Undo what an earlier run in this process told accelerate, which would put DeepSpeed under a run without it."""
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
 
 
 def running_optimizer(optimizer) -> torch.optim.Optimizer:

@@ -160,7 +160,7 @@ def test_deepspeed_knows_the_keys_that_we_write():
 
     from rl_posttrain.trainers.zero import deepspeed_config
 
-    written = deepspeed_config(load_recipe("quickstart"))
+    written = deepspeed_config(load_recipe("quickstart"), gradient_accumulation=4)
     known = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
     assert {key.removeprefix("stage3_") for key in written["zero_optimization"]} <= {
         key.removeprefix("stage3_") for key in known

@@ -38,7 +38,8 @@ def prompts(tiny_model):
 def weight_used_by(layer: torch.nn.Module, num_inputs: int) -> torch.Tensor:
     """The matrix that a vLLM layer multiplies by, however packed: its product with the identity, exact in bf16."""
     with torch.no_grad():
-        return layer.quant_method.apply(layer, torch.eye(num_inputs, dtype=torch.bfloat16)).t()
+        unit = torch.eye(num_inputs, dtype=torch.bfloat16, device="cuda" if torch.cuda.is_available() else "cpu")
+        return layer.quant_method.apply(layer, unit).t()
 
 
 def engine_weights(engine: VLLMEngine) -> dict[str, torch.Tensor]:
@@ -67,7 +68,7 @@ def engine_weights(engine: VLLMEngine) -> dict[str, torch.Tensor]:
             f"{prefix}input_layernorm.weight": layer.input_layernorm.weight,
             f"{prefix}post_attention_layernorm.weight": layer.post_attention_layernorm.weight,
         }
-    return weights
+    return {name: weight.cpu() for name, weight in weights.items()}
 
 
 def perturb(model: torch.nn.Module, seed: int) -> None:
