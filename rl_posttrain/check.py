@@ -7,7 +7,7 @@ from rl_posttrain.models import kv_cache_bytes_per_token, load_config, published
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.plugins import check_arguments, load_object
-from rl_posttrain.recipe import derive_sizes, precision
+from rl_posttrain.recipe import Sizes, derive_sizes, precision, sums_gradients_in_fp32
 from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import check_rewards
 from rl_posttrain.tasks import TASKS
@@ -43,7 +43,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     num_parameters = count_parameters(config) if config is not None else None
     if source:
         notes.append(source)
-    memory = _memory(recipe, config, num_parameters, num_processes, sizes.completions_per_process, notes)
+    memory = _memory(recipe, config, num_parameters, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
@@ -98,7 +98,7 @@ def _config(name: str):
         return None, f"memory is not predicted: {error}"
 
 
-def _memory(recipe: Recipe, config, num_parameters, num_processes: int, num_sequences: int, notes: list[str]):
+def _memory(recipe: Recipe, config, num_parameters, sizes: Sizes, notes: list[str]):
     if config is None:
         return None
     ledger = predict_memory(
@@ -107,16 +107,19 @@ def _memory(recipe: Recipe, config, num_parameters, num_processes: int, num_sequ
         dtype=recipe.model.dtype,
         engine=recipe.distributed.engine,
         zero_stage=recipe.distributed.zero_stage,
-        world_size=num_processes,
+        world_size=sizes.num_processes,
         reference_model=recipe.algorithm.kl_coef > 0,
         rollout_copy=recipe.rollout.engine == "vllm",
+        fp32_gradients=sums_gradients_in_fp32(recipe, sizes),
     )
     memory: dict[str, int | None] = dict(vars(ledger))
     if ledger.optimizer_state is None:
         notes.append(f"optimizer state of {recipe.optimizer.name} is not known here, so there is no total")
     if recipe.rollout.engine == "vllm":
         memory["kv_cache_of_completions"] = (
-            kv_cache_bytes_per_token(config, recipe.model.dtype) * num_sequences * recipe.rollout.max_new_tokens
+            kv_cache_bytes_per_token(config, recipe.model.dtype)
+            * sizes.completions_per_process
+            * recipe.rollout.max_new_tokens
         )
     total = None if None in memory.values() else sum(memory.values())
     notes.append("activations, logits and the prompts' KV cache come on top of the predicted memory")

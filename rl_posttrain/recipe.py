@@ -237,6 +237,12 @@ def precision(recipe: Recipe) -> str:
     return "fp32 weights, which are their own masters, under bf16 autocast"
 
 
+def sums_gradients_in_fp32(recipe: Recipe, sizes: Sizes) -> bool:
+    """Whether micro batches' bf16 gradients are summed in fp32; DeepSpeed can at stages 2 and 3."""
+    half = recipe.model.dtype == "bfloat16" and recipe.distributed.engine == "deepspeed"
+    return half and recipe.distributed.zero_stage >= 2 and sizes.gradient_accumulation > 1
+
+
 def headline(path: Path) -> str:
     """The first comment line of a recipe file: what it shows."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]

@@ -181,11 +181,19 @@ def test_zero_2_and_zero_3_on_two_processes_make_the_same_first_step(tiny_recipe
         ("distributed.engine=none", "optimizer.name=adamw", "optimizer.betas=[0.9, 0.999]"),
         ("rollout.engine=transformers", "distributed.zero_stage=0", "algorithm.kl_coef=0.1"),
         ("distributed.engine=none", "rollout.engine=transformers", "model.dtype=float32"),
+        ("distributed.engine=none", "algorithm.loss=dapo"),
     ],
-    ids=["vllm-adamw-no-deepspeed", "transformers-zero0-kl", "transformers-no-deepspeed-fp32"],
+    ids=[
+        "vllm-adamw-no-deepspeed",
+        "transformers-zero0-kl",
+        "transformers-no-deepspeed-fp32",
+        "vllm-no-deepspeed-two-processes",
+    ],
 )
 def test_every_engine_runs_the_recipe(tiny_recipe, overrides, request):
-    run = train(tiny_recipe, request.node.callspec.id, *overrides, "rollout.max_new_tokens=12")
+    name = request.node.callspec.id
+    processes = 2 if "two-processes" in name else 1
+    run = train(tiny_recipe, name, *overrides, "rollout.max_new_tokens=12", processes=processes)
     rows = run.metrics()
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)

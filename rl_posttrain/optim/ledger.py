@@ -33,6 +33,7 @@ def predict_memory(
     world_size: int,
     reference_model: bool,
     rollout_copy: bool,
+    fp32_gradients: bool = False,
 ) -> MemoryLedger:
     """What training holds on each device between steps; activations, logits and the KV cache come on top.
 
@@ -42,6 +43,7 @@ def predict_memory(
         engine: ``deepspeed`` (bf16 weights with fp32 masters) or ``none`` (fp32 weights, which are their own masters).
         zero_stage: what DeepSpeed shards: 1 state and masters, 2 gradients too, 3 weights too.
         rollout_copy: whether the rollout engine holds weights of its own.
+        fp32_gradients: whether bf16 gradients are summed in fp32.
     """
     deepspeed = engine == "deepspeed"
     low_precision = dtype == "bfloat16" and deepspeed
@@ -55,7 +57,7 @@ def predict_memory(
     has_masters = low_precision or (deepspeed and zero_stage > 0)
     return MemoryLedger(
         weights=sharded(num_parameters * width, 3),
-        gradients=sharded(num_parameters * width, 2),
+        gradients=sharded(num_parameters * (_FP32 if fp32_gradients else width), 2),
         masters=sharded(num_parameters * _FP32, 1) if has_masters else 0,
         optimizer_state=None if state_values is None else sharded(num_parameters * _FP32 * state_values, 1),
         reference_model=sharded(num_parameters * width, 3) if reference_model else 0,

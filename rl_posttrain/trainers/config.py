@@ -117,7 +117,7 @@ def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
         "bf16": half,
         "use_cpu": on_cpu,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "deepspeed": deepspeed_config(recipe, sizes.gradient_accumulation),
+        "deepspeed": deepspeed_config(recipe, sizes),
         "use_vllm": False,  # the rollouts are rollout/'s, see trainers/grpo.py
         "logging_strategy": "steps",
         "logging_steps": 1,

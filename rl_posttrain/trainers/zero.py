@@ -5,24 +5,22 @@ import os
 import torch
 
 from rl_posttrain.errors import EngineError
+from rl_posttrain.recipe import Sizes, sums_gradients_in_fp32
 from rl_posttrain.schema import Recipe
 
 
-def deepspeed_config(recipe: Recipe, gradient_accumulation: int) -> dict | None:
+def deepspeed_config(recipe: Recipe, sizes: Sizes) -> dict | None:
     """DeepSpeed's configuration, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
     if recipe.distributed.engine == "none":
         return None
-    stage = recipe.distributed.zero_stage
-    # Summed in bf16, the gradients of many micro batches lose what a small one adds; stages 2 and 3 can sum in fp32.
-    sums_in_fp32 = recipe.model.dtype == "bfloat16" and gradient_accumulation > 1 and stage >= 2
     return {
-        **({"data_types": {"grad_accum_dtype": "fp32"}} if sums_in_fp32 else {}),
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if sums_gradients_in_fp32(recipe, sizes) else {}),
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_optimization": {
-            "stage": stage,
+            "stage": recipe.distributed.zero_stage,
             # Checkpoints and the final model hold whole weights, whatever the stage.
             "stage3_gather_16bit_weights_on_model_save": True,
         },

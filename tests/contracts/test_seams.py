@@ -160,12 +160,15 @@ def test_deepspeed_knows_the_keys_that_we_write():
 
     from rl_posttrain.trainers.zero import deepspeed_config
 
-    written = deepspeed_config(load_recipe("quickstart"), gradient_accumulation=4)
+    recipe = load_recipe("quickstart", ["algorithm.micro_batch_size=8"])
+    written = deepspeed_config(recipe, derive_sizes(recipe, 1))
     known = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
     assert {key.removeprefix("stage3_") for key in written["zero_optimization"]} <= {
         key.removeprefix("stage3_") for key in known
     }
     values = {value for value in vars(constants).values() if isinstance(value, str)}
+    assert written["data_types"]["grad_accum_dtype"] == "fp32"
+    assert {"data_types", "grad_accum_dtype"} <= values
     untested = {"zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"}
     assert untested <= written.keys()
     assert untested <= values
