@@ -36,7 +36,9 @@ def optimizer_class_and_arguments(
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
         raise RecipeError(f"{key}.name={name}: no class of torch.optim.Optimizer; name one")
     arguments = {"lr": lr, "weight_decay": weight_decay, **options}
-    if not weight_decay and "weight_decay" not in inspect.signature(cls).parameters:
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not weight_decay and not takes_any and "weight_decay" not in parameters:
         del arguments["weight_decay"]
     arguments = check_arguments(cls, arguments, key=key, supplied=("params",))
     try:
