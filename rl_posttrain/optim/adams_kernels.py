@@ -24,8 +24,8 @@ Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _PIECE_SIZE = 2**18
 _FOREACH_SIZE = 2**26
-_SMALL = 2**12
-"""Elements below which a call of the compiled kernel costs more than it saves; of 0 and 1 it would make another."""
+_TENSORS_A_CALL = 8
+"""A call of a compiled function takes 20 microseconds or more whatever it does; compiling takes longer for more."""
 
 
 class Scalars(NamedTuple):
@@ -62,29 +62,34 @@ def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 
 def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """One compiled pass over each large contiguous tensor; the rest is not worth a call and goes one by one.
+    """A compiled kernel that reads and writes each element once, over a few tensors a call.
 
     Raises:
         EngineError: this machine cannot compile.
     """
-    tensors = {}
+    fitting, others = [], []
     for triple in triples:
-        if triple[0].numel() < _SMALL or not all(tensor.is_contiguous() for tensor in triple):
-            update_single([triple], scalars)
-            continue
-        dtypes = tuple(tensor.dtype for tensor in triple)
-        dtype = _opmath(triple[0])
-        if dtype not in tensors:
-            # Run-time values, so that a schedule, or other settings, are no reason to compile again.
-            tensors[dtype] = torch.tensor([float(value) for value in scalars], dtype=dtype)
-        compiled_kernel(dtypes)(*map(_flat, triple), tensors[dtype])
-        # What `.data` hides, so that a backward pass over changed weights is still an error.
-        torch.autograd.graph.increment_version(triple[0])
+        # Of 0 and 1 elements the compiler would make kernels of their own.
+        fits = triple[0].numel() > 1 and all(tensor.is_contiguous() for tensor in triple)
+        (fitting if fits else others).append(triple)
+    update_single(others, scalars)
+    if not fitting:
+        return
+    dtypes = tuple(tensor.dtype for tensor in fitting[0])
+    kernel, fillers = compiled_kernel(dtypes)
+    # Run-time values, so that a schedule, or other settings, are no reason to compile again.
+    numbers = torch.tensor([float(value) for value in scalars], dtype=_opmath(fitting[0][0]))
+    for start in range(0, len(fitting), _TENSORS_A_CALL):
+        batch = fitting[start : start + _TENSORS_A_CALL]
+        flat = [tuple(map(_flat, triple)) for triple in batch] + fillers[len(batch) :]
+        kernel(*map(list, zip(*flat, strict=True)), numbers)
+    # What `.data` hides, so that a backward pass over changed weights is still an error.
+    torch.autograd.graph.increment_version(triple[0] for triple in fitting)
 
 
 @functools.cache
-def compiled_kernel(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> Callable:
-    """The kernel for weight, gradient and momentum of these dtypes, compiled and run once.
+def compiled_kernel(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> tuple[Callable, list[Triple]]:
+    """The kernel for weights, gradients and momenta of these dtypes, compiled and run once, and what fills a short call.
 
     Raises:
         EngineError: there is no C++ compiler, or it fails.
@@ -93,18 +98,23 @@ def compiled_kernel(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> Cal
     if shutil.which(compiler) is None:
         raise EngineError(f"implementation=compiled: no C++ compiler {compiler!r}; install it, or set another in CXX")
     kernel = torch.compile(_kernel_of(dtypes), dynamic=True, fullgraph=True)
-    # Whether the loop runs on several threads is decided from the first sizes that it is compiled for: large ones.
-    triple = [_flat(torch.zeros(2**17, dtype=dtype)) for dtype in dtypes]
-    scalars = torch.tensor([0.5] * len(Scalars._fields), dtype=_opmath(triple[0]))
+
+    def blank(size: int) -> Triple:
+        return tuple(torch.zeros(size, dtype=dtype) for dtype in dtypes)
+
+    # Whether a loop runs on several threads is decided from the first sizes that it is compiled for: large ones. They
+    # differ, or the compiler would take it that tensors of one call are always of one size.
+    first = [blank(2**17 + number) for number in range(_TENSORS_A_CALL)]
+    numbers = torch.tensor([0.5] * len(Scalars._fields), dtype=_opmath(first[0][0]))
     try:
-        kernel(*triple, scalars)
+        kernel(*map(list, zip(*first, strict=True)), numbers)
     except Exception as error:  # compilers and their headers are missing or broken in many ways
         reason = " ".join(str(error).split())[:200]
         raise EngineError(
             f"implementation=compiled: torch.compile fails here ({type(error).__name__}: {reason}); see "
             "`rl-posttrain doctor`, or set implementation=single"
         ) from error
-    return kernel
+    return kernel, [blank(2) for _ in range(_TENSORS_A_CALL)]
 
 
 def can_compile(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> bool:
@@ -121,13 +131,14 @@ def _kernel_of(dtypes: tuple[torch.dtype, ...]) -> Callable:
     weight_dtype, _, momentum_dtype = dtypes
     opmath = torch.float64 if weight_dtype is torch.float64 else torch.float32
 
-    def update(weight, gradient, momentum, scalars):
+    def update(weights, gradients, momenta, scalars):
         old, new, keep, add, inner_eps, outer_eps, shrink, step = scalars.unbind()
-        w, g, m = weight.to(opmath), gradient.to(opmath), momentum.to(opmath)
-        nu = old * (m * m) + new * (g * g)
-        m = keep * m + add * g
-        momentum.copy_(m.to(momentum_dtype))
-        weight.copy_((shrink * w - step * (m / ((nu + inner_eps).sqrt() + outer_eps))).to(weight_dtype))
+        for weight, gradient, momentum in zip(weights, gradients, momenta, strict=True):
+            w, g, m = weight.to(opmath), gradient.to(opmath), momentum.to(opmath)
+            nu = old * (m * m) + new * (g * g)
+            m = keep * m + add * g
+            momentum.copy_(m.to(momentum_dtype))
+            weight.copy_((shrink * w - step * (m / ((nu + inner_eps).sqrt() + outer_eps))).to(weight_dtype))
 
     # Compiled forms are kept by code object, which functions of one definition would share.
     update.__code__ = update.__code__.replace(co_name="adams_" + "_".join(str(dtype)[6:] for dtype in dtypes))
