@@ -232,11 +232,11 @@ def test_the_optimizer_that_runs_is_the_one_asked_for():
 
     from rl_posttrain.errors import EngineError
     from rl_posttrain.optim import AdamS
-    from rl_posttrain.trainers.zero import check_optimizer
+    from rl_posttrain.optim.swap import check_optimizer
 
     parameter, prepare = torch.nn.Parameter(torch.zeros(2)), Accelerator(cpu=True).prepare_optimizer
     check_optimizer(prepare(AdamS([parameter])), AdamS)
-    with pytest.raises(EngineError, match=r"asks for AdamS, but torch.optim.adamw.AdamW runs"):
+    with pytest.raises(EngineError, match=r"AdamS was asked for, but torch.optim.adamw.AdamW runs"):
         check_optimizer(prepare(torch.optim.AdamW([parameter])), AdamS)
 
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
+import rl_posttrain.optim.adams_kernels as kernels
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim import adams_kernels as kernels
 from rl_posttrain.optim.checks import check_gradient, check_settings
 
 Implementation = Literal["auto", "compiled", "triton", "foreach", "single"]

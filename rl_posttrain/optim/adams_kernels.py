@@ -89,7 +89,7 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 @functools.cache
 def compiled_kernel(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> tuple[Callable, list[Triple]]:
-    """The kernel for weights, gradients and momenta of these dtypes, compiled and run once, and what fills a short call.
+    """The kernel for weights, gradients and momenta of these dtypes, compiled and run once; and what fills a call.
 
     Raises:
         EngineError: there is no C++ compiler, or it fails.

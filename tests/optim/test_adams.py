@@ -222,12 +222,15 @@ def test_settings_out_of_range(options, message):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_name_of_the_table_is_an_optimizer_that_steps(name):
-    cls, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.01, options={"betas": [0.8, 0.9]})
-    assert arguments == {"lr": 0.1, "weight_decay": 0.01, "betas": (0.8, 0.9)}
-    parameter = torch.nn.Parameter(torch.ones(3))
-    parameter.grad = torch.ones(3)
-    cls([parameter], **arguments).step()
-    assert (parameter < 1).all()
+    options = {} if name == "sgd" else {"betas": [0.8, 0.9]}
+    cls, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.01, options=options)
+    own = {"momentum": 0.9} if name == "sgd" else {"betas": [0.8, 0.9] if name == "scale" else (0.8, 0.9)}
+    assert arguments == {"lr": 0.1, "weight_decay": 0.01, **own}
+    layer = torch.nn.Linear(3, 2, bias=False)
+    torch.nn.init.ones_(layer.weight).grad = torch.ones(2, 3)
+    optimizer = cls.from_model(layer, **arguments) if name == "scale" else cls(layer.parameters(), **arguments)
+    optimizer.step()
+    assert (layer.weight < 1).all()
 
 
 @pytest.mark.parametrize(
