@@ -23,6 +23,9 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=1e-6.")
 ]
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")]
+optim = typer.Typer(help="Optimizers: what there is, and what a step costs.", rich_markup_mode=None)
+app.add_typer(optim, name="optim")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 # Its public subclass is the one way to this class that every version of typer has.
@@ -116,6 +119,47 @@ def curves(
     print_curves(
         [RunDirectory.open(path) for path in runs], keys=key or ["reward"], smoothing=smoothing, console=Console()
     )
+
+
+@optim.command("list")
+def list_optimizers(as_json: JsonOption = False) -> None:
+    """List the built-in optimizers: name and class."""
+    from rl_posttrain.optim import OPTIMIZERS
+
+    if as_json:
+        typer.echo(json.dumps(OPTIMIZERS, indent=2))
+        return
+    width = max(map(len, OPTIMIZERS))
+    for name, location in OPTIMIZERS.items():
+        typer.echo(f"{name:<{width}}  {location}")
+
+
+@optim.command("bench")
+def bench_optimizers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Whose parameter shapes.")] = "smollm2-135m",
+    optimizers: Annotated[str, typer.Option(help="Names, with commas.")] = "adams,adamw,scale,sgd",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32 or bfloat16.")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 15,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a step of each optimizer, beside torch's fused AdamW."""
+    from rl_posttrain.optim.bench import bench
+
+    result = bench(model, optimizers.split(","), device=device, dtype=dtype, num_steps=steps)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    typer.echo(
+        f"{result['model']}: {result['num_parameters']:,} parameters in {dtype} on {result['device']}; "
+        f"a copy moves {result['copy_gb_per_s']:.0f} GB/s"
+    )
+    typer.echo("optimizer    median ms  least ms  ratio  GB/s  first step s")
+    for row in result["steps"]:
+        typer.echo(
+            f"{row['optimizer']:<12} {row['median_ms']:9.1f} {row['least_ms']:9.1f} {row['ratio']:6.2f} "
+            f"{row['gb_per_s']:5.0f} {row['first_step_s']:13.1f}"
+        )
 
 
 def main() -> None:

@@ -202,6 +202,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# By both names; a class of one's own is asked when it is loaded, before training.
+_NEED_WHOLE_MATRICES = {"scale", "rl_posttrain.optim.scale:SCALE"}
+
+
 def _cross_check(recipe: Recipe) -> None:
     evaluation = recipe.eval
     if evaluation.every_steps and max(evaluation.k) > evaluation.num_samples:
@@ -218,6 +222,12 @@ def _cross_check(recipe: Recipe) -> None:
     if doubled:
         raise RecipeError(
             f"rewards={names}: {doubled} stands there twice, but metrics go by name; keep one, with its weight"
+        )
+    distributed, optimizer = recipe.distributed, recipe.optimizer
+    if distributed.engine == "deepspeed" and distributed.zero_stage and optimizer.name in _NEED_WHOLE_MATRICES:
+        raise RecipeError(
+            f"optimizer.name={optimizer.name} needs whole rows of each matrix, but distributed.zero_stage="
+            f"{distributed.zero_stage} hands the optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
         )
     num_iterations = recipe.trl.get("num_iterations", 1)
     if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:

@@ -264,7 +264,7 @@ def test_engines_follow_one_another_in_a_process_and_masters_are_fp32(tiny_recip
     script = f"""
 from rl_posttrain import load_recipe, train
 from rl_posttrain.trainers.grpo import GRPOTrainer
-from rl_posttrain.trainers.zero import running_optimizer
+from rl_posttrain.optim.swap import running_optimizer
 whole = GRPOTrainer.log
 def log(self, logs, start_time=None):
     if "loss" in logs:
@@ -322,7 +322,7 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
     assert done.returncode == 2, done.stderr
-    assert "the recipe asks for AdamS, but torch.optim.sgd.SGD runs" in done.stderr
+    assert "AdamS was asked for, but torch.optim.sgd.SGD runs" in done.stderr
 
 
 def test_a_failed_start_leaves_the_runs_name_free(tiny_recipe):
@@ -332,6 +332,20 @@ def test_a_failed_start_leaves_the_runs_name_free(tiny_recipe):
     assert first.stderr == second.stderr
     assert "no_such_field" in first.stderr
     assert not (runs_folder(tiny_recipe) / "retry").exists()
+
+
+def test_the_optimizer_that_runs_is_the_one_asked_for():
+    import torch
+    from accelerate import Accelerator
+
+    from rl_posttrain.errors import EngineError
+    from rl_posttrain.optim import AdamS
+    from rl_posttrain.optim.swap import check_optimizer
+
+    parameter, prepare = torch.nn.Parameter(torch.zeros(2)), Accelerator(cpu=True).prepare_optimizer
+    check_optimizer(prepare(AdamS([parameter])), AdamS)
+    with pytest.raises(EngineError, match=r"AdamS was asked for, but torch.optim.adamw.AdamW runs"):
+        check_optimizer(prepare(torch.optim.AdamW([parameter])), AdamS)
 
 
 @pytest.mark.slow

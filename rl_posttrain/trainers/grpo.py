@@ -15,10 +15,11 @@ from typing import Any
 import torch
 import trl
 from accelerate.utils import gather_object
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 
 from rl_posttrain.errors import WeightSyncError
 from rl_posttrain.evaluate import evaluate_policy
+from rl_posttrain.optim.swap import OptimizerCheck, class_or_factory
 from rl_posttrain.rollout.engine import Sampling, VLLMEngine
 from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.schema import Recipe
@@ -26,7 +27,6 @@ from rl_posttrain.scoring import judging_rewards
 from rl_posttrain.trainers.logprobs import add_completion_scoring, can_score
 from rl_posttrain.trainers.objectives import masked_mean_parts
 from rl_posttrain.trainers.records import metrics_row, rollout_rows
-from rl_posttrain.trainers.zero import check_optimizer
 
 OnStep = Callable[[dict, list[dict]], None]
 OnPhase = Callable[[str], None]
@@ -56,7 +56,7 @@ class GRPOTrainer(trl.GRPOTrainer):
     ):
         super().__init__(**trainer_arguments)
         # transformers reads this when it creates the optimizer; TRL's constructor has no argument for it.
-        self.optimizer_cls_and_kwargs = optimizer
+        self.optimizer_cls_and_kwargs = class_or_factory(optimizer[0]), optimizer[1]
         plain_head = not (self.args.cast_lm_head_to_fp32 or self.aux_loss_enabled)
         self._scores_itself = self.accelerator.device.type == "cpu" and plain_head and can_score(self.model)
         if self._scores_itself:
@@ -66,7 +66,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         self.recipe = recipe
         assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
-        self.add_callback(_CheckOptimizer(optimizer[0]))
+        self.add_callback(OptimizerCheck(optimizer[0]))
         self._on_step, self._on_phase = on_step, on_phase
         self._engine = engine() if engine else None
         # TRL's own vLLM stays off; the flag tells its loss that sampled log-probabilities came with the completions.
@@ -299,13 +299,3 @@ class GRPOTrainer(trl.GRPOTrainer):
             yield
         finally:
             self._seconds[phase] += time.perf_counter() - started
-
-
-class _CheckOptimizer(TrainerCallback):
-    """At the first moment that the prepared optimizer can be seen, is it the one asked for?"""
-
-    def __init__(self, asked: type):
-        self._asked = asked
-
-    def on_train_begin(self, args, state, control, optimizer=None, **kwargs) -> None:
-        check_optimizer(optimizer, self._asked)

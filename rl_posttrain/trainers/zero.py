@@ -53,24 +53,3 @@ def start_deepspeed(on_cpu: bool) -> None:
 def leave_deepspeed() -> None:
     """Undo what an earlier run in this process told accelerate, which would put DeepSpeed under a run without it."""
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-
-
-def running_optimizer(optimizer) -> torch.optim.Optimizer:
-    """The innermost optimizer, under whatever accelerate and DeepSpeed wrapped around it."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-def check_optimizer(optimizer, asked: type) -> None:
-    """Fail unless the optimizer that runs is of the class that the recipe asked for.
-
-    Raises:
-        EngineError: a framework replaced or dropped it.
-    """
-    running = type(running_optimizer(optimizer))
-    if running is not asked:
-        raise EngineError(
-            f"optimizer: the recipe asks for {asked.__name__}, but {running.__module__}.{running.__name__} runs; "
-            "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
-        )

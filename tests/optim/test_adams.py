@@ -5,48 +5,12 @@ import math
 
 import pytest
 import torch
+from adams_reference import DEFAULTS, random_case, reference, train
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim import OPTIMIZERS, AdamS, adams, optimizer_class_and_arguments
+from rl_posttrain.optim import OPTIMIZERS, AdamS, adams_kernels, optimizer_class_and_arguments
 
 SHAPES = {"scalar": (), "vector": (7,), "matrix": (5, 3), "3-D": (2, 3, 4)}
-DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
-
-
-def reference(weight, gradients, *, lr, betas, eps, weight_decay) -> list[torch.Tensor]:
-    """The weights after each step, element by element in Python floats (arXiv:2505.16363)."""
-    beta1, beta2 = betas
-    weights, momenta = weight.double().flatten().tolist(), [0.0] * weight.numel()
-    after = []
-    for gradient in gradients:
-        for place, g in enumerate(gradient.double().flatten().tolist()):
-            nu = beta2 * momenta[place] ** 2 + (1 - beta2) * g**2
-            momenta[place] = beta1 * momenta[place] + (1 - beta1) * g
-            weights[place] = (1 - lr * weight_decay) * weights[place] - lr * momenta[place] / (math.sqrt(nu) + eps)
-        after.append(torch.tensor(weights, dtype=torch.float64).view(weight.shape))
-    return after
-
-
-def train(parameter, gradients, **options) -> tuple[AdamS, list[torch.Tensor]]:
-    optimizer = AdamS([parameter], **options)
-    after = []
-    for gradient in gradients:
-        parameter.grad = gradient.clone()
-        optimizer.step()
-        after.append(parameter.detach().clone())
-    return optimizer, after
-
-
-def random_case(shape, dtype, num_steps=6):
-    generator = torch.Generator().manual_seed(len(shape) + 1)
-    weight = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    gradients = [
-        # Over many magnitudes, with zeros among them.
-        (torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0 ** (step - 4)).to(dtype)
-        for step in range(num_steps)
-    ]
-    gradients[2] = gradients[2] * 0
-    return weight, gradients
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -119,7 +83,7 @@ def test_a_gradient_that_was_always_zero_moves_nothing():
     assert after[-1].tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("size", [adams._PIECE_SIZE - 1, adams._PIECE_SIZE, adams._PIECE_SIZE + 1, 2**19 + 3])
+@pytest.mark.parametrize("size", [*(adams_kernels._PIECE_SIZE + more for more in (-1, 0, 1)), 2**19 + 3])
 def test_pieces_do_not_show(size):
     """The same as in small parts of their own, at any size of the flat tensor that DeepSpeed hands over."""
     generator = torch.Generator().manual_seed(0)
@@ -258,12 +222,15 @@ def test_settings_out_of_range(options, message):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_name_of_the_table_is_an_optimizer_that_steps(name):
-    cls, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.01, options={"betas": [0.8, 0.9]})
-    assert arguments == {"lr": 0.1, "weight_decay": 0.01, "betas": (0.8, 0.9)}
-    parameter = torch.nn.Parameter(torch.ones(3))
-    parameter.grad = torch.ones(3)
-    cls([parameter], **arguments).step()
-    assert (parameter < 1).all()
+    options = {} if name == "sgd" else {"betas": [0.8, 0.9]}
+    cls, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.01, options=options)
+    own = {"momentum": 0.9} if name == "sgd" else {"betas": [0.8, 0.9] if name == "scale" else (0.8, 0.9)}
+    assert arguments == {"lr": 0.1, "weight_decay": 0.01, **own}
+    layer = torch.nn.Linear(3, 2, bias=False)
+    torch.nn.init.ones_(layer.weight).grad = torch.ones(2, 3)
+    optimizer = cls.from_model(layer, **arguments) if name == "scale" else cls(layer.parameters(), **arguments)
+    optimizer.step()
+    assert (layer.weight < 1).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""Swapping the optimizer of real trainers, each for a step on a tiny model."""
+
+import datasets
+import pytest
+import torch
+import transformers
+import trl
+from conftest import run_command
+
+from rl_posttrain.errors import EngineError, RecipeError
+from rl_posttrain.optim import SCALE, AdamS, use_optimizer
+from rl_posttrain.optim.swap import check_optimizer
+
+COMMON = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-3,
+    "use_cpu": True,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "bf16": False,
+}
+
+
+def make_trainer(kind, model_path, folder):
+    common = {**COMMON, "output_dir": str(folder)}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
+    chosen = {"prompt": "1 + 1 =", "chosen": " 2", "rejected": " 3"}
+    rows = datasets.Dataset.from_list([chosen] * 4)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    if kind == "Trainer":
+        ids = tokenizer(["1 + 1 = 2"] * 4)["input_ids"]
+        rows = datasets.Dataset.from_list([{"input_ids": row, "labels": row} for row in ids])
+        return transformers.Trainer(model, transformers.TrainingArguments(**common), train_dataset=rows)
+    if kind == "SFT":
+        rows = datasets.Dataset.from_list([{"text": "1 + 1 = 2"}] * 4)
+        return trl.SFTTrainer(model, args=trl.SFTConfig(**common), train_dataset=rows, processing_class=tokenizer)
+    if kind == "DPO":
+        return trl.DPOTrainer(model, args=trl.DPOConfig(**common), train_dataset=rows, processing_class=tokenizer)
+    if kind == "Reward":
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model_path, num_labels=1, dtype=torch.float32
+        )
+        rows = datasets.Dataset.from_list([{"chosen": "1 + 1 = 2", "rejected": "1 + 1 = 3"}] * 4)
+        return trl.RewardTrainer(model, args=trl.RewardConfig(**common), train_dataset=rows, processing_class=tokenizer)
+    trainer, config = {"GRPO": (trl.GRPOTrainer, trl.GRPOConfig), "RLOO": (trl.RLOOTrainer, trl.RLOOConfig)}[kind]
+
+    def lengths(completions, **kwargs):
+        # Never all the same, so that there is always something to learn.
+        return [float(len(text) + place) for place, text in enumerate(completions)]
+
+    return trainer(
+        model,
+        reward_funcs=[lengths],
+        args=config(**common, num_generations=2, max_completion_length=4),
+        train_dataset=rows.select_columns(["prompt"]),
+        processing_class=tokenizer,
+    )
+
+
+@pytest.mark.parametrize("kind", ["Trainer", "SFT", "DPO", "GRPO", "RLOO", "Reward"])
+@pytest.mark.parametrize(("name", "cls", "options"), [("adams", AdamS, {"betas": (0.8, 0.9)}), ("scale", SCALE, {})])
+def test_every_trainer_runs_what_was_asked_for(kind, name, cls, options, tiny_model, tmp_path):
+    trainer = make_trainer(kind, tiny_model, tmp_path)
+    use_optimizer(trainer, name, **options)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    running = trainer.optimizer.optimizer
+    assert type(running) is cls
+    assert running.param_groups[0]["initial_lr"] == 1e-3
+    assert all(running.param_groups[0][key] == value for key, value in options.items())
+    assert any(not torch.equal(before[name], parameter) for name, parameter in trainer.model.named_parameters())
+    with pytest.raises(RecipeError, match=r"the trainer has AcceleratedOptimizer already; call use_optimizer before"):
+        use_optimizer(trainer, "adams")
+
+
+def test_an_optimizer_that_a_framework_put_in_its_place_is_an_error(tiny_model, tmp_path):
+    trainer = make_trainer("Trainer", tiny_model, tmp_path)
+    use_optimizer(trainer, "adams")
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters())
+    with pytest.raises(EngineError, match=r"AdamS was asked for, but torch.optim.sgd.SGD runs"):
+        trainer.train()
+
+
+def test_options_are_checked_before_training(tiny_model, tmp_path):
+    trainer = make_trainer("Trainer", tiny_model, tmp_path)
+    with pytest.raises(RecipeError, match="did you mean 'betas'"):
+        use_optimizer(trainer, "adams", bets=(0.9, 0.9))
+    with pytest.raises(RecipeError, match="did you mean 'adams'"):
+        use_optimizer(trainer, "adms")
+
+
+def test_a_class_is_not_its_child():
+    class Child(AdamS):
+        pass
+
+    with pytest.raises(EngineError):
+        check_optimizer(Child([torch.nn.Parameter(torch.zeros(1))]), AdamS)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_scale_gets_whole_matrices_under_zero_0(dtype, tiny_recipe, tmp_path):
+    """In bf16 DeepSpeed steps on fp32 masters; SCALE itself refuses them if they were flat."""
+    done = run_command(
+        "train", tiny_recipe, "optimizer={name: scale, lr: 1.0e-3, vector_lr: 1.0e-4}", "distributed.zero_stage=0",
+        "rollout.engine=transformers", "algorithm.num_steps=2", f"model.dtype={dtype}", f"run.output_dir={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
