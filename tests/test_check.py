@@ -55,7 +55,7 @@ def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
     }
     expected = {
         "weights": 2 * TINY,
-        "gradients": 2 * TINY,
+        "gradients": 4 * TINY,  # four micro batches: summed in fp32
         "masters": 4 * TINY,
         "optimizer_state": 4 * TINY,  # AdamS: one fp32 value
         "reference_model": 0,
