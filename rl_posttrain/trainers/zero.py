@@ -1,4 +1,4 @@
-"""DeepSpeed from the recipe: its configuration, starting it on any device, and the optimizer that really runs."""
+"""DeepSpeed from the recipe: its configuration, and starting it on any device."""
 
 import os
 
