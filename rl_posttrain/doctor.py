@@ -22,6 +22,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rl_posttrain.machine import find_compiler
 from rl_posttrain.models import bundled_status
 
 # vLLM asks for these, text models need none of them, and a build that does not fit torch breaks `import transformers`.
@@ -221,9 +222,10 @@ def _package(name: str, tested: dict[str, Requirement]) -> Check:
 
 
 def _compiler() -> Check:
-    """Whether what torch.compile writes for the CPU compiles: it needs the compiler, OpenMP and Python's headers."""
-    name, plain = "C++ compiler", "vLLM samples on the CPU without its fused sampler, half as fast"
-    compiler = shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
+    """Whether what vLLM and the optimizers compile for the CPU will: it takes OpenMP and Python's headers too."""
+    name = "C++ compiler"
+    plain = "on the CPU vLLM samples half as fast, and AdamS and SCALE step in plain operations"
+    compiler = find_compiler()
     if compiler is None:
         # torch.compile looks for no other by itself.
         fix = "export CXX=clang++" if shutil.which("clang++") else "install g++ (Debian, Ubuntu: apt install g++)"

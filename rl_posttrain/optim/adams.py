@@ -25,8 +25,8 @@ from rl_posttrain.optim.checks import check_gradient, check_settings
 Implementation = Literal["auto", "compiled", "triton", "foreach", "single"]
 _IMPLEMENTATIONS = ("auto", "compiled", "triton", "foreach", "single")
 _STATE_DTYPES = ("bfloat16", "float32")
-COMPILED_FROM = 2**24
-"""Elements from which "auto" compiles on a CPU: compiling takes seconds once, and saves in proportion to the size."""
+COMPILED_FROM = 2**16
+"""Elements from which "auto" compiles on a CPU: below, a step is over before a compiler has started."""
 
 
 class AdamS(Optimizer):
@@ -53,7 +53,7 @@ class AdamS(Optimizer):
         eps_inside_sqrt: sqrt(nu + eps) instead of sqrt(nu) + eps.
         state_dtype: of the buffer: ``"bfloat16"``, ``"float32"`` or torch's names; None for the parameter's own.
         implementation: how a step is run. ``"auto"``: on CUDA Triton where it is installed; on a CPU a compiled kernel
-            for 2**24 parameters or more where there is a C++ compiler; plain operations everywhere else.
+            for 2**16 parameters or more where there is a C++ compiler; plain operations everywhere else.
 
     Raises:
         ValueError: a hyperparameter is out of its range.

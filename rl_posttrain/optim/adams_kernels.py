@@ -8,24 +8,21 @@ whatever dtypes they are kept in:
     w  = shrink * w - step * m / (sqrt(nu + inner_eps) + outer_eps)
 """
 
+import ctypes
 import functools
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from rl_posttrain.errors import EngineError
+from rl_posttrain.optim.native import addresses, load_kernel
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Weight, gradient and momentum, of one shape and on one device."""
 
 _PIECE_SIZE = 2**18
 _FOREACH_SIZE = 2**26
-_TENSORS_A_CALL = 8
-"""A call of a compiled function takes 20 microseconds or more whatever it does; compiling takes longer for more."""
 
 
 class Scalars(NamedTuple):
@@ -62,92 +59,47 @@ def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 
 def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """A compiled kernel that reads and writes each element once, over a few tensors a call.
+    """A C++ kernel that reads and writes each element once, over all tensors in one call.
 
     Raises:
         EngineError: this machine cannot compile.
     """
     fitting, others = [], []
     for triple in triples:
-        # Of 0 and 1 elements the compiler would make kernels of their own.
-        fits = triple[0].numel() > 1 and all(tensor.is_contiguous() for tensor in triple)
-        (fitting if fits else others).append(triple)
+        (fitting if all(tensor.is_contiguous() for tensor in triple) else others).append(triple)
     update_single(others, scalars)
     if not fitting:
         return
-    dtypes = tuple(tensor.dtype for tensor in fitting[0])
-    kernel, fillers = compiled_kernel(dtypes)
-    # Run-time values, so that a schedule, or other settings, are no reason to compile again.
-    numbers = torch.tensor([float(value) for value in scalars], dtype=_opmath(fitting[0][0]))
-    for start in range(0, len(fitting), _TENSORS_A_CALL):
-        batch = fitting[start : start + _TENSORS_A_CALL]
-        flat = [tuple(map(_flat, triple)) for triple in batch] + fillers[len(batch) :]
-        kernel(*map(list, zip(*flat, strict=True)), numbers)
-    # What `.data` hides, so that a backward pass over changed weights is still an error.
-    torch.autograd.graph.increment_version(triple[0] for triple in fitting)
+    kernel = adams_kernel(*(tensor.dtype for tensor in fitting[0]))
+    weights, gradients, momenta = map(list, zip(*fitting, strict=True))
+    kernel.adams_step(
+        ctypes.c_int64(len(fitting)),
+        (ctypes.c_int64 * len(fitting))(*[weight.numel() for weight in weights]),
+        *map(addresses, (weights, gradients, momenta)),
+        (ctypes.c_double * len(scalars))(*map(float, scalars)),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    # What autograd does not see, so that a backward pass over changed weights is still an error.
+    torch.autograd.graph.increment_version([*weights, *momenta])
+
+
+def adams_kernel(weight: torch.dtype, gradient: torch.dtype, momentum: torch.dtype) -> ctypes.CDLL:
+    """The compiled kernel for values of these dtypes.
+
+    Raises:
+        EngineError: as `load_kernel`.
+    """
+    return load_kernel("adams", weight=weight, gradient=gradient, momentum=momentum)
 
 
 @functools.cache
-def compiled_kernel(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> tuple[Callable, list[Triple]]:
-    """The kernel for weights, gradients and momenta of these dtypes, compiled and run once; and what fills a call.
-
-    Raises:
-        EngineError: there is no C++ compiler, or it fails.
-    """
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
-        raise EngineError(f"implementation=compiled: no C++ compiler {compiler!r}; install it, or set another in CXX")
-    kernel = torch.compile(_kernel_of(dtypes), dynamic=True, fullgraph=True)
-
-    def blank(size: int) -> Triple:
-        return tuple(torch.zeros(size, dtype=dtype) for dtype in dtypes)
-
-    # Whether a loop runs on several threads is decided from the first sizes that it is compiled for: large ones. They
-    # differ, or the compiler would take it that tensors of one call are always of one size.
-    first = [blank(2**17 + number) for number in range(_TENSORS_A_CALL)]
-    numbers = torch.tensor([0.5] * len(Scalars._fields), dtype=_opmath(first[0][0]))
-    try:
-        kernel(*map(list, zip(*first, strict=True)), numbers)
-    except Exception as error:  # compilers and their headers are missing or broken in many ways
-        reason = " ".join(str(error).split())[:200]
-        raise EngineError(
-            f"implementation=compiled: torch.compile fails here ({type(error).__name__}: {reason}); see "
-            "`rl-posttrain doctor`, or set implementation=single"
-        ) from error
-    return kernel, [blank(2) for _ in range(_TENSORS_A_CALL)]
-
-
 def can_compile(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> bool:
     """Whether this machine compiles the kernel; it does so to find out, once."""
     try:
-        compiled_kernel(dtypes)
+        adams_kernel(*dtypes)
     except EngineError:
         return False
     return True
-
-
-def _kernel_of(dtypes: tuple[torch.dtype, ...]) -> Callable:
-    """A function of its own for each set of dtypes: torch keeps few compiled forms of one function."""
-    weight_dtype, _, momentum_dtype = dtypes
-    opmath = torch.float64 if weight_dtype is torch.float64 else torch.float32
-
-    def update(weights, gradients, momenta, scalars):
-        old, new, keep, add, inner_eps, outer_eps, shrink, step = scalars.unbind()
-        for weight, gradient, momentum in zip(weights, gradients, momenta, strict=True):
-            w, g, m = weight.to(opmath), gradient.to(opmath), momentum.to(opmath)
-            nu = old * (m * m) + new * (g * g)
-            m = keep * m + add * g
-            momentum.copy_(m.to(momentum_dtype))
-            weight.copy_((shrink * w - step * (m / ((nu + inner_eps).sqrt() + outer_eps))).to(weight_dtype))
-
-    # Compiled forms are kept by code object, which functions of one definition would share.
-    update.__code__ = update.__code__.replace(co_name="adams_" + "_".join(str(dtype)[6:] for dtype in dtypes))
-    return update
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    # Not a view to autograd: a view brings its base along, and each number of dimensions would be compiled anew.
-    return tensor.view(-1).data
 
 
 def _opmath(weight: torch.Tensor) -> torch.dtype:

@@ -1,7 +1,6 @@
 """A vLLM engine in the trainer's own process. This module is the only importer of vllm."""
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from rl_posttrain.errors import EngineError
+from rl_posttrain.machine import find_compiler
 from rl_posttrain.rollout.seeds import derive_seed
 
 
@@ -92,7 +92,7 @@ class VLLMEngine:
         # A CPU engine has a fused sampler, compiled on first use, that draws from torch's generator; requests with a
         # seed of their own go without it, which takes twice as long. On CUDA those without one get theirs from numpy's
         # generator, which every rank has seeded alike.
-        has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
+        has_compiler = find_compiler() is not None
         self._seeds_requests = torch.cuda.is_available() or not has_compiler
         num_threads = torch.get_num_threads()
         try:

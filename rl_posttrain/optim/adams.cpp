@@ -1,0 +1,31 @@
+// One step of AdamS over many tensors, each element read and written once; see adams_kernels.py for the rule.
+#include "values.h"
+
+extern "C" void adams_step(int64_t num_tensors, const int64_t* sizes, WEIGHT* const* weights,
+                           GRADIENT* const* gradients, MOMENTUM* const* momenta, const double* scalars,
+                           int num_threads) {
+    // Small enough that threads end together, large enough that taking one costs nothing.
+    constexpr int64_t piece = 1 << 16;
+    const REAL old = scalars[0], fresh = scalars[1], keep = scalars[2], add = scalars[3];
+    const REAL inner_eps = scalars[4], outer_eps = scalars[5], shrink = scalars[6], step = scalars[7];
+#pragma omp parallel num_threads(num_threads)
+    for (int64_t tensor = 0; tensor < num_tensors; ++tensor) {
+        const int64_t size = sizes[tensor];
+        // No thread waits for the others at the end of a tensor.
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int64_t start = 0; start < size; start += piece) {
+            WEIGHT* __restrict weight = weights[tensor] + start;
+            const GRADIENT* __restrict gradient = gradients[tensor] + start;
+            MOMENTUM* __restrict momentum = momenta[tensor] + start;
+            const int64_t count = std::min(piece, size - start);
+#pragma omp simd
+            for (int64_t i = 0; i < count; ++i) {
+                const REAL g = read(gradient[i]), m = read(momentum[i]);
+                const REAL nu = old * (m * m) + fresh * (g * g);
+                const REAL next = keep * m + add * g;
+                write(momentum[i], next);
+                write(weight[i], shrink * read(weight[i]) - step * (next / (std::sqrt(nu + inner_eps) + outer_eps)));
+            }
+        }
+    }
+}

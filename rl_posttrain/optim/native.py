@@ -1,0 +1,85 @@
+"""C++ kernels for the CPU: compiled on first use by the machine's own compiler, and kept in the cache folder."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+from rl_posttrain.errors import EngineError
+from rl_posttrain.machine import cache_folder, find_compiler
+
+_TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
+# By what torch itself found, not by -march=native: a home folder may be shared by machines of other kinds.
+_VECTORS = {"AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], "AVX2": ["-mavx2", "-mfma"]}
+
+
+def has_type(dtype: torch.dtype) -> bool:
+    """Whether the kernels know values of `dtype`."""
+    return dtype in _TYPES
+
+
+@functools.cache
+def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
+    """The library of ``name.cpp`` of this folder for values of these dtypes.
+
+    Args:
+        name: of the source file.
+        **dtypes: what each name of a type in the source stands for, such as ``weight=torch.bfloat16``. The arithmetic
+            is in fp32, in fp64 for fp64 weights.
+
+    Raises:
+        EngineError: there is no compiler, it fails, or there are no kernels for a dtype.
+    """
+    unknown = next((dtype for dtype in dtypes.values() if not has_type(dtype)), None)
+    if unknown is not None:
+        raise EngineError(f"implementation=compiled: there is no kernel for {unknown}; set auto, or single")
+    compiler = find_compiler()
+    if compiler is None:
+        named = os.environ.get("CXX", "")
+        raise EngineError(
+            f"implementation=compiled: no C++ compiler {named!r}; install g++, name yours in CXX, or set single"
+        )
+    folder = Path(__file__).parent
+    real = "double" if torch.float64 in dtypes.values() else "float"
+    types = [f"-D{place.upper()}={_TYPES[dtype]}" for place, dtype in dtypes.items()]
+    vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])
+    # A square root that set errno, or operations whose exceptions were looked at, would not become vectors.
+    flags = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", *vectors]
+    command = [compiler, *flags, f"-DREAL={real}", *types]
+    source = folder / f"{name}.cpp"
+    parts = [*command, source.read_text(), (folder / "values.h").read_text()]
+    library = cache_folder() / "kernels" / f"{name}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
+    try:
+        if not library.exists():
+            _compile(command, source, library)
+        # After torch, whose OpenMP runtime it then shares.
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise EngineError(
+            f"implementation=compiled: {library} cannot be made or loaded ({error}); set RL_POSTTRAIN_CACHE to a "
+            "folder of yours, or set single"
+        ) from error
+
+
+def addresses(tensors: list[torch.Tensor]) -> ctypes.Array:
+    """The tensors' data pointers, as a kernel takes them; the tensors must outlive the call."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def _compile(command: list[str], source: Path, library: Path) -> None:
+    """Whole or absent, also when several processes compile it at the same time."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        result = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True)
+        if result.returncode:
+            reason = " ".join(result.stderr.split())[:200]
+            raise EngineError(
+                f"implementation=compiled: {command[0]} fails here ({reason}); see `rl-posttrain doctor`, or set single"
+            )
+        made.replace(library)

@@ -1,0 +1,29 @@
+// How values are kept, read and written; all arithmetic is done in REAL.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+using bfloat16 = uint16_t;  // the upper half of a float; of a class of its own, loops would not become vectors
+
+inline float read(float value) { return value; }
+inline double read(double value) { return value; }
+inline float read(bfloat16 bits) {
+    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+inline void write(float& place, REAL value) { place = value; }
+inline void write(double& place, REAL value) { place = value; }
+// Rounds to nearest, ties to even, as torch does.
+inline void write(bfloat16& place, REAL real) {
+    const float value = real;
+    uint32_t wide;
+    std::memcpy(&wide, &value, sizeof wide);
+    const uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+    // Rounding would carry the last bits of a NaN over into an infinity.
+    place = (wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
+}
