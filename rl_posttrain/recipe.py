@@ -203,7 +203,7 @@ def _short(value: Any) -> str:
 
 
 # By both names; a class of one's own is asked when it is loaded, before training.
-_NEED_WHOLE_MATRICES = {"scale", "rl_posttrain.optim.scale:SCALE"}
+_NEED_WHOLE_MATRICES = {"torch.optim:Muon"}
 
 
 def _cross_check(recipe: Recipe) -> None:

@@ -322,7 +322,7 @@ def as_yaml(value) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
 
 
-@pytest.mark.parametrize("name", ["scale", "rl_posttrain.optim.scale:SCALE"])
+@pytest.mark.parametrize("name", ["torch.optim:Muon"])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_sharded(name, stage):
     choice = f"optimizer={{name: '{name}', lr: 1.0e-3}}"

@@ -20,7 +20,8 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 import rl_posttrain.optim.adams_kernels as kernels
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim.checks import check_gradient, check_settings
+from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate, local_parts
+from rl_posttrain.optim.native import can_compile
 
 Implementation = Literal["auto", "compiled", "triton", "foreach", "single"]
 _IMPLEMENTATIONS = ("auto", "compiled", "triton", "foreach", "single")
@@ -118,10 +119,7 @@ class AdamS(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         total = sum(parameter.numel() for group in self.param_groups for parameter in group["params"])
         for group in self.param_groups:
             batches: dict[tuple, list] = {}
@@ -140,8 +138,7 @@ class AdamS(Optimizer):
 
     def _prepare(self, group: dict[str, Any], parameter: torch.Tensor) -> tuple[kernels.Triple, Any]:
         """The tensors that the step is done on, and the count of steps if it matters."""
-        gradient = parameter.grad
-        check_gradient(gradient, "AdamS")
+        check_gradient(parameter.grad, "AdamS")
         state = self.state[parameter]
         if not state:
             # The name that DeepSpeed's universal checkpoints and offload look for.
@@ -155,13 +152,7 @@ class AdamS(Optimizer):
         if group["bias_correction"]:
             state["step"] += 1
             step = state["step"] if group["capturable"] else state["step"].item()
-        triple = (parameter, gradient, state["exp_avg"])
-        if hasattr(parameter, "to_local"):
-            # A DTensor (FSDP2). The rule is element-wise: each shard is updated where it is.
-            if hasattr(gradient, "placements") and gradient.placements != parameter.placements:
-                gradient = gradient.redistribute(placements=parameter.placements)
-            triple = tuple(tensor.to_local() for tensor in (parameter, gradient, state["exp_avg"]))
-        return triple, step
+        return local_parts(parameter, parameter.grad, state["exp_avg"]), step
 
 
 def _check_group(group: dict[str, Any]) -> None:
@@ -232,7 +223,7 @@ def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) ->
     if name == "auto":
         if device == "cpu":
             large = num_elements >= COMPILED_FROM
-            name = "compiled" if large and kernels.can_compile(tuple(t.dtype for t in triple)) else "single"
+            name = "compiled" if large and can_compile("adams", *(tensor.dtype for tensor in triple)) else "single"
         else:
             name = "triton" if device == "cuda" and importlib.util.find_spec("triton") else "foreach"
     if name == "triton":

@@ -9,13 +9,11 @@ whatever dtypes they are kept in:
 """
 
 import ctypes
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from rl_posttrain.errors import EngineError
 from rl_posttrain.optim.native import addresses, load_kernel
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -70,8 +68,8 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
     update_single(others, scalars)
     if not fitting:
         return
-    kernel = adams_kernel(*(tensor.dtype for tensor in fitting[0]))
     weights, gradients, momenta = map(list, zip(*fitting, strict=True))
+    kernel = load_kernel("adams", weight=weights[0].dtype, gradient=gradients[0].dtype, momentum=momenta[0].dtype)
     kernel.adams_step(
         ctypes.c_int64(len(fitting)),
         (ctypes.c_int64 * len(fitting))(*[weight.numel() for weight in weights]),
@@ -81,25 +79,6 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
     )
     # What autograd does not see, so that a backward pass over changed weights is still an error.
     torch.autograd.graph.increment_version([*weights, *momenta])
-
-
-def adams_kernel(weight: torch.dtype, gradient: torch.dtype, momentum: torch.dtype) -> ctypes.CDLL:
-    """The compiled kernel for values of these dtypes.
-
-    Raises:
-        EngineError: as `load_kernel`.
-    """
-    return load_kernel("adams", weight=weight, gradient=gradient, momentum=momentum)
-
-
-@functools.cache
-def can_compile(dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]) -> bool:
-    """Whether this machine compiles the kernel; it does so to find out, once."""
-    try:
-        adams_kernel(*dtypes)
-    except EngineError:
-        return False
-    return True
 
 
 def _opmath(weight: torch.Tensor) -> torch.dtype:

@@ -1,4 +1,6 @@
-"""What every optimizer of the project refuses, in the same words."""
+"""What the project's optimizers have in common: what they refuse, and what stands around a step."""
+
+from collections.abc import Callable
 
 import torch
 
@@ -33,3 +35,20 @@ def check_gradient(gradient: torch.Tensor, name: str) -> None:
     if gradient.is_sparse or gradient.is_complex():
         kind = "sparse" if gradient.is_sparse else "complex"
         raise ValueError(f"gradient={kind}: {name} takes dense real gradients only; use torch.optim for this parameter")
+
+
+def evaluate(closure: Callable[[], torch.Tensor] | None) -> torch.Tensor | None:
+    """The closure's loss, for a step that runs without gradients."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+def local_parts(parameter: torch.Tensor, gradient: torch.Tensor, *state: torch.Tensor | None) -> tuple:
+    """The tensors that a step is done on: of DTensors (FSDP2) this process's own parts, others as they are."""
+    if not hasattr(parameter, "to_local"):
+        return parameter, gradient, *state
+    if hasattr(gradient, "placements") and gradient.placements != parameter.placements:
+        gradient = gradient.redistribute(placements=parameter.placements)
+    return tuple(None if tensor is None else tensor.to_local() for tensor in (parameter, gradient, *state))

@@ -18,11 +18,6 @@ _TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bflo
 _VECTORS = {"AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], "AVX2": ["-mavx2", "-mfma"]}
 
 
-def has_type(dtype: torch.dtype) -> bool:
-    """Whether the kernels know values of `dtype`."""
-    return dtype in _TYPES
-
-
 @functools.cache
 def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
     """The library of ``name.cpp`` of this folder for values of these dtypes.
@@ -35,7 +30,7 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
     Raises:
         EngineError: there is no compiler, it fails, or there are no kernels for a dtype.
     """
-    unknown = next((dtype for dtype in dtypes.values() if not has_type(dtype)), None)
+    unknown = next((dtype for dtype in dtypes.values() if dtype not in _TYPES), None)
     if unknown is not None:
         raise EngineError(f"implementation=compiled: there is no kernel for {unknown}; set auto, or single")
     compiler = find_compiler()
@@ -64,6 +59,16 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
             f"implementation=compiled: {library} cannot be made or loaded ({error}); set RL_POSTTRAIN_CACHE to a "
             "folder of yours, or set single"
         ) from error
+
+
+@functools.cache
+def can_compile(name: str, weight: torch.dtype, gradient: torch.dtype, momentum: torch.dtype) -> bool:
+    """Whether this machine compiles the kernel; it does so to find out, once."""
+    try:
+        load_kernel(name, weight=weight, gradient=gradient, momentum=momentum)
+    except EngineError:
+        return False
+    return True
 
 
 def addresses(tensors: list[torch.Tensor]) -> ctypes.Array:

@@ -8,21 +8,28 @@ N divides each output's gradient by its root mean square (`norm="rms"`, as the a
 length (`norm="l2"`, as the paper's text says); they are sqrt(length) apart, and learning rates with them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
+import rl_posttrain.optim.scale_kernels as kernels
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim.checks import check_gradient, check_settings
+from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate, local_parts
+from rl_posttrain.optim.native import can_compile
+from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, update_shard
 
-_SMALLEST_NORM = 1e-8
+_IMPLEMENTATIONS = ("auto", "compiled", "single")
 
 
 class SCALE(Optimizer):
-    """SCALE with decoupled weight decay. It needs whole matrices: no flat shards (ZeRO-1 to 3), no DTensors.
+    """SCALE with decoupled weight decay.
+
+    It needs norms over whole rows and columns. Under DeepSpeed's ZeRO-1 to 3, which hand it flat parts of them, it must
+    be told once what they hold: recipes and `use_optimizer` do so, others call `find_shards`. DTensors (FSDP2) tell it
+    themselves. The processes exchange one number for each norm.
 
     Args:
         params: groups with a ``role`` as `scale_groups` makes them from a model; `from_model` does both.
@@ -31,13 +38,16 @@ class SCALE(Optimizer):
         norm: ``"rms"`` or ``"l2"``.
         betas, eps: of Adam for vectors.
         weight_decay: decoupled; for matrices and the output layer.
+        implementation: of matrices and the output layer: ``"compiled"``, C++ kernels for a CPU; ``"single"``, torch's
+            operations; ``"auto"``, the first on a CPU where there is a C++ compiler, else the second.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
-        EngineError: at the step, when a matrix arrives flat or sharded.
+        EngineError: at the step, when a matrix arrives flat and nobody said what it holds, or the named implementation
+            cannot run here.
     """
 
-    needs_whole_matrices = True
+    _shards: Mapping[torch.Tensor, Shard] = {}
 
     def __init__(
         self,
@@ -48,12 +58,15 @@ class SCALE(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        implementation: Literal["auto", "compiled", "single"] = "auto",
     ):
         check_settings(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         if not 0 <= momentum < 1:
             raise ValueError(f"Invalid momentum: {momentum}; it must be in [0, 1)")
         if norm not in ("rms", "l2"):
             raise ValueError(f"Invalid norm: {norm}; it must be 'rms' or 'l2'")
+        if implementation not in _IMPLEMENTATIONS:
+            raise ValueError(f"Invalid implementation: {implementation}; it must be one of {_IMPLEMENTATIONS}")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -61,6 +74,7 @@ class SCALE(Optimizer):
             "betas": tuple(betas),
             "eps": eps,
             "weight_decay": weight_decay,
+            "implementation": implementation,
         }
         super().__init__(params, defaults)
 
@@ -74,33 +88,91 @@ class SCALE(Optimizer):
         return cls(groups, lr=lr, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        if param_group.get("role") not in _UPDATES:
+        if param_group.get("role") not in ("matrix", "head", "vector"):
             raise ValueError(
                 f"Invalid role: {param_group.get('role')}; a group of SCALE says matrix, head or vector: make the "
                 "groups with scale_groups(model), or the optimizer with SCALE.from_model(model)"
             )
         super().add_param_group(param_group)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A state of an earlier version does not name it.
+        for group in self.param_groups:
+            group.setdefault("implementation", "auto")
+
+    def find_shards(self, wrapper: Any) -> None:
+        """Learn what the flat tensors hold that DeepSpeed's ZeRO-1 to 3 hand over; before the first step.
+
+        Args:
+            wrapper: the engine or optimizer that ``deepspeed.initialize`` or accelerate made.
+        """
+        self._shards = find_shards(wrapper)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.numel():
-                    continue
+            given = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in given:
                 check_gradient(parameter.grad, "SCALE")
-                if group["role"] != "vector" and (parameter.ndim < 2 or hasattr(parameter, "to_local")):
-                    kind = "a shard" if hasattr(parameter, "to_local") else f"flat, of shape {tuple(parameter.shape)}"
-                    raise EngineError(
-                        f"optimizer=scale: a {group['role']} arrives as {kind}, but its columns' norms need the whole "
-                        "matrix; set distributed.zero_stage: 0 (no FSDP), or use adams"
-                    )
-                _UPDATES[group["role"]](parameter, parameter.grad.to(_opmath(parameter)), self.state[parameter], group)
+            if group["role"] == "vector":
+                self._step_vectors([parameter for parameter in given if parameter.numel()], group)
+            else:
+                self._step_matrices(given, group)
         return loss
+
+    def _step_vectors(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        places: dict[tuple, list[tuple]] = {}
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
+            tensors = local_parts(parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            places.setdefault((parameter.device, parameter.dtype), []).append((*tensors, state["step"]))
+        for tensors in places.values():
+            kernels.update_vectors(*map(list, zip(*tensors, strict=True)), group)
+
+    def _step_matrices(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        whole = []
+        for parameter in parameters:
+            momentum = None
+            if group["role"] == "head":
+                state = self.state[parameter]
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                momentum = state["exp_avg"]
+            is_dtensor = hasattr(parameter, "to_local")
+            parts = kernels.Matrix(*local_parts(parameter, parameter.grad, momentum))
+            if is_dtensor:
+                update_dtensor(parameter, parts, group)
+            elif parameter in self._shards:
+                update_shard(parts, self._shards[parameter], group)
+            elif parameter.ndim < 2:
+                raise EngineError(
+                    f"optimizer=scale: a {group['role']} arrives flat, of shape {tuple(parameter.shape)}, and its "
+                    "columns' norms need to know what it holds; call optimizer.find_shards(engine) after "
+                    "deepspeed.initialize (use_optimizer and recipes do), or use adams"
+                )
+            elif parameter.numel():
+                whole.append(parts)
+        if whole:
+            self._choose(whole, group)(whole, group)
+
+    def _choose(self, matrices: list[kernels.Matrix], group: dict[str, Any]) -> Callable:
+        """The function that runs the step, by name or by device.
+
+        Raises:
+            EngineError: the named one cannot run on this device.
+        """
+        name, device = group["implementation"], matrices[0].weight.device.type
+        if name == "compiled" and device != "cpu":
+            raise EngineError(f"implementation=compiled: the parameters are on {device}; it is for a CPU, or set auto")
+        if name == "auto" and device == "cpu" and all(can_compile("scale", *kernels.value_types(m)) for m in matrices):
+            name = "compiled"
+        return kernels.update_compiled if name == "compiled" else kernels.update_single
 
 
 def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -152,47 +224,3 @@ def _role(module: nn.Module, parameter: nn.Parameter, name: str) -> tuple[str, i
         return "matrix", 1 if getattr(module, "is_transposed", False) else -1
     by_input = isinstance(module, nn.Embedding) or type(module).__name__ == "Conv1D"
     return "matrix", 0 if by_input else 1
-
-
-def _opmath(parameter: torch.Tensor) -> torch.dtype:
-    return torch.float64 if parameter.dtype is torch.float64 else torch.float32
-
-
-def _descend(parameter: torch.Tensor, direction: torch.Tensor, group: dict[str, Any]) -> None:
-    lr, norm, axis = group["lr"], group["norm"], group["axis"]
-    size = torch.linalg.vector_norm(direction, dim=axis, keepdim=True)
-    if norm == "rms":
-        size /= direction.shape[axis] ** 0.5
-    weight = parameter.to(direction.dtype)
-    weight = weight.mul(1 - lr * group["weight_decay"]).sub_(direction / size.clamp_(min=_SMALLEST_NORM), alpha=lr)
-    parameter.copy_(weight)
-
-
-def _update_matrix(parameter, gradient, state, group) -> None:
-    _descend(parameter, gradient, group)
-
-
-def _update_head(parameter, gradient, state, group) -> None:
-    if not state:
-        state["exp_avg"] = torch.zeros_like(parameter)
-    momentum = state["exp_avg"].to(gradient.dtype).lerp(gradient, 1 - group["momentum"])
-    state["exp_avg"].copy_(momentum)
-    _descend(parameter, momentum, group)
-
-
-def _update_vector(parameter, gradient, state, group) -> None:
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
-        state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-    state["step"] += 1
-    count, (beta1, beta2) = state["step"].item(), group["betas"]
-    mean = state["exp_avg"].to(gradient.dtype).lerp(gradient, 1 - beta1)
-    square = state["exp_avg_sq"].to(gradient.dtype).mul(beta2).addcmul(gradient, gradient, value=1 - beta2)
-    state["exp_avg"].copy_(mean)
-    state["exp_avg_sq"].copy_(square)
-    divisor = (square / (1 - beta2**count)).sqrt_().add_(group["eps"])
-    weight = parameter.to(gradient.dtype).sub(mean / divisor, alpha=group["lr"] / (1 - beta1**count))
-    parameter.copy_(weight)
-
-
-_UPDATES = {"matrix": _update_matrix, "head": _update_head, "vector": _update_vector}

@@ -85,6 +85,8 @@ class OptimizerCheck:
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         check_optimizer(optimizer, self._asked)
+        if hasattr(self._asked, "find_shards"):
+            running_optimizer(optimizer).find_shards(optimizer)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         # transformers calls every event of its protocol, and gets a hold of new ones with each version.

@@ -158,13 +158,13 @@ def test_auto_compiles_only_what_is_large_and_where_it_can(monkeypatch):
     assert chosen(adams.COMPILED_FROM - 1) is adams_kernels.update_single
     assert chosen(adams.COMPILED_FROM) is adams_kernels.update_compiled
     monkeypatch.setenv("CXX", "no-such-compiler")
-    adams_kernels.can_compile.cache_clear()
+    native.can_compile.cache_clear()
     native.load_kernel.cache_clear()
     assert chosen(adams.COMPILED_FROM) is adams_kernels.update_single
     parameter = torch.nn.Parameter(torch.zeros(2**13))
     with pytest.raises(EngineError, match="implementation=compiled: no C\\+\\+ compiler 'no-such-compiler'"):
         train(parameter, [torch.ones(2**13)], implementation="compiled")
-    adams_kernels.can_compile.cache_clear()
+    native.can_compile.cache_clear()
 
 
 def test_triton_on_a_cpu_is_an_error():

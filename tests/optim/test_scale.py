@@ -55,13 +55,14 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("implementation", ["compiled", "single"])
 @pytest.mark.parametrize("norm", ["rms", "l2"])
 @pytest.mark.parametrize(("make", "role", "axis"), LAYERS.values(), ids=LAYERS)
-def test_each_layer_is_normalized_along_its_inputs(make, role, axis, norm):
+def test_each_layer_is_normalized_along_its_inputs(make, role, axis, norm, implementation):
     torch.manual_seed(0)
     layer = make().double()
     (parameter,) = layer.parameters()
-    optimizer = SCALE.from_model(layer, lr=0.1, norm=norm, weight_decay=0.2)
+    optimizer = SCALE.from_model(layer, lr=0.1, norm=norm, weight_decay=0.2, implementation=implementation)
     assert [group["role"] for group in optimizer.param_groups] == [role]
     for _ in range(3):
         parameter.grad = torch.randn_like(parameter)
@@ -97,6 +98,56 @@ def test_the_head_has_momentum_and_vectors_have_adam(norm, dtype):
             torch.testing.assert_close(parameter, copied, rtol=tolerance, atol=tolerance)
     held = sum(value.numel() for state in optimizer.state.values() for value in state.values() if value.ndim)
     assert held == model.lm_head.weight.numel() + 2 * sum(parameter.numel() for parameter in model.norm.parameters())
+
+
+class Everything(nn.Module):
+    """Every layer in sizes of several pieces of a kernel, and in one group shapes that differ in their last axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Embedding(700, 500), nn.Linear(500, 700), Experts(False), Experts(True)])
+        self.conv = Conv1D()
+        self.lm_head = nn.Linear(500, 700, bias=False)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_compiled_and_single_agree(dtype, close):
+    torch.manual_seed(0)
+    models = [Everything().to(dtype)]
+    models.append(copy.deepcopy(models[0]))
+    models[0].layers[1].weight.data = models[0].layers[1].weight.data.t().contiguous().t()  # not contiguous
+    optimizers = [
+        SCALE.from_model(model, lr=0.01, weight_decay=0.1, implementation=implementation)
+        for model, implementation in zip(models, ("compiled", "single"), strict=True)
+    ]
+    for _ in range(3):
+        for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            ours.grad = torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        models[0].conv.weight.grad = models[1].conv.weight.grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for (name, ours), theirs in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=close, atol=close, msg=name)
+    before = models[0].conv.weight.detach().clone()
+    assert torch.equal(before, models[1].conv.weight)
+
+
+def test_a_backward_pass_over_changed_weights_is_still_an_error():
+    layer = nn.Linear(5, 3, bias=False)
+    optimizer = SCALE.from_model(layer, implementation="compiled")
+    loss = layer.weight.square().sum()
+    layer.weight.grad = torch.ones(3, 5)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_compiled_is_not_for_other_devices():
+    layer = nn.Linear(5, 3, bias=False, device="meta")
+    layer.weight.grad = torch.empty_like(layer.weight)
+    with pytest.raises(EngineError, match="implementation=compiled: the parameters are on meta"):
+        SCALE.from_model(layer, implementation="compiled").step()
 
 
 def roles(model):
@@ -164,7 +215,7 @@ def test_a_flat_shard_is_refused_and_never_normalized_as_one_column():
     shard = nn.Parameter(torch.zeros(15))
     shard.grad = torch.ones(15)
     optimizer.param_groups[0]["params"] = [shard]  # what DeepSpeed does under ZeRO-1 to 3
-    with pytest.raises(EngineError, match=r"a matrix arrives as flat, of shape \(15,\).*zero_stage: 0"):
+    with pytest.raises(EngineError, match=r"a matrix arrives flat, of shape \(15,\).*find_shards"):
         optimizer.step()
     assert shard.eq(0).all()
 
@@ -199,6 +250,7 @@ def test_training_goes_on_exactly_from_a_state_dict():
         ({"norm": "max"}, "Invalid norm: max"),
         ({"momentum": 1.0}, "Invalid momentum: 1.0"),
         ({"lr": -1.0}, "Invalid lr: -1.0"),
+        ({"implementation": "triton"}, "Invalid implementation: triton"),
     ],
     ids=str,
 )

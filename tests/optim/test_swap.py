@@ -99,11 +99,17 @@ def test_a_class_is_not_its_child():
         check_optimizer(Child([torch.nn.Parameter(torch.zeros(1))]), AdamS)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_scale_gets_whole_matrices_under_zero_0(dtype, tiny_recipe, tmp_path):
-    """In bf16 DeepSpeed steps on fp32 masters; SCALE itself refuses them if they were flat."""
+@pytest.mark.parametrize(("dtype", "stage"), [("bfloat16", 0), ("bfloat16", 2), ("float32", 3)])
+def test_scale_trains_a_recipe_under_zero(dtype, stage, tiny_recipe, tmp_path):
+    """In bf16 DeepSpeed steps on fp32 masters; SCALE itself refuses flat ones that it knows nothing of."""
     done = run_command(
-        "train", tiny_recipe, "optimizer={name: scale, lr: 1.0e-3, vector_lr: 1.0e-4}", "distributed.zero_stage=0",
-        "rollout.engine=transformers", "algorithm.num_steps=2", f"model.dtype={dtype}", f"run.output_dir={tmp_path}",
-    )  # fmt: skip
+        "train",
+        tiny_recipe,
+        "optimizer={name: scale, lr: 1.0e-3, vector_lr: 1.0e-4}",
+        f"distributed.zero_stage={stage}",
+        "rollout.engine=transformers",
+        "algorithm.num_steps=2",
+        f"model.dtype={dtype}",
+        f"run.output_dir={tmp_path}",
+    )
     assert done.returncode == 0, done.stdout + done.stderr

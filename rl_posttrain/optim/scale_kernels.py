@@ -1,0 +1,180 @@
+"""SCALE's arithmetic on whole parameters; `rl_posttrain.optim.scale` decides which and keeps the state.
+
+The arithmetic is done in fp32 (fp64 for fp64 weights) whatever the values are kept in:
+
+    m  <- m + (1 - momentum) * (g - m)          output layer only
+    w  <- (1 - lr * weight_decay) * w - lr * d / max(norm(d), 1e-8)
+
+with d the gradient, or the momentum where there is one, and a norm for each output of the layer.
+"""
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim.adam import adam
+
+from rl_posttrain.optim.native import addresses, load_kernel
+
+_SMALLEST_NORM = 1e-8
+_PIECE_SIZE = 2**18
+
+
+class Matrix(NamedTuple):
+    """A weight, its gradient, and its momentum where it has one: tensors of one shape."""
+
+    weight: torch.Tensor
+    gradient: torch.Tensor
+    momentum: torch.Tensor | None
+
+
+def update_single(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+    """torch's operations, one matrix after the other: right everywhere."""
+    for matrix in matrices:
+        descend(matrix.weight, direction_of(matrix, group), group)
+
+
+def update_compiled(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+    """C++ kernels; along rows they read and write each value once.
+
+    Raises:
+        EngineError: this machine cannot compile.
+    """
+    batches: dict[tuple, list[Matrix]] = {}
+    for matrix in matrices:
+        if all(tensor is None or tensor.is_contiguous() for tensor in matrix):
+            # A group's axis counts from the front, so that it is the last one of some shapes and not of others.
+            is_last = group["axis"] % matrix.weight.ndim == matrix.weight.ndim - 1
+            batches.setdefault((is_last, *value_types(matrix)), []).append(matrix)
+        else:
+            update_single([matrix], group)
+    for (along_rows, *types), batch in batches.items():
+        kernel = load_kernel("scale", **dict(zip(("weight", "gradient", "momentum"), types, strict=True)))
+        (_update_rows if along_rows else _update_columns)(kernel, batch, group)
+        torch.autograd.graph.increment_version([matrix.weight for matrix in batch])
+
+
+def value_types(matrix: Matrix) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """The dtypes that a kernel is compiled for; what has no momentum takes the weight's."""
+    weight, gradient, momentum = matrix
+    return weight.dtype, gradient.dtype, (weight if momentum is None else momentum).dtype
+
+
+def update_vectors(
+    weights: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    means: list[torch.Tensor],
+    squares: list[torch.Tensor],
+    steps: list[torch.Tensor],
+    group: dict[str, Any],
+) -> None:
+    """torch's own Adam, over tensors of one device and dtype."""
+    beta1, beta2 = group["betas"]
+    adam(
+        weights,
+        [gradient.to(weights[0].dtype) for gradient in gradients],
+        means,
+        squares,
+        [],
+        steps,
+        fused=weights[0].device.type in ("cpu", "cuda"),
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=0.0,
+        eps=group["eps"],
+        maximize=False,
+    )
+
+
+def opmath(weight: torch.Tensor) -> torch.dtype:
+    """The dtype of the arithmetic."""
+    return torch.float64 if weight.dtype is torch.float64 else torch.float32
+
+
+def direction_of(matrix: Matrix, group: dict[str, Any]) -> torch.Tensor:
+    """What is normalized: the gradient, or the momentum once the gradient has gone into it."""
+    gradient = matrix.gradient.to(opmath(matrix.weight))
+    if matrix.momentum is None:
+        return gradient
+    kept = matrix.momentum.to(gradient.dtype).lerp(gradient, 1 - group["momentum"])
+    return matrix.momentum.copy_(kept).to(gradient.dtype)
+
+
+def descend(
+    weight: torch.Tensor,
+    direction: torch.Tensor,
+    group: dict[str, Any],
+    *,
+    length: int | None = None,
+    add_up: Callable[[torch.Tensor], None] | None = None,
+) -> None:
+    """The weight's step along `direction`.
+
+    Args:
+        length: of the whole dimension that is normalized over, where these are parts of it.
+        add_up: makes squares of the parts' lengths into those of the whole, in place.
+    """
+    axis = group["axis"]
+    lengths = torch.linalg.vector_norm(direction, dim=axis, keepdim=True)
+    if add_up is not None:
+        squares = lengths.square()
+        add_up(squares)
+        lengths = squares.sqrt()
+    wide = weight.to(direction.dtype)
+    wide = wide.mul(1 - group["lr"] * group["weight_decay"])
+    weight.copy_(wide.addcdiv_(direction, norms(lengths, length or direction.shape[axis], group), value=-group["lr"]))
+
+
+def norms(lengths: torch.Tensor, num_values: int, group: dict[str, Any]) -> torch.Tensor:
+    """From Euclidean lengths over `num_values` values each to what is divided by; `lengths` is reused."""
+    if group["norm"] == "rms":
+        lengths /= math.sqrt(num_values)
+    return lengths.clamp_(min=_SMALLEST_NORM)
+
+
+def _update_rows(kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+    weights, gradients, momenta = map(list, zip(*matrices, strict=True))
+    counts = ctypes.c_int64 * len(weights)
+    kernel.scale_rows(
+        ctypes.c_int64(len(weights)),
+        counts(*[weight.numel() // weight.shape[-1] for weight in weights]),
+        counts(*[weight.shape[-1] for weight in weights]),
+        addresses(weights),
+        addresses(gradients),
+        None if momenta[0] is None else addresses(momenta),
+        _scalars(group),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+
+
+def _update_columns(kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+    for weight, gradient, _ in matrices:
+        rows, columns = weight.shape[-2:]
+        # At least 64, so that the sums of the pieces stay small beside the matrix.
+        rows_a_piece = max(64, _PIECE_SIZE // columns)
+        sums = torch.empty(-(-rows // rows_a_piece), columns, dtype=opmath(weight))
+        slabs = zip(weight.view(-1, rows, columns), gradient.view(-1, rows, columns), strict=True)
+        for one, its_gradient in slabs:  # an expert at a time
+            kernel.scale_columns(
+                ctypes.c_int64(rows),
+                ctypes.c_int64(columns),
+                *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (one, its_gradient, sums)),
+                ctypes.c_int64(rows_a_piece),
+                _scalars(group),
+                ctypes.c_int(torch.get_num_threads()),
+            )
+
+
+def _scalars(group: dict[str, Any]) -> ctypes.Array:
+    values = (
+        1 - group["lr"] * group["weight_decay"],
+        group["lr"],
+        _SMALLEST_NORM,
+        1 - group["momentum"],
+        float(group["norm"] == "rms"),
+    )
+    return (ctypes.c_double * len(values))(*map(float, values))

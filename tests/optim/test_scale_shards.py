@@ -1,0 +1,28 @@
+"""SCALE where matrices are spread over processes: the norms are those of whole rows and columns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import clean_environment
+
+ROUNDING = 2e-6
+"""Of weights up to 1 that twenty steps have moved by up to 0.2."""
+
+
+@pytest.fixture(scope="module")
+def differences(tmp_path_factory) -> dict[str, float]:
+    file = tmp_path_factory.mktemp("scale") / "differences.json"
+    script = str(Path(__file__).with_name("scale_runs.py"))
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, str(file)]
+    environment = clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
+    done = subprocess.run(start, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("how", ["ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP2"])
+def test_two_processes_end_in_the_weights_of_one(how, differences):
+    assert differences[how] < ROUNDING
