@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -110,6 +111,9 @@ def _name(function: Callable) -> str:
 
 
 def _in_type(value: Any, hint: Any, key: str) -> Any:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if type(value) in kinds:
+        return value
     # Imported here: the optimizers, which stand on this module, are to run where there is torch and nothing else.
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError
