@@ -3,7 +3,7 @@
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.models import kv_cache_bytes_per_token, load_config, published_config
+from rl_posttrain.models import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.plugins import check_arguments, load_object
@@ -34,16 +34,21 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     check_arguments(task, given, key="task", supplied=("seed",))
     check_rewards(recipe)
     section = recipe.optimizer
-    optimizer_class_and_arguments(
+    optimizer = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
     check_trl(recipe, sizes)
     notes = [precision(recipe)]
     config, source = _config(recipe.model.name)
-    num_parameters = count_parameters(config) if config is not None else None
+    num_parameters = memory = None
     if source:
         notes.append(source)
-    memory = _memory(recipe, config, num_parameters, sizes, notes)
+    if config is not None:
+        # Without DeepSpeed the weights are their own masters: fp32, under autocast.
+        dtype = recipe.model.dtype if recipe.distributed.engine == "deepspeed" else "float32"
+        model = model_without_weights(config, dtype)
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        memory = _memory(recipe, model, optimizer, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
@@ -51,16 +56,6 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         "memory_bytes": memory,
         "notes": notes,
     }
-
-
-def count_parameters(config) -> int:
-    """Parameters of the model that `config` describes, tied weights once; built on the meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def print_check(result: dict[str, Any]) -> None:
@@ -98,26 +93,25 @@ def _config(name: str):
         return None, f"memory is not predicted: {error}"
 
 
-def _memory(recipe: Recipe, config, num_parameters, sizes: Sizes, notes: list[str]):
-    if config is None:
-        return None
+def _memory(recipe: Recipe, model, optimizer: tuple[type, dict[str, Any]], sizes: Sizes, notes: list[str]):
+    deepspeed = recipe.distributed.engine == "deepspeed"
     ledger = predict_memory(
-        num_parameters,
-        optimizer=recipe.optimizer.name,
-        dtype=recipe.model.dtype,
-        engine=recipe.distributed.engine,
-        zero_stage=recipe.distributed.zero_stage,
-        world_size=sizes.num_processes,
-        reference_model=recipe.algorithm.kl_coef > 0,
-        rollout_copy=recipe.rollout.engine == "vllm",
+        model,
+        *optimizer,
+        zero_stage=recipe.distributed.zero_stage if deepspeed else None,
+        num_processes=sizes.num_processes,
         fp32_gradients=sums_gradients_in_fp32(recipe, sizes),
     )
-    memory: dict[str, int | None] = dict(vars(ledger))
-    if ledger.optimizer_state is None:
-        notes.append(f"optimizer state of {recipe.optimizer.name} is not known here, so there is no total")
+    if ledger.unknown:
+        notes.append(f"optimizer state of {recipe.optimizer.name} is unknown, and the total ({ledger.unknown})")
+    memory = ledger.components()
+    memory["reference_model"] = ledger.weights if recipe.algorithm.kl_coef > 0 else 0
+    memory["rollout_weights"] = 0
     if recipe.rollout.engine == "vllm":
+        width = 2 if recipe.model.dtype == "bfloat16" else 4
+        memory["rollout_weights"] = width * sum(parameter.numel() for parameter in model.parameters())
         memory["kv_cache_of_completions"] = (
-            kv_cache_bytes_per_token(config, recipe.model.dtype)
+            kv_cache_bytes_per_token(model.config, recipe.model.dtype)
             * sizes.completions_per_process
             * recipe.rollout.max_new_tokens
         )

@@ -134,6 +134,42 @@ def list_optimizers(as_json: JsonOption = False) -> None:
         typer.echo(f"{name:<{width}}  {location}")
 
 
+@optim.command("memory")
+def optimizer_memory(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A published size, the bundled model, a folder, a hub name.")
+    ],
+    optimizers: Annotated[str, typer.Option(help="Names, with commas; adamw is always there.")] = "adams,adamw,scale",
+    zero_stage: Annotated[str, typer.Option(help="DeepSpeed's: 0 to 3; none is plain PyTorch, without masters.")] = "2",
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16 or float32.")] = "bfloat16",
+    offload: Annotated[bool, typer.Option("--offload", help="Masters and state in host memory.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Also take one real step with each, and count.")] = False,
+    as_json: JsonOption = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw bars there.")] = None,
+) -> None:
+    """Predict the bytes of weights, gradients, masters and optimizer state on each device, and measure them."""
+    from rl_posttrain.memory import memory_of, print_memory
+
+    result = memory_of(
+        model,
+        optimizers.split(","),
+        zero_stage=zero_stage,
+        num_processes=num_processes,
+        dtype=dtype,
+        offload=offload,
+        measure=measure,
+    )
+    if plot is not None:
+        from rl_posttrain.plots import plot_memory
+
+        plot_memory(result, plot)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        print_memory(result)
+
+
 @optim.command("bench")
 def bench_optimizers(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Whose parameter shapes.")] = "smollm2-135m",

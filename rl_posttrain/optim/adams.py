@@ -220,6 +220,8 @@ def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) ->
     name, device = group["implementation"], triple[0].device.type
     if group["foreach"] is not None:
         name = "foreach" if group["foreach"] else "single"
+    if device == "meta":
+        name = "foreach"  # shapes alone, such as the ledger's
     if name == "auto":
         if device == "cpu":
             large = num_elements >= COMPILED_FROM

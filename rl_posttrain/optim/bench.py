@@ -2,38 +2,39 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim.table import optimizer_class_and_arguments
+from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments
 from rl_posttrain.plugins import did_you_mean
+from rl_posttrain.shapes import PUBLISHED_SHAPES
 
-# Published sizes: vocabulary, hidden, intermediate, layers, key-value width; all with tied embeddings.
-MODELS = {
-    "smollm2-135m": (49152, 576, 1536, 30, 192),
-    "smollm2-360m": (49152, 960, 2560, 32, 320),
-    "qwen2.5-0.5b": (151936, 896, 4864, 24, 128),
-}
 _BASELINE = "adamw fused"
 _COPY_VALUES = 2**26
 
 
 class Llama(nn.Module):
-    """The parameters of a Llama, under its layers' kinds, and no forward pass."""
+    """The parameters of a Llama or Qwen2, under its layers' kinds, and no forward pass."""
 
-    def __init__(self, vocabulary: int, hidden: int, intermediate: int, layers: int, key_value: int):
+    def __init__(self, shapes: Mapping[str, Any]):
         super().__init__()
-        shapes = [(hidden, hidden), (hidden, key_value), (hidden, key_value), (hidden, hidden)]
-        shapes += [(hidden, intermediate), (hidden, intermediate), (intermediate, hidden)]
+        hidden, intermediate, vocabulary = shapes["hidden_size"], shapes["intermediate_size"], shapes["vocab_size"]
+        key_value = hidden // shapes["num_attention_heads"] * shapes["num_key_value_heads"]
+        biased = shapes["model_type"] == "qwen2"
+        linears = [(hidden, hidden, biased), (hidden, key_value, biased), (hidden, key_value, biased)]
+        linears += [(hidden, hidden, False), (hidden, intermediate, False), (hidden, intermediate, False)]
+        linears += [(intermediate, hidden, False)]
+        layers = range(shapes["num_hidden_layers"])
         self.embedding = nn.Embedding(vocabulary, hidden)
-        self.linears = nn.ModuleList(nn.Linear(*shape, bias=False) for _ in range(layers) for shape in shapes)
-        self.norms = nn.ParameterList(torch.ones(hidden) for _ in range(2 * layers + 1))
+        self.linears = nn.ModuleList(nn.Linear(*sizes) for _ in layers for sizes in linears)
+        self.norms = nn.ParameterList(torch.ones(hidden) for _ in range(2 * len(layers) + 1))
         self.lm_head = nn.Linear(hidden, vocabulary, bias=False)
-        self.lm_head.weight = self.embedding.weight
+        if shapes["tie_word_embeddings"]:
+            self.lm_head.weight = self.embedding.weight
 
 
 def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num_steps: int) -> dict[str, Any]:
@@ -45,27 +46,26 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
     copy's bytes, read and written, in the same process.
 
     Args:
-        model: a name of `MODELS`.
+        model: a name of `PUBLISHED_SHAPES`.
         optimizers: names as in a recipe.
         dtype: of weights and gradients.
 
     Raises:
         RecipeError: no such model, device or optimizer.
     """
-    if model not in MODELS:
-        raise RecipeError(f"MODEL={model}: no shapes of that name; {did_you_mean(model, MODELS)}")
+    if model not in PUBLISHED_SHAPES:
+        raise RecipeError(f"MODEL={model}: no shapes of that name; {did_you_mean(model, PUBLISHED_SHAPES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device=cuda: torch finds no CUDA device; see `rl-posttrain doctor`, or leave it out")
     with torch.device(device):
         torch.manual_seed(0)
-        holder = Llama(*MODELS[model]).to(getattr(torch, dtype))
+        holder = Llama(PUBLISHED_SHAPES[model]).to(getattr(torch, dtype))
     for parameter in holder.parameters():
         parameter.grad = torch.randn_like(parameter)
     running = {_BASELINE: torch.optim.AdamW(holder.parameters(), fused=True)}
     for name in optimizers:
         cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={})
-        build = getattr(cls, "from_model", None)
-        running[name] = build(holder, **arguments) if build else cls(holder.parameters(), **arguments)
+        running[name] = build_optimizer(cls, holder, **arguments)
     first = {name: _timed(optimizer.step, device) for name, optimizer in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(num_steps):

@@ -1,65 +1,174 @@
-"""Bytes of weights, gradients, masters and optimizer state on each device, predicted from a parameter count."""
+"""Bytes of weights, gradients, masters and optimizer state on each device, predicted from a model's shapes.
 
+What is counted, and when: weights, masters and state as they stand between steps, and gradients as they stand, reduced,
+between the backward pass and the optimizer's step; DeepSpeed and `zero_grad` free them after it. Activations, logits,
+the fp32 copy of gradients that DeepSpeed makes during its step, and buffers of communication come on top: ZeRO-3 holds a
+bucket of 5e8 gradient values at its default, and offloading a copy of the shard's weights and of two parameters.
+
+`rl_posttrain.trainers.measure` counts the same on the real objects.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-# fp32 values of optimizer state a parameter. An optimizer that is not here is not predicted, rather than guessed at.
-STATE_VALUES = {"adams": 1, "adamw": 2, "sgd": 1}
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from rl_posttrain.optim.table import build_optimizer
+
 _FP32 = 4
+_COMPONENTS = ("weights", "gradients", "masters", "optimizer_state")
+# ZeRO-1 and -2 pad a flat group to this many values a device.
+_ALIGNMENT = 2
+# ZeRO-3 keeps parameters of at most so many values whole on every device once they were gathered: its default
+# stage3_param_persistence_threshold.
+_PERSISTENT_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class MemoryLedger:
-    """Bytes on one device. `optimizer_state` is None for an optimizer whose state is not known here."""
+    """Bytes that one device's process holds.
+
+    ``optimizer_state`` is None where it is not known, and ``unknown`` then says why. ``on_host`` names the components
+    that offloading keeps in host memory.
+    """
 
     weights: int
     gradients: int
     masters: int
     optimizer_state: int | None
-    reference_model: int
-    rollout_weights: int
+    on_host: tuple[str, ...] = ()
+    unknown: str = ""
+
+    def components(self) -> dict[str, int | None]:
+        """Bytes by component, wherever they are."""
+        return {name: getattr(self, name) for name in _COMPONENTS}
 
     def total(self) -> int | None:
-        parts = vars(self).values()
-        return None if None in parts else sum(parts)
+        """Bytes on device and host together."""
+        return _sum(self.components().values())
+
+    def weights_and_state(self) -> int | None:
+        """What papers on optimizers call the memory of training."""
+        return _sum([self.weights, self.optimizer_state])
+
+    def on_device(self) -> int | None:
+        """Bytes on the device alone."""
+        return _sum(value for name, value in self.components().items() if name not in self.on_host)
+
+
+def offloaded(offload: bool) -> tuple[str, ...]:
+    """What DeepSpeed's optimizer offload keeps in host memory: all that the update reads and writes."""
+    return _COMPONENTS[1:] if offload else ()
 
 
 def predict_memory(
-    num_parameters: int,
+    model: nn.Module,
+    optimizer: type,
+    arguments: dict[str, Any],
     *,
-    optimizer: str,
-    dtype: str,
-    engine: str,
-    zero_stage: int,
-    world_size: int,
-    reference_model: bool,
-    rollout_copy: bool,
+    zero_stage: int | None,
+    num_processes: int = 1,
+    offload: bool = False,
     fp32_gradients: bool = False,
 ) -> MemoryLedger:
-    """What training holds on each device between steps; activations, logits and the KV cache come on top.
+    """What training `model` holds on the fullest of `num_processes` devices.
+
+    The state is no formula: the optimizer takes one step on the meta device, on the tensors that plain PyTorch or the
+    ZeRO stage would hand it. That holds for any class whose step reads no values; where one does, the state is unknown.
+    An optimizer that needs whole matrices is counted on them, and a shard of it as its part of the parameters.
 
     Args:
-        num_parameters: parameters of the policy, tied weights counted once.
-        dtype: the recipe's model.dtype.
-        engine: ``deepspeed`` (bf16 weights with fp32 masters) or ``none`` (fp32 weights, which are their own masters).
-        zero_stage: what DeepSpeed shards: 1 state and masters, 2 gradients too, 3 weights too.
-        rollout_copy: whether the rollout engine holds weights of its own.
-        fp32_gradients: whether bf16 gradients are summed in fp32.
+        model: on the meta device, in the dtype of its weights; frozen parameters have weights and nothing else.
+        optimizer, arguments: as `optimizer_class_and_arguments` gives them.
+        zero_stage: what DeepSpeed shards: 0 nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None
+            is plain PyTorch, where weights are updated in their own dtype.
+        offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3.
+        fp32_gradients: whether DeepSpeed sums bf16 gradients in fp32 (stages 2 and 3).
     """
-    deepspeed = engine == "deepspeed"
-    low_precision = dtype == "bfloat16" and deepspeed
-    width = 2 if low_precision else _FP32
+    built = build_optimizer(optimizer, model, **arguments)
+    groups = [list(group["params"]) for group in built.param_groups]
+    trained = [parameter for group in groups for parameter in group]
+    frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    width = trained[0].element_size()
+    gradient_width = _FP32 if fp32_gradients else width
+    weights = gradients = sum(parameter.nbytes for parameter in trained)
+    # fp32 weights of an unsharded optimizer are their own masters.
+    masters = 0 if zero_stage is None or (zero_stage == 0 and width == _FP32) else sum(p.numel() for p in trained)
+    if zero_stage in (1, 2):
+        shards = [_flat_shard(group, num_processes) for group in groups]
+        masters = sum(shards)
+        weights = masters * num_processes * width
+        # bf16 sums keep whole what lies across a shard's edge, fp32 sums the shard alone.
+        gradients = masters * _FP32 if fp32_gradients else width * _values_touching_a_shard(groups, num_processes)
+    elif zero_stage == 3:
+        shards = [sum(-(-parameter.numel() // num_processes) for parameter in group) for group in groups]
+        masters = sum(shards)
+        weights, gradients = masters * width, masters * gradient_width
+        frozen = width * sum(-(-p.numel() // num_processes) for p in model.parameters() if not p.requires_grad)
+        if num_processes > 1:
+            weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= _PERSISTENT_VALUES)
+    if offload:
+        # The update takes fp32 gradients on the host; ZeRO-3 holds what it was sent beside them.
+        gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
+    whole = getattr(optimizer, "needs_whole_matrices", False)
+    for index, group in enumerate(built.param_groups):
+        if zero_stage and not whole:
+            group["params"] = [_meta(shards[index])]
+        elif masters:
+            group["params"] = [_meta(*parameter.shape) for parameter in group["params"]]
+    try:
+        by_group = _state_after_a_step(built)
+    except Exception as error:  # a class of one's own fails in its own ways where there are no values
+        state, unknown = None, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    else:
+        unknown = ""
+        if zero_stage and whole:
+            sizes = [sum(parameter.numel() for parameter in group) for group in groups]
+            by_group = [-(-held * part // size) for held, part, size in zip(by_group, shards, sizes, strict=True)]
+        state = sum(by_group)
+    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload), unknown)
 
-    def sharded(num_bytes: int, from_stage: int) -> int:
-        return -(-num_bytes // world_size) if deepspeed and zero_stage >= from_stage else num_bytes
 
-    state_values = STATE_VALUES.get(optimizer)
-    # ZeRO keeps an fp32 copy of the weights that it updates, except at stage 0 in fp32, where there is nothing to copy.
-    has_masters = low_precision or (deepspeed and zero_stage > 0)
-    return MemoryLedger(
-        weights=sharded(num_parameters * width, 3),
-        gradients=sharded(num_parameters * (_FP32 if fp32_gradients else width), 2),
-        masters=sharded(num_parameters * _FP32, 1) if has_masters else 0,
-        optimizer_state=None if state_values is None else sharded(num_parameters * _FP32 * state_values, 1),
-        reference_model=sharded(num_parameters * width, 3) if reference_model else 0,
-        rollout_weights=num_parameters * (2 if dtype == "bfloat16" else _FP32) if rollout_copy else 0,
-    )
+def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:
+    """Bytes of the tensors that `optimizer` holds for `parameters`, or for all; step counters are tensors too."""
+    states = optimizer.state.values() if parameters is None else [optimizer.state.get(p, {}) for p in parameters]
+    return sum(leaf.nbytes for leaf in tree_leaves(list(states)) if torch.is_tensor(leaf))
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    values = list(values)
+    return None if None in values else sum(values)
+
+
+def _meta(*shape: int) -> nn.Parameter:
+    """A master: what DeepSpeed puts in a parameter's place."""
+    return nn.Parameter(torch.empty(shape, dtype=torch.float32, device="meta"))
+
+
+def _state_after_a_step(optimizer: torch.optim.Optimizer) -> list[int]:
+    """State bytes by group."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    return [state_bytes(optimizer, group["params"]) for group in optimizer.param_groups]
+
+
+def _flat_shard(group: list[torch.Tensor], num_processes: int) -> int:
+    multiple = _ALIGNMENT * num_processes
+    return -(-sum(parameter.numel() for parameter in group) // multiple) * _ALIGNMENT
+
+
+def _values_touching_a_shard(groups: list[list[torch.Tensor]], num_processes: int) -> int:
+    """Values of all parameters that lie in a shard or across its edge, for the shard where they are most."""
+    touching = [0] * num_processes
+    for group in groups:
+        shard, end = _flat_shard(group, num_processes), 0
+        for parameter in group:
+            start, end = end, end + parameter.numel()
+            for rank in range(start // shard, -(-end // shard)):
+                touching[rank] += parameter.numel()
+    return max(touching)

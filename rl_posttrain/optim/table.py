@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.plugins import check_arguments, load_object
@@ -46,9 +47,20 @@ def optimizer_class_and_arguments(
     arguments = check_arguments(build, arguments, key=key, supplied=("params", "model"))
     try:
         # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.
-        layer = torch.nn.Linear(2, 2, bias=False)
+        layer = nn.Linear(2, 2, bias=False)
         build(layer if build is not cls else layer.parameters(), **arguments)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RecipeError(f"{key}={arguments}: {name} refuses it ({reason}); set values that it takes") from error
     return cls, arguments
+
+
+def build_optimizer(cls: type, model: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
+    """`cls` over the trainable parameters of `model`; by its `from_model` where it has one.
+
+    Args:
+        cls, arguments: as `optimizer_class_and_arguments` gives them.
+    """
+    if hasattr(cls, "from_model"):
+        return cls.from_model(model, **arguments)
+    return cls([parameter for parameter in model.parameters() if parameter.requires_grad], **arguments)

@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # of its modules) or single modules, the longest name that fits counts.
 FLOORS = (
     {"errors", "machine"},
-    {"plugins", "schema"},
+    {"plugins", "schema", "shapes"},
     {"runs"},
     {"optim", "rewards", "environment", "trainers.objectives", "trainers.logprobs"},
     {"recipe", "tasks", "models", "rollout", "evaluate", "scoring"},
     {"trainers"},
-    {"training", "check"},
+    {"training", "check", "memory"},
     {"closing", "cli"},
     {"__main__"},
 )
 # What may be imported of the project at all, by those who stand apart from the order or more strictly in it.
 ONLY = {
-    "optim": {"errors", "machine", "plugins", "optim"},
+    "optim": {"errors", "machine", "plugins", "shapes", "optim"},
     "rewards": {"errors", "rewards"},
     "trainers.objectives": set(),
     "trainers.logprobs": set(),
