@@ -29,15 +29,15 @@ def memory_of(
     """Bytes a device by component for each optimizer; adamw is always among them, for the ratio.
 
     Args:
-        model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name, of which the config is read.
+        model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name; its config is read.
         zero_stage: DeepSpeed's, or ``none`` for plain PyTorch, where the weights have no fp32 masters.
         dtype: of the weights.
         measure: also take one real step with each, on `num_processes` processes of this machine.
 
     Returns:
-        The arguments, ``num_parameters``, and ``rows``: ``optimizer``, ``predicted``, ``measured`` (None without it), each
-        with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; and
-        ``difference``, measured over predicted total less one.
+        The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each with
+        ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; ``difference``,
+        measured over predicted total less one.
 
     Raises:
         RecipeError: an argument cannot be used.
@@ -104,7 +104,7 @@ def print_memory(result: dict[str, Any]) -> None:
     console = Console(highlight=False, width=max(Console().width, 110))
     console.print(table)
     for note in notes:
-        console.print(f"- {note}", markup=False)
+        console.print(f"- {note}", markup=False, soft_wrap=True)
 
 
 def _config(name: str):

@@ -109,9 +109,10 @@ def plot_memory(result: dict, path: Path) -> None:
     axes.set_xlabel("GiB on each device" + (" and its host" if result["offload"] else ""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
+    devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
     offload = ", offload" if result["offload"] else ""
-    figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {result['num_processes']} devices")
+    figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {devices}")
     _write(figure, path)
 
 
