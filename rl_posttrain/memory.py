@@ -35,8 +35,8 @@ def memory_of(
         measure: also take one real step with each, on `num_processes` processes of this machine.
 
     Returns:
-        The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each with
-        ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; ``difference``,
+        The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
+        with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; ``difference``,
         measured over predicted total less one.
 
     Raises:

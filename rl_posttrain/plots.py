@@ -85,7 +85,7 @@ def plot_memory(result: dict, path: Path) -> None:
         for kind in ("predicted", "measured")
         if row[kind]
     ]
-    figure = Figure(figsize=(7, 1.3 + 0.38 * len(bars)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.2 + 0.34 * len(bars)), layout="constrained")
     axes = figure.subplots()
     for place, (_, kind, ledger) in enumerate(bars):
         left = 0.0

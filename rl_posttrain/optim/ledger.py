@@ -2,8 +2,8 @@
 
 What is counted, and when: weights, masters and state as they stand between steps; gradients, reduced, as they stand
 between the backward pass and the optimizer's step, after which DeepSpeed and `zero_grad` free them. On top come
-activations, logits, the fp32 copy of gradients that DeepSpeed makes during its step, and buffers of communication: ZeRO-3
-holds a bucket of 5e8 gradient values at its default, and offloading a copy of the shard's weights and of two parameters.
+activations, logits, the fp32 copy of gradients that DeepSpeed makes during its step, and its buffers: ZeRO-3 holds a
+bucket of 5e8 gradient values at its default, and offloading a copy of the shard's weights and of two parameters.
 
 `rl_posttrain.trainers.measure` counts the same on the real objects.
 """
