@@ -36,8 +36,8 @@ def memory_of(
 
     Returns:
         The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
-        with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; ``difference``,
-        measured over predicted total less one.
+        with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; and
+        ``difference``, measured over predicted total less one.
 
     Raises:
         RecipeError: an argument cannot be used.
