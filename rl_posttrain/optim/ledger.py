@@ -78,7 +78,7 @@ def predict_memory(
 
     The state is no formula: the optimizer takes one step on the meta device, on the tensors that plain PyTorch or the
     ZeRO stage would hand it. That holds for any class whose step reads no values; where one does, the state is unknown.
-    An optimizer that needs whole matrices is counted on them, and a shard of it as its part of the parameters.
+    One that must be told what its shards hold is counted on whole parameters, and a shard by its part of them.
 
     Args:
         model: on the meta device, in the dtype of its weights; frozen parameters have weights and nothing else.
@@ -113,7 +113,7 @@ def predict_memory(
     if offload:
         # The update takes fp32 gradients on the host; ZeRO-3 holds what it was sent beside them.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
-    whole = getattr(optimizer, "needs_whole_matrices", False)
+    whole = hasattr(optimizer, "find_shards")
     for index, group in enumerate(built.param_groups):
         if zero_stage and not whole:
             group["params"] = [_meta(shards[index])]

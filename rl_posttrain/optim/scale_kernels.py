@@ -79,7 +79,7 @@ def update_vectors(
         squares,
         [],
         steps,
-        fused=weights[0].device.type in ("cpu", "cuda"),
+        fused=weights[0].device.type in ("cpu", "cuda", "meta"),
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,

@@ -85,6 +85,8 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
 
     engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=_deepspeed_config(setting))
     check_optimizer(wrapped, cls)
+    if hasattr(cls, "find_shards"):
+        optimizer.find_shards(wrapped)
     _backward(model, engine, engine.backward)
     gradients = _bytes(_gradients(model, wrapped, setting))
     engine.step()
