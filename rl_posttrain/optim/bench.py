@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim.table import optimizer_class_and_arguments
+from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments
 from rl_posttrain.plugins import did_you_mean
 
 # Published sizes: vocabulary, hidden, intermediate, layers, key-value width; all with tied embeddings.
@@ -64,8 +64,7 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
     running = {_BASELINE: torch.optim.AdamW(holder.parameters(), fused=True)}
     for name in optimizers:
         cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={})
-        build = getattr(cls, "from_model", None)
-        running[name] = build(holder, **arguments) if build else cls(holder.parameters(), **arguments)
+        running[name] = build_optimizer(cls, holder, **arguments)
     first = {name: _timed(optimizer.step, device) for name, optimizer in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(num_steps):

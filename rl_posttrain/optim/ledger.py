@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # fp32 values of optimizer state a parameter. An optimizer that is not here is not predicted, rather than guessed at.
-STATE_VALUES = {"adams": 1, "adamw": 2, "sgd": 1}
+STATE_VALUES = {"adams": 1, "adamw": 2, "sgd": 1, "lion": 1}
 _FP32 = 4
 
 
