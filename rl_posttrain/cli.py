@@ -130,11 +130,11 @@ def list_optimizers(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "class")}
-    for row in rows:
+    width, class_width = max(map(len, rows)), max(len(row["class"]) for row in rows.values())
+    for name, row in rows.items():
         package = row["package"] if row["installed"] else f"{row['package']} (missing)"
-        typer.echo(f"{row['name']:<{widths['name']}}  {row['class']:<{widths['class']}}  {package}")
-        typer.echo(f"{'':<{widths['name']}}  {row['about']}")
+        typer.echo(f"{name:<{width}}  {row['class']:<{class_width}}  {package}")
+        typer.echo(f"{'':<{width}}  {row['about']}")
 
 
 @optim.command("bench")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from rl_posttrain import cli, models
-from rl_posttrain.check import check_recipe, count_parameters, print_check
+from rl_posttrain.check import check_recipe, count_parameters, model_without_weights, print_check
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe import bundled_recipes, load_recipe
 
@@ -37,9 +37,34 @@ TINY = 128 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
 
 def test_parameters_are_counted_once_where_they_are_tied(tiny_model):
     config = models.load_config(str(tiny_model))
-    assert count_parameters(config) == TINY == 82_240
+    assert count_parameters(model_without_weights(config)) == TINY == 82_240
     config.tie_word_embeddings = False
-    assert count_parameters(config) == TINY + 128 * 64
+    assert count_parameters(model_without_weights(config)) == TINY + 128 * 64
+
+
+def test_optimizer_groups_are_shown_and_what_the_model_refuses_is_an_error(tiny_recipe, capsys):
+    overrides = ["optimizer.weight_decay=0.1", "optimizer.lr_by_role={embeddings: 1.0e-4}"]
+    result = check_recipe(load_recipe(tiny_recipe, overrides), 1)
+    norms, embeddings = 5 * 64, 128 * 64
+    assert result["optimizer_groups"] == [
+        {"roles": ["matrices"], "num_parameters": TINY - norms - embeddings, "lr": 1e-3, "weight_decay": 0.1},
+        {"roles": ["embeddings"], "num_parameters": embeddings, "lr": 1e-4, "weight_decay": 0.1},
+        {"roles": ["norms"], "num_parameters": norms, "lr": 1e-3, "weight_decay": 0.0},
+    ]
+    print_check(result)
+    assert "embeddings       8,192  0.0001           0.1" in capsys.readouterr().out
+    for override, message in (
+        ("optimizer.lr_by_role={biases: 1.0e-4}", "the model trains no parameter of this role, but matrices, embed"),
+        ("optimizer={name: galore, lr: 1.0e-3, rank: 64}", "GaLore refuses the model .*64 or less"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            check_recipe(load_recipe(tiny_recipe, [override, "distributed.zero_stage=0"]), 1)
+
+
+def test_a_class_of_ones_own_that_needs_whole_matrices_is_refused_under_zero(tiny_recipe, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.SGD):\n    needs_whole_matrices = True\n")
+    with pytest.raises(RecipeError, match=r"optimizer.name=.*:Mine needs whole matrices, but DeepSpeed's ZeRO stage 2"):
+        check_recipe(load_recipe(tiny_recipe, [f"optimizer.name={tmp_path / 'mine.py'}:Mine"]), 1)
 
 
 def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):

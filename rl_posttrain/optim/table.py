@@ -143,13 +143,12 @@ def refuse_shards(cls: type, name: str, zero_stage: int, *, key: str = "optimize
         )
 
 
-def describe_optimizers() -> list[dict[str, Any]]:
-    """The table for people: ``name``, ``class``, ``package``, whether it is ``installed``, and what it is ``about``."""
-    rows = []
+def describe_optimizers() -> dict[str, dict[str, Any]]:
+    """Of each name: ``class``, ``package``, whether that is ``installed``, and what the optimizer is (``about``)."""
+    rows = {}
     for name, location in OPTIMIZERS.items():
         package = _PACKAGES.get(name, location.partition(".")[0])
-        row = {"name": name, "class": location, "package": package, "installed": _installed(package)}
-        rows.append({**row, "about": ABOUT[name]})
+        rows[name] = {"class": location, "package": package, "installed": _installed(package), "about": ABOUT[name]}
     return rows
 
 

@@ -34,7 +34,12 @@ def test_on_one_device_adams_keeps_four_bytes_a_parameter_less():
         name: predict_memory(N, optimizer=name, zero_stage=2, world_size=1, **COMMON).total() for name in STATE_VALUES
     }
     assert totals["adamw"] - totals["adams"] == 4 * N
-    assert totals == {"adams": (2 + 2 + 4 + 4) * N, "adamw": (2 + 2 + 4 + 8) * N, "sgd": (2 + 2 + 4 + 4) * N}
+    assert totals == {
+        "adams": (2 + 2 + 4 + 4) * N,
+        "adamw": (2 + 2 + 4 + 8) * N,
+        "sgd": (2 + 2 + 4 + 4) * N,
+        "lion": (2 + 2 + 4 + 4) * N,
+    }
 
 
 def test_copies_for_reference_and_rollouts():
