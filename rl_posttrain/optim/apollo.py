@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from rl_posttrain.optim.checks import check_gradient, check_settings
+from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate
 from rl_posttrain.optim.projection import low_rank_groups, no_gradient
 
 _GROWTH = 1.01
@@ -98,10 +98,7 @@ class APOLLO(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update, or none where all gradients are zero; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         if no_gradient(self.param_groups):
             return loss
         place = 0

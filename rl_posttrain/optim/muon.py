@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
+from rl_posttrain.optim.checks import evaluate
 from rl_posttrain.optim.roles import roled_parameters
 
 
@@ -87,10 +88,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for update, half in self._halves.items():
             # Groups and state are this optimizer's, whoever changed or loaded them; the halves only step on them.
             half.param_groups = [group for group in self.param_groups if group["update"] == update]
