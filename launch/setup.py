@@ -42,7 +42,7 @@ def main() -> int:
     for certificates in pip_setting("cert"):
         os.environ.setdefault("SSL_CERT_FILE", certificates)
     install_torch(gpu)
-    extras = f"{'cuda' if gpu else 'cpu'},bundled,test"
+    extras = f"{'cuda' if gpu else 'cpu'},bundled,optimizers,test"
     stage(f"rl_posttrain[{extras}]", uv_install("-e", f"{ROOT}[{extras}]"))
     stage(BUNDLED_MODEL, uv_install("--no-deps", BUNDLED_MODEL))
     STAMP.write_text(wanted)

@@ -6,6 +6,8 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.models import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import predict_memory
+from rl_posttrain.optim.roles import describe_groups
+from rl_posttrain.optim.table import build_optimizer, refuse_shards
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe import Sizes, derive_sizes, precision, sums_gradients_in_fp32
 from rl_posttrain.schema import Recipe
@@ -20,7 +22,8 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         num_processes: devices that it is sized for.
 
     Returns:
-        ``recipe`` (YAML text), ``sizes``, ``num_parameters``, ``memory_bytes`` by component and device, and ``notes``.
+        ``recipe`` (YAML text), ``sizes``, ``num_parameters``, ``optimizer_groups`` (roles, parameters, learning rate
+        and weight decay of each), ``memory_bytes`` by component and device, and ``notes``.
 
     Raises:
         RecipeError: something in the recipe cannot be used.
@@ -34,13 +37,15 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     check_arguments(task, given, key="task", supplied=("seed",))
     check_rewards(recipe)
     section = recipe.optimizer
-    optimizer = optimizer_class_and_arguments(
+    cls, arguments = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
+    if recipe.distributed.engine == "deepspeed":
+        refuse_shards(cls, section.name, recipe.distributed.zero_stage, key="optimizer.name")
     check_trl(recipe, sizes)
     notes = [precision(recipe)]
     config, source = _config(recipe.model.name)
-    num_parameters = memory = None
+    num_parameters = groups = memory = None
     if source:
         notes.append(source)
     if config is not None:
@@ -48,11 +53,14 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         dtype = recipe.model.dtype if recipe.distributed.engine == "deepspeed" else "float32"
         model = model_without_weights(config, dtype)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        memory = _memory(recipe, model, optimizer, sizes, notes)
+        arguments |= {"no_decay": section.no_decay, "lr_by_role": section.lr_by_role}
+        groups = describe_groups(build_optimizer(cls, model, **arguments), model)
+        memory = _memory(recipe, model, (cls, arguments), sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
         "num_parameters": num_parameters,
+        "optimizer_groups": groups,
         "memory_bytes": memory,
         "notes": notes,
     }
@@ -71,6 +79,15 @@ def print_check(result: dict[str, Any]) -> None:
         sizes.add_row(name.replace("_", " "), f"{value:,}")
     console.print(sizes)
     console.print()
+    if result["optimizer_groups"] is not None:
+        groups = Table(title="optimizer groups", title_justify="left", box=None)
+        for name in ("roles", "parameters", "lr", "weight decay"):
+            groups.add_column(name, justify="left" if name == "roles" else "right")
+        for group in result["optimizer_groups"]:
+            roles, count = ", ".join(group["roles"]), f"{group['num_parameters']:,}"
+            groups.add_row(roles, count, f"{group['lr']:g}", f"{group['weight_decay']:g}")
+        console.print(groups)
+        console.print()
     if result["memory_bytes"] is not None:
         memory = Table(title="predicted memory on each device", title_justify="left", box=None, show_header=False)
         for name, value in result["memory_bytes"].items():

@@ -123,15 +123,18 @@ def curves(
 
 @optim.command("list")
 def list_optimizers(as_json: JsonOption = False) -> None:
-    """List the built-in optimizers: name and class."""
-    from rl_posttrain.optim import OPTIMIZERS
+    """List the built-in optimizers: name, class, package, and what each is."""
+    from rl_posttrain.optim.table import describe_optimizers
 
+    rows = describe_optimizers()
     if as_json:
-        typer.echo(json.dumps(OPTIMIZERS, indent=2))
+        typer.echo(json.dumps(rows, indent=2))
         return
-    width = max(map(len, OPTIMIZERS))
-    for name, location in OPTIMIZERS.items():
-        typer.echo(f"{name:<{width}}  {location}")
+    width, class_width = max(map(len, rows)), max(len(row["class"]) for row in rows.values())
+    for name, row in rows.items():
+        package = row["package"] if row["installed"] else f"{row['package']} (missing)"
+        typer.echo(f"{name:<{width}}  {row['class']:<{class_width}}  {package}")
+        typer.echo(f"{'':<{width}}  {row['about']}")
 
 
 @optim.command("memory")

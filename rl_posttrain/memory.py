@@ -8,6 +8,7 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.models import load_config, model_without_weights, published_config
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
+from rl_posttrain.optim.table import refuse_shards
 from rl_posttrain.plugins import did_you_mean
 from rl_posttrain.shapes import PUBLISHED_SHAPES
 
@@ -55,6 +56,8 @@ def memory_of(
         name: optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
         for name in names
     }
+    for name, (cls, _) in classes.items():
+        refuse_shards(cls, name, stage or 0, key="--optimizers")
     shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
     predicted = {
         # A model for each: a step leaves gradients and other parameters in its groups.

@@ -158,6 +158,8 @@ def _index(node: list, text: str, override: str) -> int:
 def _explain(error: dict, data: dict) -> str:
     """The first error of pydantic in the house's form: key=value: reason; fix."""
     location = error["loc"]
+    if location[-1] == "[key]":  # a key of a mapping whose keys are given: the mapping is what is wrong
+        location = location[:-2]
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         return (
@@ -203,7 +205,7 @@ def _short(value: Any) -> str:
 
 
 # By both names; a class of one's own is asked when it is loaded, before training.
-_NEED_WHOLE_MATRICES = {"torch.optim:Muon"}
+_NEED_WHOLE_MATRICES = {"torch.optim:Muon", "muon", "adam_mini", "galore", "fira", "apollo"}
 
 
 def _cross_check(recipe: Recipe) -> None:
@@ -226,7 +228,7 @@ def _cross_check(recipe: Recipe) -> None:
     distributed, optimizer = recipe.distributed, recipe.optimizer
     if distributed.engine == "deepspeed" and distributed.zero_stage and optimizer.name in _NEED_WHOLE_MATRICES:
         raise RecipeError(
-            f"optimizer.name={optimizer.name} needs whole rows of each matrix, but distributed.zero_stage="
+            f"optimizer.name={optimizer.name} needs whole matrices, but distributed.zero_stage="
             f"{distributed.zero_stage} hands the optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
         )
     num_iterations = recipe.trl.get("num_iterations", 1)

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+# As rl_posttrain.optim.roles finds them; that module imports torch, which reading a recipe does not need.
+Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
 
 
 class Section(BaseModel):
@@ -71,6 +73,8 @@ class OptimizerSection(OpenSection):
     name: str = "adams"
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    no_decay: tuple[Role, ...] = ("norms", "biases")
+    lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = {}
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegative = 0

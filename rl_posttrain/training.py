@@ -123,6 +123,7 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     import datasets
 
     from rl_posttrain.optim import optimizer_class_and_arguments
+    from rl_posttrain.optim.table import refuse_shards
     from rl_posttrain.rollout.engine import VLLMEngine, require_vllm
 
     on_cpu = environment.use_cpu_if_no_gpu()
@@ -130,6 +131,8 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     optimizer = optimizer_class_and_arguments(
         section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
     )
+    if recipe.distributed.engine == "deepspeed":
+        refuse_shards(optimizer[0], section.name, recipe.distributed.zero_stage, key="optimizer.name")
     config = load_config(model)
     tokenizer = _load_tokenizer(model)
     longest = _longest_sequence(tokenizer, rows, recipe, config)

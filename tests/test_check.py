@@ -42,6 +42,31 @@ def test_parameters_are_counted_once_where_they_are_tied(tiny_model):
     assert sum(p.numel() for p in models.model_without_weights(config).parameters()) == TINY + 128 * 64
 
 
+def test_optimizer_groups_are_shown_and_what_the_model_refuses_is_an_error(tiny_recipe, capsys):
+    overrides = ["optimizer.weight_decay=0.1", "optimizer.lr_by_role={embeddings: 1.0e-4}"]
+    result = check_recipe(load_recipe(tiny_recipe, overrides), 1)
+    norms, embeddings = 5 * 64, 128 * 64
+    assert result["optimizer_groups"] == [
+        {"roles": ["matrices"], "num_parameters": TINY - norms - embeddings, "lr": 1e-3, "weight_decay": 0.1},
+        {"roles": ["embeddings"], "num_parameters": embeddings, "lr": 1e-4, "weight_decay": 0.1},
+        {"roles": ["norms"], "num_parameters": norms, "lr": 1e-3, "weight_decay": 0.0},
+    ]
+    print_check(result)
+    assert "embeddings       8,192  0.0001           0.1" in capsys.readouterr().out
+    for override, message in (
+        ("optimizer.lr_by_role={biases: 1.0e-4}", "the model trains no parameter of this role, but matrices, embed"),
+        ("optimizer={name: galore, lr: 1.0e-3, rank: 64}", "GaLore refuses the model .*64 or less"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            check_recipe(load_recipe(tiny_recipe, [override, "distributed.zero_stage=0"]), 1)
+
+
+def test_a_class_of_ones_own_that_needs_whole_matrices_is_refused_under_zero(tiny_recipe, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.SGD):\n    needs_whole_matrices = True\n")
+    with pytest.raises(RecipeError, match=r"optimizer.name=.*:Mine needs whole matrices, but DeepSpeed's ZeRO stage 2"):
+        check_recipe(load_recipe(tiny_recipe, [f"optimizer.name={tmp_path / 'mine.py'}:Mine"]), 1)
+
+
 def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
     result = check_recipe(load_recipe(tiny_recipe), 1)
     assert result["num_parameters"] == TINY

@@ -329,7 +329,7 @@ def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_sharded(name, 
     with pytest.raises(RecipeError) as caught:
         load_recipe("quickstart", [choice, f"distributed.zero_stage={stage}"])
     assert str(caught.value) == (
-        f"optimizer.name={name} needs whole rows of each matrix, but distributed.zero_stage={stage} hands the "
+        f"optimizer.name={name} needs whole matrices, but distributed.zero_stage={stage} hands the "
         "optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
     )
     load_recipe("quickstart", [choice, "distributed.zero_stage=0"])

@@ -19,6 +19,7 @@ import rl_posttrain.optim.scale_kernels as kernels
 from rl_posttrain.errors import EngineError
 from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate, local_parts
 from rl_posttrain.optim.native import can_compile
+from rl_posttrain.optim.roles import RoledParameter, roled_parameters
 from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, update_shard
 
 _IMPLEMENTATIONS = ("auto", "compiled", "single")
@@ -194,33 +195,21 @@ def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
     Raises:
         ValueError: a parameter has more than three dimensions; convolutions are not in the paper.
     """
-    head = _output_layer(model)
     found: dict[tuple[str, int | None], list[nn.Parameter]] = {}
-    seen = set()
-    for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                key = ("head", 1) if parameter is head else _role(module, parameter, f"{module_name}.{name}")
-                found.setdefault(key, []).append(parameter)
+    for roled in roled_parameters(model):
+        found.setdefault(_role(roled), []).append(roled.parameter)
     return [{"params": params, "role": role, "axis": axis} for (role, axis), params in found.items()]
 
 
-def _output_layer(model: nn.Module) -> nn.Parameter | None:
-    layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if layer is None:
-        named = (module for name, module in model.named_modules() if name.rpartition(".")[2] == "lm_head")
-        layer = next(named, None)
-    return getattr(layer, "weight", None)
-
-
-def _role(module: nn.Module, parameter: nn.Parameter, name: str) -> tuple[str, int | None]:
-    if parameter.ndim < 2 or name.endswith("bias"):  # experts' biases are [E, out]
+def _role(roled: RoledParameter) -> tuple[str, int | None]:
+    if roled.makes_logits:
+        return "head", 1
+    if roled.role in ("norms", "biases"):
         return "vector", None
-    if parameter.ndim > 3:
-        raise ValueError(f"{name}={tuple(parameter.shape)}: SCALE has no rule for it; leave it out, or use adams")
-    if parameter.ndim == 3:
+    if len(roled.shape) > 3:
+        raise ValueError(f"{roled.name}={tuple(roled.shape)}: SCALE has no rule for it; leave it out, or use adams")
+    if len(roled.shape) == 3:
         # transformers marks experts whose weights stand as [E, in, out].
-        return "matrix", 1 if getattr(module, "is_transposed", False) else -1
-    by_input = isinstance(module, nn.Embedding) or type(module).__name__ == "Conv1D"
+        return "matrix", 1 if getattr(roled.module, "is_transposed", False) else -1
+    by_input = isinstance(roled.module, nn.Embedding) or type(roled.module).__name__ == "Conv1D"
     return "matrix", 0 if by_input else 1

@@ -1,15 +1,24 @@
 """Another optimizer in a trainer of TRL or transformers, and the proof that it is the one that runs."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 
 from rl_posttrain.errors import EngineError, RecipeError
-from rl_posttrain.optim.table import optimizer_class_and_arguments
+from rl_posttrain.optim.roles import NO_DECAY, check_roles
+from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments, refuse_shards
 
 
-def use_optimizer(trainer: Any, name: str, **options: Any) -> None:
+def use_optimizer(
+    trainer: Any,
+    name: str,
+    *,
+    no_decay: Collection[str] = NO_DECAY,
+    lr_by_role: Mapping[str, float] | None = None,
+    **options: Any,
+) -> None:
     """Let `trainer` train with the optimizer `name`; to be called before its ``train()``.
 
     Any `transformers.Trainer` and what is built on it: TRL's SFT, DPO, GRPO, RLOO and Reward trainers. transformers
@@ -19,11 +28,13 @@ def use_optimizer(trainer: Any, name: str, **options: Any) -> None:
     Args:
         trainer: as made, not trained yet.
         name: a name of `OPTIMIZERS`, ``package.module:Class`` or ``file.py:Class``.
+        no_decay: roles of `ROLES` without weight decay; as in transformers, vectors have none.
+        lr_by_role: learning rates of single roles; the trainer's schedule scales every one.
         **options: arguments of the class; `lr` and `weight_decay` are the trainer's own where they are not given.
 
     Raises:
         RecipeError: the trainer has an optimizer already, there is no such class, or it refuses an argument, or it
-            needs whole matrices and DeepSpeed would hand it shards.
+            needs whole matrices and DeepSpeed would hand it shards; or a role that there is not.
         EngineError: when training begins, if a framework put another optimizer in its place.
     """
     if getattr(trainer, "optimizer", None) is not None:
@@ -35,23 +46,19 @@ def use_optimizer(trainer: Any, name: str, **options: Any) -> None:
     cls, arguments = optimizer_class_and_arguments(
         name, lr=arguments.pop("lr"), weight_decay=arguments.pop("weight_decay"), options=arguments
     )
-    stage = _zero_stage(trainer)
-    if stage and getattr(cls, "needs_whole_matrices", False):
-        raise RecipeError(
-            f"optimizer={name} needs whole matrices, but DeepSpeed's ZeRO stage {stage} hands the optimizer flat 1-D "
-            "shards; set stage 0, or use adams"
-        )
-    trainer.optimizer_cls_and_kwargs = class_or_factory(cls), arguments
+    refuse_shards(cls, name, _zero_stage(trainer))
+    check_roles(no_decay, lr_by_role or {})
+    trainer.optimizer_cls_and_kwargs = optimizer_factory(cls, no_decay, lr_by_role), arguments
     trainer.add_callback(OptimizerCheck(cls))
 
 
-def class_or_factory(cls: type) -> Any:
-    """What transformers builds the optimizer from: the class, or, where it asks for the model, a factory of it."""
-    if not hasattr(cls, "from_model"):
-        return cls
+def optimizer_factory(
+    cls: type, no_decay: Collection[str], lr_by_role: Mapping[str, float] | None
+) -> Callable[[], Callable[..., torch.optim.Optimizer]]:
+    """What transformers builds the optimizer from: called first with nothing, then with the model and arguments."""
 
     def factory() -> Callable[..., torch.optim.Optimizer]:
-        return cls.from_model
+        return functools.partial(build_optimizer, cls, no_decay=no_decay, lr_by_role=lr_by_role)
 
     return factory
 

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer
 
 from rl_posttrain.errors import WeightSyncError
 from rl_posttrain.evaluate import evaluate_policy
-from rl_posttrain.optim.swap import OptimizerCheck, class_or_factory
+from rl_posttrain.optim.swap import OptimizerCheck, optimizer_factory
 from rl_posttrain.rollout.engine import Sampling, VLLMEngine
 from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.schema import Recipe
@@ -56,7 +56,9 @@ class GRPOTrainer(trl.GRPOTrainer):
     ):
         super().__init__(**trainer_arguments)
         # transformers reads this when it creates the optimizer; TRL's constructor has no argument for it.
-        self.optimizer_cls_and_kwargs = class_or_factory(optimizer[0]), optimizer[1]
+        section = recipe.optimizer
+        factory = optimizer_factory(optimizer[0], section.no_decay, section.lr_by_role)
+        self.optimizer_cls_and_kwargs = factory, optimizer[1]
         plain_head = not (self.args.cast_lm_head_to_fp32 or self.aux_loss_enabled)
         self._scores_itself = self.accelerator.device.type == "cpu" and plain_head and can_score(self.model)
         if self._scores_itself:

@@ -41,6 +41,12 @@ ONLY = {
     "doctor": {"errors", "machine", "models"},
 }
 BESIDE = {"curves", "plots", "text", "display", "doctor"}
+# Modules of optim that are loaded when something is asked for by name, and what they import for it.
+BY_NAME = {
+    "optim.adams_triton": {"triton"},
+    "optim.low_rank": {"pytorch_optimizer"},
+    "optim.adam_mini": {"adam_mini"},
+}
 HOMES = {"vllm": "rollout", "trl": "trainers", "deepspeed": "trainers"}
 
 
@@ -143,8 +149,7 @@ def test_optim_needs_torch_and_nothing_else():
     for module, path in MODULES.items():
         if room(module, {"optim"}):
             outside = {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names
-            # Loaded only for a step on CUDA, where torch brings it along.
-            assert outside <= {"torch", "rl_posttrain", *(["triton"] if module == "optim.adams_triton" else [])}, module
+            assert outside <= {"torch", "rl_posttrain", *BY_NAME.get(module, ())}, module
 
 
 def run_python(code: str, *arguments: str) -> str:
@@ -196,7 +201,16 @@ def test_recipes_load_neither_torch_nor_vllm():
 def test_optimizers_load_torch_and_none_of_the_trainers():
     loaded = loaded_after("import sys, rl_posttrain.optim")
     assert "torch" in loaded
-    assert not loaded & {"trl", "vllm", "deepspeed", "transformers", "pydantic", "triton"}
+    assert not loaded & {
+        "trl",
+        "vllm",
+        "deepspeed",
+        "transformers",
+        "pydantic",
+        "triton",
+        "pytorch_optimizer",
+        "adam_mini",
+    }
 
 
 def test_rewards_load_no_mathematics():

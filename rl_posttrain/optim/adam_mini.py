@@ -1,0 +1,55 @@
+"""Adam-mini (arXiv:2406.16793) of its authors' package adam_mini, made from a model.
+
+AdamW with one second moment for each head of queries and keys, each row of other matrices, and each norm.
+"""
+
+import adam_mini
+from torch import nn
+
+from rl_posttrain.optim.roles import roled_parameters
+
+_BY_HEAD = ("q_proj", "k_proj")
+
+
+class AdamMini(adam_mini.Adam_mini):
+    """The authors' Adam_mini, from a model. It needs whole matrices: no flat shards (ZeRO-1 to 3)."""
+
+    needs_whole_matrices = True
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        """Adam_mini over the trainable parameters of `model`, whose heads its config tells.
+
+        Raises:
+            ValueError: a hyperparameter is out of its range; queries and keys do not divide into heads (LoRA); or a
+                parameter has more than two dimensions (experts, convolutions).
+        """
+        roled = roled_parameters(model)
+        by_head = [found for found in roled if found.role == "matrices" and any(n in found.name for n in _BY_HEAD)]
+        for found in roled:
+            if len(found.shape) > 2:
+                raise ValueError(f"{found.name}={tuple(found.shape)}: Adam-mini has no rule for it; use adamw")
+        named = [(found.name, found.parameter) for found in roled]
+        optimizer = cls(named, lr, tuple(betas), eps, weight_decay, verbose=False)
+        # The package counts GPUs and takes them for processes among which each parameter is cut.
+        optimizer.world_size = 1
+        if by_head:
+            config = model.config.get_text_config()
+            # The package's own dim * dim // n_heads holds only where the heads together are as wide as the model.
+            head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            optimizer.head_numel = head_dim * config.hidden_size
+            for found in by_head:
+                if found.shape[1] != config.hidden_size or found.shape[0] % head_dim:
+                    raise ValueError(
+                        f"{found.name}={tuple(found.shape)}: it does not divide into heads of {head_dim} x "
+                        f"{config.hidden_size}; Adam-mini takes no such layers (LoRA's); use adamw"
+                    )
+        return optimizer

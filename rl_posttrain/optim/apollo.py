@@ -1,0 +1,148 @@
+"""APOLLO: AdamW's step sizes, learned in a random projection of the gradient (arXiv:2412.05270).
+
+    r   = P g                                     P: rank x the shorter side, random, drawn anew every so many steps
+    s   = |Adam(r)| / |r|                         for each channel (the longer side's), or once for the matrix
+    w  <- (1 - lr * weight_decay) * w - lr * sqrt(scale) * limit(s * g)
+
+limit() lets the length of s * g grow by 1 % a step at most (Fira's limiter). All other parameters take AdamW. As the
+authors' package apollo-torch does it, which is no dependency because it brings bitsandbytes; pytorch_optimizer's class
+of this name moves weights by the projected gradient instead of g.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate
+from rl_posttrain.optim.projection import low_rank_groups, no_gradient
+
+_GROWTH = 1.01
+_SMALLEST_NORM = 1e-8
+
+
+class APOLLO(Optimizer):
+    """APOLLO with decoupled weight decay. It needs whole matrices: no flat shards (ZeRO-1 to 3).
+
+    Args:
+        params: groups; those with a ``rank`` are of matrices and have a low-rank state. `from_model` makes them.
+        update_proj_gap: steps between one random projection and the next.
+        scale: its square root is a factor of the update of matrices.
+        scale_type: a step size for each ``"channel"`` (APOLLO) or for the whole ``"tensor"`` (APOLLO-Mini, which takes
+            rank 1 and scale 128).
+        seed: of the projections, which are the same on every process and after a resume.
+
+    Raises:
+        ValueError: a hyperparameter is out of its range.
+    """
+
+    needs_whole_matrices = True
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        update_proj_gap: int = 200,
+        scale: float = 1.0,
+        scale_type: Literal["channel", "tensor"] = "channel",
+        seed: int = 0,
+    ):
+        check_settings(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        if scale_type not in ("channel", "tensor"):
+            raise ValueError(f"Invalid scale_type: {scale_type}; it must be 'channel' or 'tensor'")
+        if not (update_proj_gap >= 1 and scale > 0):
+            raise ValueError(f"Invalid update_proj_gap={update_proj_gap} or scale={scale}; both must be above 0")
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "update_proj_gap": update_proj_gap,
+            "scale": scale,
+            "scale_type": scale_type,
+            "seed": seed,
+        }
+        super().__init__(params, defaults)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        lr: float = 1e-3,
+        rank: int = 128,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        update_proj_gap: int = 200,
+        scale: float = 1.0,
+        scale_type: Literal["channel", "tensor"] = "channel",
+        seed: int = 0,
+    ):
+        """APOLLO over the trainable parameters of `model`.
+
+        Args:
+            rank: of the state of hidden matrices; those with a smaller side take AdamW.
+
+        Raises:
+            ValueError: a hyperparameter is out of its range, or no matrix is larger than `rank`.
+        """
+        groups = low_rank_groups(model, rank, {})
+        return cls(groups, lr, betas, eps, weight_decay, update_proj_gap, scale, scale_type, seed)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        """One update, or none where all gradients are zero; returns the closure's loss."""
+        loss = evaluate(closure)
+        if no_gradient(self.param_groups):
+            return loss
+        place = 0
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                place += 1
+                if parameter.grad is not None:
+                    check_gradient(parameter.grad, "APOLLO")
+                    self._update(parameter, self.state[parameter], group, seed=group["seed"] + 2**20 * place)
+        return loss
+
+    def _update(self, parameter: nn.Parameter, state: dict[str, Any], group: dict[str, Any], seed: int) -> None:
+        gradient, (beta1, beta2) = parameter.grad, group["betas"]
+        steps = state["step"] = state.get("step", 0) + 1
+        projected = gradient
+        if "rank" in group:
+            if (steps - 1) % group["update_proj_gap"] == 0:
+                state["projection"] = _random_projection(gradient, group["rank"], seed + steps)
+            rows_are_long = gradient.shape[0] >= gradient.shape[1]
+            projected = gradient @ state["projection"].T if rows_are_long else state["projection"] @ gradient
+        if steps == 1:
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(projected), torch.zeros_like(projected)
+        state["exp_avg"].lerp_(projected, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(projected, projected, value=1 - beta2)
+        update = state["exp_avg"] / state["exp_avg_sq"].sqrt().add_(group["eps"])
+        if "rank" in group:
+            over = {"dim": 1 if rows_are_long else 0, "keepdim": True} if group["scale_type"] == "channel" else {}
+            factor = torch.linalg.vector_norm(update, **over)
+            factor /= torch.linalg.vector_norm(projected, **over).add_(_SMALLEST_NORM)
+            update = _limited(gradient * factor, state).mul_(group["scale"] ** 0.5)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update, alpha=-group["lr"] * (1 - beta2**steps) ** 0.5 / (1 - beta1**steps))
+
+
+def _random_projection(gradient: torch.Tensor, rank: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator(gradient.device).manual_seed(seed)
+    size = (rank, min(gradient.shape))
+    return torch.randn(size, generator=generator, device=gradient.device, dtype=gradient.dtype) / rank**0.5
+
+
+def _limited(update: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+    norm = torch.linalg.vector_norm(update)
+    if "update_norm" in state:
+        excess = (norm / (state["update_norm"] + _SMALLEST_NORM)).clamp_(min=_GROWTH).div_(_GROWTH)
+        update, norm = update / excess, norm / excess
+    state["update_norm"] = norm
+    return update
