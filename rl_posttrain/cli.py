@@ -183,22 +183,13 @@ def bench_optimizers(
     as_json: JsonOption = False,
 ) -> None:
     """Time a step of each optimizer, beside torch's fused AdamW."""
-    from rl_posttrain.optim.bench import bench
+    from rl_posttrain.optim.bench import bench, print_bench
 
     result = bench(model, optimizers.split(","), device=device, dtype=dtype, num_steps=steps)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
-        return
-    typer.echo(
-        f"{result['model']}: {result['num_parameters']:,} parameters in {dtype} on {result['device']}; "
-        f"a copy moves {result['copy_gb_per_s']:.0f} GB/s"
-    )
-    typer.echo("optimizer    median ms  least ms  ratio  GB/s  first step s")
-    for row in result["steps"]:
-        typer.echo(
-            f"{row['optimizer']:<12} {row['median_ms']:9.1f} {row['least_ms']:9.1f} {row['ratio']:6.2f} "
-            f"{row['gb_per_s']:5.0f} {row['first_step_s']:13.1f}"
-        )
+    else:
+        print_bench(result)
 
 
 def main() -> None:

@@ -1,5 +1,11 @@
-"""Step time of optimizers on a model's parameter shapes, in turn, beside torch's fused AdamW; torch alone."""
+"""Step time of optimizers on a model's parameter shapes, in turn, beside torch's fused AdamW.
 
+`rl-posttrain optim bench`; and where there is torch (and Triton) and nothing else, as on a bare GPU machine,
+`python -m rl_posttrain.optim.bench` with the same arguments.
+"""
+
+import argparse
+import inspect
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +21,7 @@ from rl_posttrain.shapes import PUBLISHED_SHAPES
 
 _BASELINE = "adamw fused"
 _COPY_VALUES = 2**26
+OPTIMIZERS_BY_DEFAULT = "adams,adamw,scale,sgd"
 
 
 class Llama(nn.Module):
@@ -47,7 +54,8 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
 
     Args:
         model: a name of `PUBLISHED_SHAPES`.
-        optimizers: names as in a recipe.
+        optimizers: names as in a recipe. One that can keep its state in another dtype is also run with fp32 state where
+            `dtype` is bfloat16.
         dtype: of weights and gradients.
 
     Raises:
@@ -55,6 +63,9 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
     """
     if model not in PUBLISHED_SHAPES:
         raise RecipeError(f"MODEL={model}: no shapes of that name; {did_you_mean(model, PUBLISHED_SHAPES)}")
+    for key, value, known in (("--device", device, ("cpu", "cuda")), ("--dtype", dtype, ("float32", "bfloat16"))):
+        if value not in known:
+            raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device=cuda: torch finds no CUDA device; see `rl-posttrain doctor`, or leave it out")
     with torch.device(device):
@@ -64,8 +75,10 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
         parameter.grad = torch.randn_like(parameter)
     running = {_BASELINE: torch.optim.AdamW(holder.parameters(), fused=True)}
     for name in optimizers:
-        cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={})
+        cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
         running[name] = build_optimizer(cls, holder, **arguments)
+        if dtype != "float32" and "state_dtype" in inspect.signature(cls).parameters:
+            running[f"{name}, fp32 state"] = build_optimizer(cls, holder, state_dtype="float32", **arguments)
     first = {name: _timed(optimizer.step, device) for name, optimizer in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(num_steps):
@@ -96,6 +109,45 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
     }
 
 
+def print_bench(result: dict[str, Any]) -> None:
+    """The result for people: a row for each optimizer."""
+    print(
+        f"{result['model']}: {result['num_parameters']:,} parameters in {result['dtype']} on {result['device']}; "
+        f"a copy moves {result['copy_gb_per_s']:.0f} GB/s"
+    )
+    width = max(len(row["optimizer"]) for row in result["steps"])
+    print(f"{'optimizer':<{width}}  median ms  least ms  ratio  GB/s  of copy  first step s")
+    for row in result["steps"]:
+        print(
+            f"{row['optimizer']:<{width}} {row['median_ms']:10.1f} {row['least_ms']:9.1f} {row['ratio']:6.2f} "
+            f"{row['gb_per_s']:5.0f} {row['gb_per_s'] / result['copy_gb_per_s']:8.0%} {row['first_step_s']:13.1f}"
+        )
+
+
+def main() -> None:
+    """The command without typer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rl_posttrain.optim.bench", description=bench.__doc__.split("\n")[0]
+    )
+    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    parser.add_argument("--optimizers", default=OPTIMIZERS_BY_DEFAULT)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--steps", type=int, default=15)
+    given = parser.parse_args()
+    try:
+        result = bench(
+            given.model,
+            given.optimizers.split(","),
+            device=given.device,
+            dtype=given.dtype,
+            num_steps=given.steps,
+        )
+    except RecipeError as error:
+        parser.error(str(error))
+    print_bench(result)
+
+
 def _timed(step: Callable[[], Any], device: str) -> float:
     _wait(device)
     started = time.perf_counter()
@@ -122,3 +174,7 @@ def _copy_bandwidth(device: str) -> float:
     source = torch.ones(_COPY_VALUES, device=device)
     target = torch.zeros_like(source)
     return 2 * source.nbytes / min(_timed(lambda: target.copy_(source), device) for _ in range(8)) / 1e9
+
+
+if __name__ == "__main__":
+    main()

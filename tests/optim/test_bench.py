@@ -1,10 +1,12 @@
 """`rl-posttrain optim`: what it lists, and that it times what it says."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import run_command
+from conftest import clean_environment, run_command
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.models import model_without_weights, published_config
@@ -47,5 +49,35 @@ def test_bench_and_list_as_commands(monkeypatch):
     assert [row["optimizer"] for row in result["steps"]] == ["adamw fused", "adams", "scale"]
     assert result["steps"][0]["ratio"] == 1
     assert all(row["median_ms"] >= row["least_ms"] > 0 for row in result["steps"])
+    result = bench("tiny", ["adams"], device="cpu", dtype="bfloat16", num_steps=1)
+    assert [row["optimizer"] for row in result["steps"]] == ["adamw fused", "adams", "adams, fp32 state"]
+    with pytest.raises(RecipeError, match=r"--dtype=float8: no such value; set one of float32, bfloat16"):
+        bench("tiny", [], device="cpu", dtype="float8", num_steps=1)
     with pytest.raises(RecipeError, match=r"MODEL=smollm: no shapes .* did you mean 'smollm2"):
         bench("smollm", [], device="cpu", dtype="float32", num_steps=1)
+
+
+BARE = """
+import sys
+for name in ("typer", "pydantic", "yaml", "rich", "transformers", "numpy", "accelerate"):
+    sys.modules[name] = None
+from rl_posttrain import shapes
+shapes.PUBLISHED_SHAPES["tiny"] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64,
+    "model_type": "llama", "num_key_value_heads": 1, "tie_word_embeddings": True,
+}
+from rl_posttrain.optim import bench
+sys.argv = ["bench", "tiny", "--steps", "2", *sys.argv[1:]]
+bench.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"), [([], 0, "scale"), (["--device", "tpu"], 2, "--device=tpu: no")]
+)
+def test_bench_where_there_is_torch_and_nothing_else(arguments, status, said):
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, env=clean_environment(), timeout=300
+    )
+    assert done.returncode == status, done.stderr
+    assert said in (done.stderr if status else done.stdout)
