@@ -190,7 +190,7 @@ def _state_dtype(group: dict[str, Any], parameter: torch.Tensor) -> torch.dtype:
 
 
 def _adopt(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bool) -> None:
-    """Make AdamS's state of what a universal checkpoint of DeepSpeed loads: fp32, and under ZeRO-3 all that Adam has."""
+    """Make AdamS's state of what a universal checkpoint of DeepSpeed loads: fp32, and under ZeRO-3 all of Adam's."""
     state.pop("exp_avg_sq", None)
     step = state.pop("step", None)
     if keeps_step:

@@ -22,8 +22,8 @@ def use_optimizer(trainer: Any, name: str, **options: Any) -> None:
         **options: arguments of the class; `lr` and `weight_decay` are the trainer's own where they are not given.
 
     Raises:
-        RecipeError: the trainer has an optimizer already, there is no such class, or it refuses an argument, or it
-            needs whole matrices and DeepSpeed would hand it shards.
+        RecipeError: the trainer has an optimizer already, there is no such class, or it refuses an argument, or
+            DeepSpeed's configuration would put another in its place.
         EngineError: when training begins, if a framework put another optimizer in its place.
     """
     if getattr(trainer, "optimizer", None) is not None:
@@ -35,12 +35,9 @@ def use_optimizer(trainer: Any, name: str, **options: Any) -> None:
     cls, arguments = optimizer_class_and_arguments(
         name, lr=arguments.pop("lr"), weight_decay=arguments.pop("weight_decay"), options=arguments
     )
-    stage = _zero_stage(trainer)
-    if stage and getattr(cls, "needs_whole_matrices", False):
-        raise RecipeError(
-            f"optimizer={name} needs whole matrices, but DeepSpeed's ZeRO stage {stage} hands the optimizer flat 1-D "
-            "shards; set stage 0, or use adams"
-        )
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None:
+        _check_deepspeed(name, plugin.deepspeed_config)
     trainer.optimizer_cls_and_kwargs = class_or_factory(cls), arguments
     trainer.add_callback(OptimizerCheck(cls))
 
@@ -95,6 +92,16 @@ class OptimizerCheck:
         return lambda *args, **kwargs: None
 
 
-def _zero_stage(trainer: Any) -> int:
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return 0 if plugin is None else plugin.zero_stage
+def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
+    """Fail where DeepSpeed's configuration would put another optimizer in its place."""
+    if "optimizer" in config:
+        raise RecipeError(
+            f"optimizer={name}: DeepSpeed's configuration has an optimizer section "
+            f"({config['optimizer'].get('type')}), which transformers takes instead; take that section out"
+        )
+    offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
+    if offload.get("device", "none") != "none" and config.get("zero_force_ds_cpu_optimizer", True):
+        raise RecipeError(
+            f"optimizer={name}: accelerate replaces an offloaded optimizer by DeepSpeedCPUAdam; set "
+            '"zero_force_ds_cpu_optimizer": false in DeepSpeed\'s configuration'
+        )

@@ -22,7 +22,7 @@ def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
         output: folder to write; ``global_step10_universal`` beside `checkpoint` is DeepSpeed's habit.
 
     Raises:
-        EngineError: `checkpoint` holds no ZeRO states, or its optimizer keeps another buffer than `exp_avg`.
+        EngineError: `checkpoint` holds no ZeRO states, or its optimizer does not keep `exp_avg` for every parameter.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -67,13 +67,15 @@ def _fill_states(path: Path, target: Path) -> bool:
     saved = torch.load(path, map_location="cpu", weights_only=False)
     zero = saved["optimizer_state_dict"]
     states = (zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"])["state"]
+    shards = zero.get("single_partition_of_fp32_groups", zero.get("fp32_flat_groups"))
+    if len(states) < len(shards) or any("exp_avg" not in state for state in states.values()):
+        kept = sorted({name for state in states.values() for name in state})
+        raise EngineError(
+            f"checkpoint={path}: its optimizer keeps {kept}, for {len(states)} of {len(shards)} shards, but a universal "
+            "checkpoint holds exp_avg and exp_avg_sq of each; resume with as many processes as wrote it"
+        )
     filled = False
     for state in states.values():
-        if "exp_avg" not in state:
-            raise EngineError(
-                f"checkpoint={path}: its optimizer keeps {sorted(state)}, but a universal checkpoint holds exp_avg and "
-                "exp_avg_sq; resume with as many processes as wrote it"
-            )
         if "exp_avg_sq" not in state:
             state["exp_avg_sq"] = _zeros(state["exp_avg"].numel())
             if "optimizer_state_dict" in zero:

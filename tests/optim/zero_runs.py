@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rl_posttrain.optim import AdamS
+from rl_posttrain.optim import SCALE, AdamS
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.trainers.universal import convert_to_universal
 from rl_posttrain.trainers.zero import start_deepspeed
@@ -49,8 +49,14 @@ CASES = [
     *(Case(stage, offload=True) for stage in (1, 2, 3)),
     Case(2, clipped=True, offload=True),
     Case(3, options=ODD),
+    *(Case(None, SCALE, clipped=clipped, whole=whole) for clipped in (False, True) for whole in (False, True)),
+    *(Case(stage, SCALE) for stage in (0, 1, 2, 3)),
+    *(Case(stage, SCALE, clipped=True) for stage in (2, 3)),
+    Case(2, SCALE, offload=True),
 ]
-SAVED = [Case(1), Case(2), Case(3), Case(3, options=ODD)]
+CONVERTED = [Case(1), Case(2), Case(3), Case(3, options=ODD)]
+REPLAYED = [case for case in CASES if case.stage == 3 and case.optimizer is AdamS and not case.clipped]
+SAVED = [*CONVERTED, Case(2, SCALE), Case(3, SCALE)]
 
 
 def tiny_llama() -> torch.nn.Module:
@@ -111,9 +117,10 @@ def start_engine(case: Case, *, universal: bool = False):
     import deepspeed
 
     model = tiny_llama()
+    optimizer = make_optimizer(case, model)
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=make_optimizer(case, model),
+        optimizer=optimizer,
         config={
             "train_micro_batch_size_per_gpu": 2,
             "gradient_accumulation_steps": 2 // torch.distributed.get_world_size(),
@@ -131,6 +138,8 @@ def start_engine(case: Case, *, universal: bool = False):
             "checkpoint": {"load_universal": universal},
         },
     )
+    if hasattr(optimizer, "find_shards"):
+        optimizer.find_shards(engine)
     return engine
 
 
@@ -188,7 +197,7 @@ def walk(folder: Path) -> dict[str, dict]:
             found[case.name] = run_plain(case)
             continue
         engine, refusal = start_engine(case), None
-        recorded = case.stage == 3 and not case.clipped
+        recorded = case in REPLAYED
         gradients = train(engine, batches()[:SAVED_AT], recorded=recorded)
         if case in SAVED:
             engine.save_checkpoint(folder / case.name, tag="saved")
@@ -206,7 +215,7 @@ def walk(folder: Path) -> dict[str, dict]:
 def universal(folder: Path) -> dict[str, dict]:
     """In one process: the checkpoints that two wrote, converted, loaded and gone on from."""
     found = {}
-    for case in SAVED:
+    for case in CONVERTED:
         convert_to_universal(folder / case.name / "saved", folder / case.name / "saved_universal")
         engine = start_engine(case, universal=True)
         engine.load_checkpoint(folder / case.name, tag="saved_universal")
