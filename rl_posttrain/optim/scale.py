@@ -215,11 +215,13 @@ def _output_layer(model: nn.Module) -> nn.Parameter | None:
 
 
 def _role(module: nn.Module, parameter: nn.Parameter, name: str) -> tuple[str, int | None]:
-    if parameter.ndim < 2 or name.endswith("bias"):  # experts' biases are [E, out]
+    # Of a parameter that ZeRO-3 has taken apart, only this tells the shape.
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    if len(shape) < 2 or name.endswith("bias"):  # experts' biases are [E, out]
         return "vector", None
-    if parameter.ndim > 3:
-        raise ValueError(f"{name}={tuple(parameter.shape)}: SCALE has no rule for it; leave it out, or use adams")
-    if parameter.ndim == 3:
+    if len(shape) > 3:
+        raise ValueError(f"{name}={tuple(shape)}: SCALE has no rule for it; leave it out, or use adams")
+    if len(shape) == 3:
         # transformers marks experts whose weights stand as [E, in, out].
         return "matrix", 1 if getattr(module, "is_transposed", False) else -1
     by_input = isinstance(module, nn.Embedding) or type(module).__name__ == "Conv1D"

@@ -68,11 +68,12 @@ def _fill_states(path: Path, target: Path) -> bool:
     zero = saved["optimizer_state_dict"]
     states = (zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"])["state"]
     shards = zero.get("single_partition_of_fp32_groups", zero.get("fp32_flat_groups"))
-    if len(states) < len(shards) or any("exp_avg" not in state for state in states.values()):
-        kept = sorted({name for state in states.values() for name in state})
+    num_kept = sum("exp_avg" in state for state in states.values())
+    if num_kept < len(shards):
+        names = sorted({name for state in states.values() for name in state})
         raise EngineError(
-            f"checkpoint={path}: its optimizer keeps {kept}, for {len(states)} of {len(shards)} shards, but a universal "
-            "checkpoint holds exp_avg and exp_avg_sq of each; resume with as many processes as wrote it"
+            f"checkpoint={path}: its optimizer keeps {names}, and exp_avg for {num_kept} of {len(shards)} shards, but a "
+            "universal checkpoint holds that for all; resume with as many processes as wrote it"
         )
     filled = False
     for state in states.values():

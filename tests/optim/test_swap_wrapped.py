@@ -37,7 +37,8 @@ def test_the_optimizer_that_was_asked_for_runs(case, runs):
         assert run["state"] == ["exp_avg"]
     else:  # LoRA trains matrices alone, which SCALE keeps nothing of
         assert run["state"] == ([] if case.lora else ["exp_avg", "exp_avg_sq", "step"])
-    assert run["tensors"] == [tensor]
+    if run["state"]:
+        assert run["tensors"] == [tensor]
     assert all("lora" in name for name in run["weights"]) is case.lora
     assert all(weight.isfinite().all() for weight in run["weights"].values())
 

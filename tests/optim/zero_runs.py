@@ -164,7 +164,7 @@ def outcome(engine, **others) -> dict:
     import deepspeed
 
     running = running_optimizer(engine.optimizer)
-    states = list(running.state.values())
+    states = [state for state in running.state.values() if state]
     sharded = engine.zero_optimization_stage() == 3
     with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=sharded):
         whole = weights(engine.module)
@@ -172,7 +172,7 @@ def outcome(engine, **others) -> dict:
         "weights": whole,
         "class": type(running),
         "state": sorted({name for state in states for name in state}),
-        "dtype": states[0]["exp_avg"].dtype,
+        "dtypes": {state["exp_avg"].dtype for state in states},
         "num_elements": sum(state["exp_avg"].numel() for state in states),
         **others,
     }
