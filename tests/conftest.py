@@ -104,6 +104,20 @@ def run_command(*arguments: str | Path, processes: int = 1, timeout_s: float = 6
     )
 
 
+def run_processes(script: str | Path, *arguments: str | Path, processes: int, timeout_s: float = 600) -> str:
+    """Run a script under torchrun; what it prints. One thread to a process: a product's last bits hang on that."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    done = subprocess.run(
+        [*start, *map(str, (script, *arguments))],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"),
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment, less what `prepare_process` put there for engines in this process."""
     ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import clean_environment, command, run_command
+from conftest import clean_environment, command, run_command, run_processes
 
 from rl_posttrain.recipe import load_recipe
 from rl_posttrain.runs import RunDirectory
@@ -259,15 +259,17 @@ for loss in {losses}:
     assert len({grad_norm for _, _, grad_norm in printed}) >= 5, "losses that differ give gradients that differ"
 
 
-def test_engines_follow_one_another_in_a_process_and_masters_are_fp32(tiny_recipe):
-    """Stages and plain PyTorch in turn: each run has its own engine, its optimizer, and updates fp32 weights."""
-    script = f"""
+def test_engines_follow_one_another_in_a_process_with_the_same_first_step(tiny_recipe, tmp_path):
+    """Stages and plain PyTorch in turn, over two processes: each with its engine, its optimizer, and fp32 weights."""
+    script = tmp_path / "engines.py"
+    script.write_text(f"""
+import os
 from rl_posttrain import load_recipe, train
 from rl_posttrain.trainers.grpo import GRPOTrainer
 from rl_posttrain.optim.swap import running_optimizer
 whole = GRPOTrainer.log
 def log(self, logs, start_time=None):
-    if "loss" in logs:
+    if "loss" in logs and os.environ["RANK"] == "0":
         inner = running_optimizer(self.optimizer)
         # The state is made like the weights that are updated; ZeRO-3 lets go of those after its step.
         dtypes = {{str(state["exp_avg"].dtype) for state in inner.state.values()}}
@@ -275,13 +277,24 @@ def log(self, logs, start_time=None):
     whole(self, logs, start_time)
 GRPOTrainer.log = log
 for place, engine in enumerate(["zero_stage=0", "zero_stage=2", "engine=none", "zero_stage=3", "zero_stage=1"]):
-    train(load_recipe({str(tiny_recipe)!r}, [f"run.name=engine-{{place}}", "algorithm.num_steps=1",
-                      f"distributed.{{engine}}", "rollout.engine=transformers"]))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
-    assert done.returncode == 0, done.stderr
-    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND")]
-    assert found == [[str(place != 2), "AdamS", "torch.float32"] for place in range(5)]
+    for dtype in ("bfloat16", "float32"):
+        train(load_recipe({str(tiny_recipe)!r}, [f"run.name={{dtype}}-{{place}}", f"model.dtype={{dtype}}",
+                          "algorithm.num_steps=1", f"distributed.{{engine}}", "rollout.engine=transformers",
+                          "rollout.max_new_tokens=24"]))
+""")
+    printed = run_processes(script, processes=2)
+    found = [line.split()[1:] for line in printed.splitlines() if line.startswith("FOUND")]
+    assert found == [[str(place != 2), "AdamS", "torch.float32"] for place in range(5) for dtype in range(2)]
+    # In bf16 transformers samples from rounded weights (DeepSpeed) or whole ones (autocast), and so samples otherwise.
+    runs = [RunDirectory.open(runs_folder(tiny_recipe) / f"float32-{place}") for place in range(5)]
+    plain, rollouts = runs[2].metrics()[0], runs[2].rollouts(1)
+    assert abs(plain["loss"]) > 1e-3
+    for place, run in enumerate(runs):
+        assert run.environment()["num_processes"] == 2
+        assert [row["completion"] for row in run.rollouts(1)] == [row["completion"] for row in rollouts]
+        assert run.metrics()[0]["loss"] == pytest.approx(plain["loss"], abs=1e-6)
+        norm = run.metrics()[0]["grad_norm"]  # DeepSpeed tells none in fp32 without ZeRO
+        assert norm is None if place == 0 else norm == pytest.approx(plain["grad_norm"], rel=1e-5)
 
 
 def test_completions_that_serve_two_steps_are_written_once(tiny_recipe):

@@ -139,15 +139,15 @@ class AdamS(Optimizer):
     def _prepare(self, group: dict[str, Any], parameter: torch.Tensor) -> tuple[kernels.Triple, Any]:
         """The tensors that the step is done on, and the count of steps if it matters."""
         check_gradient(parameter.grad, "AdamS")
-        state = self.state[parameter]
+        state, dtype = self.state[parameter], _state_dtype(group, parameter)
         if not state:
             # The name that DeepSpeed's universal checkpoints and offload look for.
-            state["exp_avg"] = torch.zeros_like(
-                parameter, dtype=_state_dtype(group, parameter), memory_format=torch.preserve_format
-            )
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
             if group["bias_correction"]:
                 place = parameter.device if group["capturable"] else "cpu"
                 state["step"] = torch.zeros((), dtype=torch.float32, device=place)
+        elif "exp_avg_sq" in state or state["exp_avg"].dtype is not dtype:
+            _adopt(state, dtype, keeps_step=group["bias_correction"])
         step = None
         if group["bias_correction"]:
             state["step"] += 1
@@ -187,6 +187,15 @@ def _warn_about(beta1: float, beta2: float) -> None:
 
 def _state_dtype(group: dict[str, Any], parameter: torch.Tensor) -> torch.dtype:
     return getattr(torch, group["state_dtype"]) if group["state_dtype"] else parameter.dtype
+
+
+def _adopt(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bool) -> None:
+    """Make AdamS's state of what a universal checkpoint of DeepSpeed loads: fp32, and under ZeRO-3 all of Adam's."""
+    state.pop("exp_avg_sq", None)
+    step = state.pop("step", None)
+    if keeps_step:
+        state["step"] = step.clone()  # ZeRO-3 gives all of its sub-groups the same tensor
+    state["exp_avg"] = state["exp_avg"].to(dtype)
 
 
 def _scalars(group: dict[str, Any], step: Any, device: torch.device) -> kernels.Scalars:

@@ -34,7 +34,8 @@ def use_optimizer(
 
     Raises:
         RecipeError: the trainer has an optimizer already, there is no such class, or it refuses an argument, or it
-            needs whole matrices and DeepSpeed would hand it shards; or a role that there is not.
+            needs whole matrices and DeepSpeed would hand it shards; or a role that there is not; or DeepSpeed's
+            configuration would put another in its place.
         EngineError: when training begins, if a framework put another optimizer in its place.
     """
     if getattr(trainer, "optimizer", None) is not None:
@@ -46,7 +47,10 @@ def use_optimizer(
     cls, arguments = optimizer_class_and_arguments(
         name, lr=arguments.pop("lr"), weight_decay=arguments.pop("weight_decay"), options=arguments
     )
-    refuse_shards(cls, name, _zero_stage(trainer))
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None:
+        refuse_shards(cls, name, plugin.zero_stage)
+        _check_deepspeed(name, plugin.deepspeed_config)
     check_roles(no_decay, lr_by_role or {})
     trainer.optimizer_cls_and_kwargs = optimizer_factory(cls, no_decay, lr_by_role), arguments
     trainer.add_callback(OptimizerCheck(cls))
@@ -102,6 +106,16 @@ class OptimizerCheck:
         return lambda *args, **kwargs: None
 
 
-def _zero_stage(trainer: Any) -> int:
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return 0 if plugin is None else plugin.zero_stage
+def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
+    """Fail where DeepSpeed's configuration would put another optimizer in its place."""
+    if "optimizer" in config:
+        raise RecipeError(
+            f"optimizer={name}: DeepSpeed's configuration has an optimizer section "
+            f"({config['optimizer'].get('type')}), which transformers takes instead; take that section out"
+        )
+    offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
+    if offload.get("device", "none") != "none" and config.get("zero_force_ds_cpu_optimizer", True):
+        raise RecipeError(
+            f"optimizer={name}: accelerate replaces an offloaded optimizer by DeepSpeedCPUAdam; set "
+            '"zero_force_ds_cpu_optimizer": false in DeepSpeed\'s configuration'
+        )

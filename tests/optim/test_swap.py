@@ -1,6 +1,7 @@
 """Swapping the optimizer of real trainers, each for a step on a tiny model."""
 
 import datasets
+import peft
 import pytest
 import torch
 import transformers
@@ -73,6 +74,26 @@ def test_every_trainer_runs_what_was_asked_for(kind, name, cls, options, tiny_mo
     assert any(not torch.equal(before[name], parameter) for name, parameter in trainer.model.named_parameters())
     with pytest.raises(RecipeError, match=r"the trainer has AcceleratedOptimizer already; call use_optimizer before"):
         use_optimizer(trainer, "adams")
+
+
+@pytest.mark.parametrize(("name", "cls"), [("adams", AdamS), ("scale", SCALE)])
+def test_adapters_of_a_model_in_8_bit(name, cls, tiny_model, tmp_path):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tiny_model, quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True), device_map="cpu"
+    )
+    assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
+    model = peft.get_peft_model(model, peft.LoraConfig(r=4, task_type="CAUSAL_LM"))
+    args = transformers.TrainingArguments(**COMMON, output_dir=str(tmp_path), optim="adamw_8bit")
+    trainer = transformers.Trainer(
+        model, args, train_dataset=make_trainer("Trainer", tiny_model, tmp_path).train_dataset
+    )
+    use_optimizer(trainer, name)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.train()
+    assert type(trainer.optimizer.optimizer) is cls
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+    assert moved
+    assert all("lora" in name for name in moved)
 
 
 def test_an_optimizer_that_a_framework_put_in_its_place_is_an_error(tiny_model, tmp_path):
