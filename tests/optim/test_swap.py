@@ -78,7 +78,7 @@ def test_every_trainer_runs_what_was_asked_for(kind, name, cls, options, tiny_mo
 
 @pytest.mark.parametrize(("name", "cls"), [("adams", AdamS), ("scale", SCALE)])
 def test_adapters_of_a_model_in_8_bit(name, cls, tiny_model, tmp_path):
-    """`pip install bitsandbytes` runs it; the set-up leaves it out because it speaks up in every command that loads TRL."""
+    """`pip install bitsandbytes` runs it; the set-up leaves it out, as it speaks up in every command that loads TRL."""
     pytest.importorskip("bitsandbytes")
     model = transformers.AutoModelForCausalLM.from_pretrained(
         tiny_model, quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True), device_map="cpu"
