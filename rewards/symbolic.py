@@ -1,0 +1,46 @@
+"""Comparing two mathematical expressions with math-verify; for worker processes, which alone may load it.
+
+Nothing here has a time limit: sympy can take for ever over a short line. `workers.WorkerPool` ends it.
+"""
+
+import functools
+import logging
+import re
+from typing import Literal
+
+import math_verify
+
+# They tell that no time limit is set.
+for _name in ("math_verify.parser", "math_verify.grader"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+_CONFIG = [math_verify.LatexExtractionConfig()]
+
+
+def compare(gold: str, found: str) -> Literal["right", "wrong", "unparseable", "no gold"]:
+    """Whether two expressions have the same value; the last two where `found`, or `gold`, cannot be read."""
+    gold_values = _parse_gold(gold)
+    if not gold_values:
+        return "no gold"
+    found_values = _parse(found)
+    if not found_values:
+        return "unparseable"
+    return "right" if math_verify.verify(gold_values, found_values, timeout_seconds=None) else "wrong"
+
+
+def _parse(text: str) -> list:
+    text = re.sub(r"\\[()\[\]]|\$", "", text)
+    parsed = math_verify.parse(f"${text}$", _CONFIG, parsing_timeout=None)
+    # Strings alone are what is left where no expression was read.
+    return parsed if any(not isinstance(value, str) for value in parsed) else []
+
+
+_parse_gold = functools.lru_cache(maxsize=1024)(_parse)
+
+
+def _warm_up() -> None:
+    """The first parse builds tables for a third of a second, which is no part of any call's time."""
+    compare(r"\frac{\sqrt{3}}{2} x^2 + 1", r"1 + \frac{x^2 \sqrt{3}}{2}")
+    compare(r"(-\infty, \pi]", r"(-\infty, \pi]")
+
+
+_warm_up()
