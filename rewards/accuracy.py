@@ -42,7 +42,6 @@ _WORKER_MEMORY_BYTES = 2**30
 _COMPARE = "rl_posttrain.rewards.symbolic:compare"
 _EQUALS = re.compile(r"(?<![<>!=])=")
 _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-_INEQUALITY = re.compile(r"[<>]|\\[lg]e(?:q|qslant)?(?![a-z])|\\[lg]t(?![a-z])")
 
 
 class Verdict(NamedTuple):
@@ -118,9 +117,12 @@ def judge(
         verdict = None
         if gold:
             found = _find(after_thinking(completion_text(completion)), finders)
-            verdict = (
-                Verdict(0.0, "missing") if found is None else _without_sympy(found, gold, open_questions, verdicts)
-            )
+            if found is None:
+                verdict = Verdict(0.0, "missing")
+            else:
+                verdict = _without_sympy(found, gold)
+                if verdict is None:
+                    open_questions.setdefault((found, gold), []).append(len(verdicts))
         verdicts.append(verdict)
     if open_questions:
         for question, verdict in _by_math_verify(list(open_questions), timeout_s).items():
@@ -145,16 +147,13 @@ def _find(text: str, finders: Sequence[Callable[[str], str | None]]) -> str | No
     return next((found for finder in finders if (found := finder(text)) is not None), None)
 
 
-def _without_sympy(found: str, gold: str, open_questions: dict, verdicts: list) -> Verdict | None:
-    """The verdict where exact means give one; else None, and the question is noted with the place it is asked for."""
-    question = (found, gold)
-    verdict = _verdicts.get(question)
+def _without_sympy(found: str, gold: str) -> Verdict | None:
+    """The verdict where it is known or exact means give one, else None."""
+    verdict = _verdicts.get((found, gold))
     if verdict is None:
         verdict = _exact_verdict(found, gold)
-        if verdict is None:
-            open_questions.setdefault(question, []).append(len(verdicts))
-        else:
-            _verdicts.put(question, verdict)
+        if verdict is not None:
+            _verdicts.put((found, gold), verdict)
     return verdict
 
 
@@ -209,14 +208,16 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
         return Verdict(1.0, "exact")
     if gold.choice is not None:
         return Verdict(float(chosen_letter(found) == gold.choice), "exact")
-    found = _comparable(found, gold)
     answer = read_answer(found)
+    if answer is None:
+        found = _comparable(found, gold)
+        answer = read_answer(found)
     if gold.answer is not None:
         if answer is not None:
             return Verdict(float(same_answer(answer, gold.answer)), "exact")
         if isinstance(gold.answer, Words):
             return Verdict(0.0, "exact")
-        if gold.is_only_numbers and not (gold.text[0] in "([" and _INEQUALITY.search(found)):
+        if gold.is_only_numbers:
             return Verdict(0.0, "unparseable")
     if leaves_undone(found, gold.text):
         return Verdict(0.0, "exact")

@@ -9,7 +9,7 @@ from rl_posttrain.rewards.units import MAGNITUDES, normalized_unit, same_quantit
 MAX_DEPTH = 8
 # How an answer is set, and not what it says.
 _TYPOGRAPHY = re.compile(
-    r"\\\(|\\\)|\\(?:left|right|displaystyle|textstyle|limits|q?quad)(?![a-z])|\\[,;:! ]|(?<!\\)\$|~"
+    r"(?<!\\)\\[(),;:! ]|\\(?:left|right|displaystyle|textstyle|limits|q?quad)(?![a-z])|(?<!\\)\$|~"
 )
 # 1\,000 and 1{,}000, as LaTeX sets thousands.
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\\[,; ]|~|\{,\})(?=[0-9]{3}(?![0-9]))")
@@ -33,6 +33,8 @@ _CHOICE = re.compile(r"\(([A-J])\)|\[([A-J])\]|([A-J])[.):]?|([a-j])\)|\(([a-j])
 _CHOSEN = re.compile(r"(?:option|choice|answer)?\s*\(?([A-Ja-j])(?:[.):]+(?:\s+.*)?)?", re.IGNORECASE | re.DOTALL)
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-][^\W\d_]+)*")
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_RELATION = r"(<=?|>=?|\\[lg](?:t|eq?|eqslant)(?![a-z]))"
+_RANGE = re.compile(rf"(?:([^<>]+?)\s*{_RELATION}\s*)?([A-Za-z])\s*(?:{_RELATION}\s*([^<>]+))?")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -94,6 +96,8 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
             return None if value is None else Assigned(assignment[1].replace(" ", ""), value)
     plain, is_text = _without_fonts(text)
     plain = _LEAD_IN.sub("", _DEGREES.sub(" degree ", plain), count=1).strip()
+    if (number := read_number(plain)) is not None:
+        return Quantity(number, None)
     if (infinite := re.fullmatch(r"([-+]?)\s*\\infty", plain)) is not None:
         return Infinite(-1 if infinite[1] == "-" else 1)
     if (quantity := _quantity(plain)) is not None:
@@ -101,7 +105,7 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
     # Three letters with a vowel are a word; "xy" and "pqr" may be products.
     if _WORDS.fullmatch(plain) and (is_text or (len(plain) >= 3 and re.search("[aeiou]", plain.lower()))):
         return Words(" ".join(plain.lower().replace("-", " ").split()))
-    return _group(text, depth)
+    return _inequality(plain) or _group(text, depth)
 
 
 def read_choice(gold: str) -> str | None:
@@ -205,6 +209,28 @@ def _quantity(text: str) -> Quantity | None:
     # "7x" and "7m" are products; "7cm" and "7 m" are not.
     is_product = not match[1][-1].isspace() and len(unit or "") < 2 and rest == match[2].strip()
     return None if unit is None or is_product else Quantity(number, unit)
+
+
+def _inequality(text: str) -> Assigned | None:
+    """A range as an inequality gives it, as the interval that it is: 1 < x <= 2, x > 2, 2 > x."""
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return None
+    left, first, variable, second, right = match.groups()
+    sides = [(read_number(left.strip()), first, True)] if left else []
+    sides += [(read_number(right.strip()), second, False)] if right else []
+    ends: dict[str, tuple[Answer, str]] = {}
+    for number, relation, number_is_left in sides:
+        if number is None:
+            return None
+        is_lower = ("<" in relation or relation.startswith(r"\l")) == number_is_left
+        is_closed = relation not in ("<", ">", r"\lt", r"\gt")
+        if ("lower" if is_lower else "upper") in ends:
+            return None
+        ends["lower" if is_lower else "upper"] = Quantity(number, None), ("([" if is_lower else ")]")[is_closed]
+    lower, opening = ends.get("lower", (Infinite(-1), "("))
+    upper, closing = ends.get("upper", (Infinite(1), ")"))
+    return Assigned(variable, Group(opening + closing, (lower, upper))) if ends else None
 
 
 def _matrix(body: str, depth: int) -> Matrix | None:

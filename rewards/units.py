@@ -15,7 +15,8 @@ class Unit(NamedTuple):
 # Base unit first. Names are in the singular; a plural s is taken off before they are looked up.
 _TABLE = {
     "length": "m meter metre=1 km kilometer kilometre=1000 cm centimeter centimetre=1/100 "
-    "mm millimeter millimetre=1/1000 in inch inche=254/10000 ft foot feet=3048/10000 yd yard=9144/10000 mi mile=1609344/1000",
+    "mm millimeter millimetre=1/1000 in inch inche=254/10000 ft foot feet=3048/10000 "
+    "yd yard=9144/10000 mi mile=1609344/1000",
     "mass": "g gram=1 kg kilogram=1000 mg milligram=1/1000 lb pound=45359237/100000 oz ounce=45359237/1600000",
     "time": "s sec second=1 min minute=60 h hr hour=3600 day=86400 week=604800",
     "volume": "l liter litre=1 ml milliliter millilitre=1/1000",
@@ -43,7 +44,8 @@ MAX_WORDS = 4
 
 def normalized_unit(text: str) -> str | None:
     """The unit that `text` is, in one spelling; None where it is not a unit of at most four words."""
-    words = [_singular(word) for word in re.sub(r"[.]", "", text).lower().split()]
+    text = re.sub(r"\s*\^\s*\{?([23])\}?", r"^\1", text.replace(".", ""))
+    words = [_singular(word) for word in text.lower().split()]
     spelled = " ".join(words)
     if not 0 < len(words) <= MAX_WORDS or not re.fullmatch(r"[a-z]+(?:[ /][a-z]+)*(?:\^?[23])?", spelled):
         return None
