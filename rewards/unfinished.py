@@ -20,6 +20,7 @@ _FUNCTIONS = {
 _EXPLODES = re.compile(
     r"\^\s*\{?\s*-?\s*[0-9]{5,}|[0-9]\s*\^\s*\{?\s*[0-9]+\s*\}?\s*\^|[0-9]{4,}\s*!|!\s*!|\)\s*!|\*\s*\*"
 )
+MAX_NESTING = 20
 _NAMES = re.compile(r"\\[A-Za-z]+|\\begin\{\w+\}|[A-Za-z]")
 
 
@@ -38,12 +39,21 @@ def leaves_undone(found: str, gold: str) -> bool:
 
 
 def asks_too_much(found: str) -> bool:
-    """Whether an answer is not compared: it explodes, boxes several answers, or has digits other than 0 to 9."""
+    """Whether an answer is not compared: it explodes, nests, boxes several answers, or has digits other than 0 to 9."""
     return bool(
         _EXPLODES.search(found)
         or r"\boxed" in found
+        or _nesting(found) > MAX_NESTING
         or any(not c.isascii() and unicodedata.category(c) in ("Nd", "No", "Nl") for c in found)
     )
+
+
+def _nesting(text: str) -> int:
+    deepest = depth = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _kinds(text: str) -> list[str]:
