@@ -221,4 +221,4 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
             return Verdict(0.0, "unparseable")
     if leaves_undone(found, gold.text):
         return Verdict(0.0, "exact")
-    return Verdict(0.0, "unparseable") if asks_too_much(found) else None
+    return Verdict(0.0, "unparseable") if asks_too_much(found, gold.text) else None

@@ -11,6 +11,7 @@ NUMBER = re.compile(
 )
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 
+_DIGIT = re.compile("[0-9]")
 _SIMPLE_BOX = re.compile(r"\\boxed\s*\{([^{}\\]*(?:\\[A-Za-z,;! ][^{}\\]*)*)\}")
 
 
@@ -64,7 +65,13 @@ def after_gsm8k_mark(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, with its sign, or None."""
+    # No number spans a space: the last one after a space near the end is the last of all.
+    near_end = text.find(" ", max(0, len(text) - 1_000))
+    return _last_number(text, near_end) if near_end >= 0 and _DIGIT.search(text, near_end) else _last_number(text, 0)
+
+
+def _last_number(text: str, start: int) -> str | None:
     last = None
-    for last in NUMBER.finditer(text):  # noqa: B007  the last match is the one wanted
+    for last in NUMBER.finditer(text, start):  # noqa: B007  the last match is the one wanted
         pass
     return last.group() if last else None

@@ -15,11 +15,13 @@ _FUNCTIONS = {
     "logarithm": re.compile(r"\\(?:log|ln|lg)(?![a-z])"),
     "absolute value": re.compile(r"\||\\[lr]?vert(?![a-z])"),
 }
-# Exponents of five digits, powers of powers, and large or repeated factorials: a comparison would spend its whole time
-# limit on them, and no answer has them.
+# Exponents of five digits, towers of powers, runs of signs, large or repeated factorials: no answer has them, and a
+# comparison would spend its whole time limit on them. The limit is what protects; this saves waiting for it.
 _EXPLODES = re.compile(
     r"\^\s*\{?\s*-?\s*[0-9]{5,}|[0-9]\s*\^\s*\{?\s*[0-9]+\s*\}?\s*\^|[0-9]{4,}\s*!|!\s*!|\)\s*!|\*\s*\*"
+    r"|(?:[-+]\s*){4}|(?:\^\s*\{?\s*[0-9a-z]+\s*){3}"
 )
+MAX_CHARACTERS = 300
 MAX_NESTING = 20
 _NAMES = re.compile(r"\\[A-Za-z]+|\\begin\{\w+\}|[A-Za-z]")
 
@@ -38,10 +40,11 @@ def leaves_undone(found: str, gold: str) -> bool:
     )
 
 
-def asks_too_much(found: str) -> bool:
-    """Whether an answer is not compared: it explodes, nests, boxes several answers, or has digits other than 0 to 9."""
+def asks_too_much(found: str, gold: str) -> bool:
+    """Whether an answer is not compared: far longer than the gold, explosive, nested, boxed twice, in other digits."""
     return bool(
-        _EXPLODES.search(found)
+        len(found) > max(MAX_CHARACTERS, 3 * len(gold))
+        or _EXPLODES.search(found)
         or r"\boxed" in found
         or _nesting(found) > MAX_NESTING
         or any(not c.isascii() and unicodedata.category(c) in ("Nd", "No", "Nl") for c in found)

@@ -23,6 +23,7 @@ from rl_posttrain.errors import RewardError
 
 START_LIMIT_S = 180.0
 MAX_WORKERS = 16
+MAX_FAILED_STARTS = 2
 
 
 class Outcome(NamedTuple):
@@ -190,10 +191,11 @@ class _Batch:
         if reply is None:
             return
         if "ready" in reply:
-            worker.is_ready = True
+            worker.is_ready, worker.num_failed_starts = True, 0
         elif "ended" in reply:
-            if worker not in self._calls and not worker.is_ready:
-                raise RewardError("a reward worker ended while it started; its error stands above")
+            worker.num_failed_starts += not worker.is_ready
+            if worker.num_failed_starts == MAX_FAILED_STARTS:
+                raise RewardError(f"{worker.function}: a worker ended while it started; its error stands above")
             if worker in self._calls:
                 self._end(worker, Outcome("died"))
             self._replace(worker)
@@ -219,7 +221,8 @@ class _Worker:
     """One process, and the next one in its place."""
 
     def __init__(self, function: str, memory_bytes: int):
-        self._function, self._memory_bytes = function, memory_bytes
+        self.function, self._memory_bytes = function, memory_bytes
+        self.num_failed_starts = 0
         self.process: subprocess.Popen | None = None
         self.is_ready = False
         self.started = 0.0
@@ -234,7 +237,7 @@ class _Worker:
         # The parent's own path, and not the working directory: a random.py lying there must not become Python's.
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rl_posttrain.rewards.serving", self._function, str(self._memory_bytes)],
+            [sys.executable, "-P", "-m", "rl_posttrain.rewards.serving", self.function, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
