@@ -250,8 +250,9 @@ class GRPOTrainer(trl.GRPOTrainer):
         """Accuracy and pass@k over the task's eval rows, sampled as in training."""
         self._on_phase("evaluation")
         torch.manual_seed(self._seed("evaluation"))
+        judge, form = judging_rewards(self.recipe)
 
-        def sample(prompts: list, call: int) -> list:
+        def sample(prompts: list, call: int) -> tuple[list, list]:
             prompt_ids, images, fields = self._tokenize_prompts(prompts)
             if self._engine is None:
                 ids, _ = super(GRPOTrainer, self)._generate_single_turn(prompt_ids, images, fields, 1)
@@ -259,14 +260,15 @@ class GRPOTrainer(trl.GRPOTrainer):
                 ids, _ = self._sample(prompt_ids, self._seed("evaluation", call))
             texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
             if isinstance(prompts[0], str):
-                return texts
-            return [[{"role": "assistant", "content": text}] for text in texts]
+                return texts, ids
+            return [[{"role": "assistant", "content": text}] for text in texts], ids
 
         return evaluate_policy(
             list(self.eval_dataset),
             sample,
             dict(zip(self.reward_func_names, self.reward_funcs, strict=True)),
-            judge=judging_rewards(self.recipe)[0],
+            judge=judge,
+            form=form,
             num_samples=self.recipe.eval.num_samples,
             ks=self.recipe.eval.k,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,

@@ -22,7 +22,7 @@ FLOORS = (
     {"plugins", "schema", "shapes"},
     {"runs"},
     {"optim", "rewards", "environment", "trainers.objectives", "trainers.logprobs"},
-    {"recipe", "tasks", "models", "rollout", "evaluate", "scoring"},
+    {"recipe", "tasks", "models", "rollout", "evaluate", "scoring", "reward_functions"},
     {"trainers"},
     {"training", "check", "memory"},
     {"closing", "cli"},
