@@ -52,6 +52,11 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
             f"{algorithm.group_size} completions = {completions} a step do not divide into micro batches of "
             f"{algorithm.micro_batch_size} on {num_processes} process{'es' * (num_processes > 1)}; {fix}"
         )
+    if algorithm.zero_variance_groups == "resample" and (completions // num_processes) % algorithm.group_size:
+        raise RecipeError(
+            f"algorithm.prompts_per_step={algorithm.prompts_per_step}: zero_variance_groups=resample needs whole "
+            f"groups on each process; set a multiple of {num_processes}"
+        )
     return Sizes(
         num_processes=num_processes,
         completions_per_step=completions,

@@ -16,8 +16,9 @@ _FROM_TRL = {
     "kl": "kl",
     "frac_zero_variance": "frac_reward_zero_std",
     "tokens": "num_tokens",
-    "sampling_logprob_difference": "sampling_logprob_difference",
 }
+# What the trainer adds to TRL's under the same names.
+_OURS = ("sampling_logprob_difference", "skipped_share", "resampled_share")
 
 
 def metrics_row(
@@ -37,7 +38,7 @@ def metrics_row(
         row[f"rewards/{reward.name}"] = _mean([rollout["rewards"][reward.name] for rollout in rollouts])
     row |= shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *judging_rewards(recipe))
     row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
-    for ours, theirs in _FROM_TRL.items():
+    for ours, theirs in (_FROM_TRL | {name: name for name in _OURS}).items():
         if theirs in trl_metrics:
             row[ours] = _mean(trl_metrics[theirs])
     # What rewards log themselves stands under their names.
