@@ -5,12 +5,11 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import run_command
 
 from rl_posttrain.recipe import derive_sizes, load_recipe
-from rl_posttrain.runs import RunDirectory
 from rl_posttrain.schema import AlgorithmSection
 from rl_posttrain.trainers.groups import Drawn, draw_anew, equally_paid, without_skipped
+from rl_posttrain.training import train
 
 NAN = math.nan
 LOSSES = AlgorithmSection.model_fields["loss"].annotation.__args__
@@ -109,8 +108,9 @@ def test_skipping_gives_the_gradient_of_keeping_and_spends_less(trainer, loss, d
     kept, rows_kept = gradient(trainer, {name: value for name, value in inputs.items() if name != "skipped"})
     skipped, rows_skipped = gradient(trainer, inputs)
     assert (rows_kept, rows_skipped) == (8, {0: 8, 1: 4, 2: 1}[len(dull_groups)])
-    assert (kept.abs().max() > 1e-4) == (len(dull_groups) < 2)
-    torch.testing.assert_close(skipped, kept, rtol=1e-4, atol=1e-6)
+    scale = kept.abs().max().item()
+    assert (scale > 1e-6) == (len(dull_groups) < 2)
+    torch.testing.assert_close(skipped, kept, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_the_row_that_stays_of_an_all_dull_micro_batch_is_short_and_moves_nothing():
@@ -200,11 +200,9 @@ def test_a_pool_as_small_as_the_step_is_drawn_from_all_the_same():
 # Whole runs
 
 
-def run_with(tiny_recipe, name, *overrides, processes=1):
+def run_with(tiny_recipe, name, *overrides):
     plain = ("distributed.engine=none", "rollout.engine=transformers", "run.seed=3", "model.dtype=float32")
-    done = run_command("train", tiny_recipe, f"run.name={name}", *plain, *overrides, processes=processes)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return RunDirectory.open(tiny_recipe.parent / "runs" / name)
+    return train(load_recipe(tiny_recipe, [f"run.name={name}", *plain, *overrides]))
 
 
 def test_skip_trains_the_same_run_as_keep(tiny_recipe):
