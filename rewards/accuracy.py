@@ -26,6 +26,7 @@ from rl_posttrain.rewards.completions import (
     last_boxed,
     last_number,
 )
+from rl_posttrain.rewards.estimate import differ
 from rl_posttrain.rewards.numbers import MAX_CHARACTERS
 from rl_posttrain.rewards.unfinished import asks_too_much, leaves_undone
 from rl_posttrain.rewards.workers import WorkerPool, pool_for
@@ -47,8 +48,9 @@ _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 class Verdict(NamedTuple):
     """A completion's reward, None without a gold that can be read, and how it was decided.
 
-    `exact`: by its text or by exact arithmetic; `symbolic`: by math-verify; `timeout`: not within the time or memory
-    limit; `unparseable`: no answer that can be read; `missing`: no answer where answers are looked for.
+    `exact`: by its text or by exact arithmetic; `symbolic`: as an expression, by its value at a point or by
+    math-verify; `timeout`: not within the time or memory limit; `unparseable`: no answer that can be read;
+    `missing`: no answer where answers are looked for.
     """
 
     reward: float | None
@@ -221,4 +223,6 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
             return Verdict(0.0, "unparseable")
     if leaves_undone(found, gold.text):
         return Verdict(0.0, "exact")
-    return Verdict(0.0, "unparseable") if asks_too_much(found, gold.text) else None
+    if asks_too_much(found, gold.text):
+        return Verdict(0.0, "unparseable")
+    return Verdict(0.0, "symbolic") if differ(found, gold.text) else None
