@@ -5,8 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import run_command
 
 from rl_posttrain.recipe import derive_sizes, load_recipe
+from rl_posttrain.runs import RunDirectory
 from rl_posttrain.schema import AlgorithmSection
 from rl_posttrain.trainers.groups import Drawn, draw_anew, equally_paid, without_skipped
 from rl_posttrain.training import train
@@ -116,11 +118,22 @@ def test_skipping_gives_the_gradient_of_keeping_and_spends_less(trainer, loss, d
 def test_the_row_that_stays_of_an_all_dull_micro_batch_is_short_and_moves_nothing():
     inputs = micro_batch({0, 1})
     inputs["advantages"] += 1e-3  # what rounding leaves of equal rewards
-    rows, factor = without_skipped(inputs, "dr_grpo")
+    rows, factor = without_skipped(inputs, "dr_grpo", 1)
     assert rows["completion_mask"].sum() == 1
     assert rows["advantages"].tolist() == [0.0]
     assert factor == 1 / 8
     assert inputs["advantages"].ne(0).all()  # TRL uses its buffer again
+
+
+def test_a_process_with_less_to_train_on_fills_up_with_rows_that_move_nothing():
+    inputs = micro_batch({1})
+    inputs["advantages"] += inputs["skipped"] * 1e-3
+    rows, factor = without_skipped(inputs, "grpo", 6)
+    assert rows["skipped"].sum() == 2
+    assert rows["advantages"][rows["skipped"]].tolist() == [0.0, 0.0]
+    assert rows["advantages"].count_nonzero() == 4
+    assert rows["completion_mask"][rows["skipped"]].sum() == 1 + 2  # the shortest
+    assert factor == 6 / 8
 
 
 # Drawing anew
@@ -238,3 +251,13 @@ def test_resample_records_what_it_trained_on(tiny_recipe):
     tokens = [row["tokens"] for row in run.metrics()]
     seen = sum(rollout["num_tokens"] for step in (1, 2, 3) for rollout in run.rollouts(step))
     assert tokens[-1] > 2 * seen  # with the prompts, and what was drawn and thrown away
+
+
+def test_two_processes_skip_different_numbers_of_completions(tiny_recipe):
+    plain = ("distributed.engine=none", "rollout.engine=transformers", "model.dtype=float32", "algorithm.num_steps=1")
+    choice = ("rewards=[{fn: math_accuracy}]", "algorithm.zero_variance_groups=skip")
+    done = run_command("train", tiny_recipe, "run.name=groups-two", *plain, *choice, processes=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = RunDirectory.open(tiny_recipe.parent / "runs" / "groups-two").metrics()
+    assert row["skipped_share"] == 0.75  # one group of four teaches something: one process has it
+    assert row["grad_norm"] > 0

@@ -28,26 +28,27 @@ def equally_paid(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
     return same.flatten(1).all(dim=1).repeat_interleave(group_size)
 
 
-def without_skipped(inputs: dict[str, Any], loss_type: str) -> tuple[dict[str, Any], float]:
+def without_skipped(inputs: dict[str, Any], loss_type: str, num_rows: int) -> tuple[dict[str, Any], float]:
     """A micro batch without the completions of its `skipped` rows, and what its loss is to be multiplied by.
 
     TRL's losses divide by completions or tokens of the micro batch; the factor turns that into a division by those of
-    the whole one, so that the gradient is the one with all rows. One row stays in any case, its advantage set to zero:
-    every process has to go forward and backward, or a sharded model would wait for ever.
+    the whole one, so that the gradient is the one with all rows. Where fewer than `num_rows` teach something, the
+    shortest of the others stay, their advantages set to zero.
 
     Args:
         inputs: of TRL's loss; tensors of B rows, and some without rows. `skipped`: (B,) bool.
         loss_type: TRL's name of the loss.
+        num_rows: how many rows go forward: as many on every process, at least 1, because TRL gathers values a row, and
+            a sharded model's forward is a collective.
     """
-    skipped = inputs["skipped"]
-    if not skipped.any():
+    skipped, mask = inputs["skipped"], inputs["completion_mask"]
+    if num_rows == len(skipped):
         return inputs, 1.0
-    kept = ~skipped
-    mask = inputs["completion_mask"]
-    if skipped.all():
-        kept[mask.sum(dim=1).argmin()] = True
+    # Taught rows first, then the others by length; in the order in which they stood.
+    order = torch.where(skipped, mask.sum(dim=1), -1).argsort(stable=True)
+    chosen = order[:num_rows].sort().values
     is_batched = {name: isinstance(value, torch.Tensor) and value.dim() > 0 for name, value in inputs.items()}
-    rows = {name: value[kept] if is_batched[name] else value for name, value in inputs.items()}
+    rows = {name: value[chosen] if is_batched[name] else value for name, value in inputs.items()}
     rows["advantages"] = rows["advantages"].masked_fill(rows["skipped"], 0.0)
     if loss_type in ("cispo", "dapo", "vespo"):  # divided by the tokens of the whole step
         return rows, 1.0

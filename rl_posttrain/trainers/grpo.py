@@ -257,7 +257,9 @@ class GRPOTrainer(trl.GRPOTrainer):
     def _compute_loss(self, model, inputs):
         factor = 1.0
         if "skipped" in inputs:
-            inputs, factor = without_skipped(inputs, self.loss_type)
+            num_taught = (~inputs["skipped"]).sum().view(1)
+            num_rows = max(1, self.accelerator.gather(num_taught).max().item())
+            inputs, factor = without_skipped(inputs, self.loss_type, num_rows)
         loss = super()._compute_loss(model, inputs) * factor
         sampled = inputs.get("sampling_per_token_logps")
         if sampled is not None and self._on_policy():
