@@ -1,20 +1,35 @@
 """Whether a completion's final answer has the value of the gold answer."""
 
+import functools
 import re
-import threading
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.rewards.answers import (
+    Answer,
+    Words,
+    chosen_letter,
+    cleaned,
+    is_only_numbers,
+    read_answer,
+    read_choice,
+    same_answer,
+)
+from rl_posttrain.rewards.cache import Cache
 from rl_posttrain.rewards.completions import (
-    NUMBER,
     after_gsm8k_mark,
+    after_thinking,
     completion_text,
     last_answer_tag,
     last_boxed,
     last_number,
 )
-from rl_posttrain.rewards.numbers import MAX_CHARACTERS, read_number, same_number
+from rl_posttrain.rewards.estimate import differ
+from rl_posttrain.rewards.numbers import MAX_CHARACTERS
+from rl_posttrain.rewards.unfinished import asks_too_much, leaves_undone
+from rl_posttrain.rewards.workers import WorkerPool, pool_for
 
 FINDERS = {
     "boxed": last_boxed,
@@ -22,89 +37,192 @@ FINDERS = {
     "gsm8k": after_gsm8k_mark,
     "last_number": last_number,
 }
-TIMEOUT_S = 5
-# Powers of powers, exponents of five digits and large factorials: a symbolic comparison would spend its time limit on
-# them, and outside the main thread, where it has none, would not come back.
-_EXPLODES = re.compile(r"\^\s*\{?\s*-?\s*[0-9]{5,}|[0-9]\s*\^\s*\{?\s*[0-9]+\s*\}?\s*\^|[0-9]{4,}\s*!|!\s*!|\)\s*!")
+TIMEOUT_S = 5.0
+DECIDED = ("exact", "symbolic", "timeout", "unparseable", "missing")
+_WORKER_MEMORY_BYTES = 2**30
+_COMPARE = "rl_posttrain.rewards.symbolic:compare"
+_EQUALS = re.compile(r"(?<![<>!=])=")
+_UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+class Verdict(NamedTuple):
+    """A completion's reward, None without a gold that can be read, and how it was decided.
+
+    `exact`: by its text or by exact arithmetic; `symbolic`: as an expression, by its value at a point or by
+    math-verify; `timeout`: not within the time or memory limit; `unparseable`: no answer that can be read;
+    `missing`: no answer where answers are looked for.
+    """
+
+    reward: float | None
+    decided: Literal["exact", "symbolic", "timeout", "unparseable", "missing"]
+
+
+_verdicts: Cache[tuple[str, str], Verdict] = Cache(max_entries=16384)
 
 
 def math_accuracy(
     completions: Sequence[str | list[dict[str, Any]]],
     answer: Sequence[str | None],
     answer_in: Sequence[str] = ("boxed", "answer_tag", "gsm8k", "last_number"),
+    timeout_s: float = TIMEOUT_S,
+    log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     r"""1.0 where the completion's answer has the gold's value, else 0.0.
 
-    The answer is looked for in one place: the first of `answer_in` that the completion has. What it holds decides: a
-    wrong box is not saved by a right number after it. Numbers are compared exactly, other answers by math-verify. A
-    gold that is a number wants a number: "3 + 4", "8/4" and "6 or 7" are no answer to 7, 2 and 7, or repeating the
-    question and listing guesses would pay.
+    The answer is looked for after the thinking, in one place: the first of `answer_in` that is there. What it holds
+    decides: a wrong box is not saved by a right number after it. Numbers, units, words, choices, and lists, points,
+    intervals and matrices of them are compared exactly; the rest by math-verify, in worker processes that are killed at
+    a deadline. A gold that is a number wants a number: "3 + 4", "8/4" and "6 or 7" are no answer to 7, 2 and 7, or
+    repeating the question and listing guesses would pay.
 
     Args:
         completions: B texts or lists of chat messages; of the latter, the last message is read.
         answer: B gold answers, each the answer alone; None or blank where there is none.
         answer_in: places, in order of preference: `boxed` (the last balanced \boxed{}), `answer_tag` (the last
             <answer>...</answer>), `gsm8k` (the line after the last ####), `last_number`.
+        timeout_s: seconds that math-verify has for one answer.
+        log_metric: told the share of the completions that each of `DECIDED` decided; TRL passes it.
 
     Returns:
-        B rewards, 1.0 or 0.0; None where there is no gold.
+        B rewards, 1.0 or 0.0; None where there is no gold, or none that can be read.
 
     Raises:
-        RecipeError: `answer_in` names a place that is not known.
+        RecipeError: `answer_in` names a place that is not known, or `timeout_s` is not positive.
     """
+    verdicts = judge(completions, answer, answer_in=answer_in, timeout_s=timeout_s)
+    if log_metric is not None and verdicts:
+        counts = Counter(verdict.decided for verdict in verdicts if verdict is not None)
+        for way in DECIDED:
+            log_metric(f"math_accuracy/{way}", counts[way] / len(verdicts))
+    return [None if verdict is None else verdict.reward for verdict in verdicts]
+
+
+def judge(
+    completions: Sequence[str | list[dict[str, Any]]],
+    answer: Sequence[str | None],
+    *,
+    answer_in: Sequence[str] = tuple(FINDERS),
+    timeout_s: float = TIMEOUT_S,
+) -> list[Verdict | None]:
+    """As `math_accuracy`, with how each reward was decided; None where there is no gold."""
     for place in answer_in:
         if place not in FINDERS:
             raise RecipeError(f"rewards.args.answer_in={place}: no such place; use some of {', '.join(FINDERS)}")
-    return [
-        _score(completion_text(completion), gold, answer_in)
-        for completion, gold in zip(completions, answer, strict=True)
-    ]
+    if not timeout_s > 0:
+        raise RecipeError(f"rewards.args.timeout_s={timeout_s}: no time at all; set seconds above 0, such as 5")
+    finders = [FINDERS[place] for place in answer_in]
+    verdicts: list[Verdict | None] = []
+    open_questions: dict[tuple[str, str], list[int]] = {}
+    for completion, gold in zip(completions, answer, strict=True):
+        gold = "" if gold is None else str(gold).strip()
+        verdict = None
+        if gold:
+            found = _find(after_thinking(completion_text(completion)), finders)
+            if found is None:
+                verdict = Verdict(0.0, "missing")
+            else:
+                verdict = _without_sympy(found, gold)
+                if verdict is None:
+                    open_questions.setdefault((found, gold), []).append(len(verdicts))
+        verdicts.append(verdict)
+    if open_questions:
+        for question, verdict in _by_math_verify(list(open_questions), timeout_s).items():
+            for place in open_questions[question]:
+                verdicts[place] = verdict
+    return verdicts
 
 
-def _score(text: str, gold: str | None, answer_in: Sequence[str]) -> float | None:
-    gold = "" if gold is None else str(gold).strip()
-    if not gold:
-        return None
-    for place in answer_in:
-        found = FINDERS[place](text)
-        if found is not None:
-            return float(_same_answer(found.strip(), gold))
-    return 0.0
+def unreadable_golds(golds: Sequence[str | None], *, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Those golds, each once, that can be compared neither exactly nor by math-verify within the time limit."""
+    distinct = list(dict.fromkeys(str(gold).strip() for gold in golds if gold is not None and str(gold).strip()))
+    hard = [gold for gold in distinct if _read_gold(gold).answer is None and _read_gold(gold).choice is None]
+    outcomes = _pool().run([(_read_gold(gold).text,) * 2 for gold in hard], timeout_s=timeout_s)
+    return [gold for gold, outcome in zip(hard, outcomes, strict=True) if outcome.value != "right"]
 
 
-def _same_answer(found: str, gold: str) -> bool:
-    if not found or len(found) > MAX_CHARACTERS:
-        return False
-    if found == gold:
-        return True
-    gold_number = read_number(gold)
-    if gold_number is None:
-        return _same_expression(found, gold)
-    found = found.rpartition("=")[2]  # "x = 7" and "3 + 4 = 7" end in their answer
-    found_number = read_number(found)
-    if found_number is not None:
-        is_unfinished = found_number.is_quotient and gold_number.value.denominator == 1
-        return same_number(found_number, gold_number) and not is_unfinished
-    # Not a bare number: "7 apples" or "7^\circ" still answers 7, a text with two numbers in it is not one answer.
-    return len(NUMBER.findall(found)) == 1 and _same_expression(found, gold)
+def _pool() -> WorkerPool:
+    return pool_for(_COMPARE, memory_bytes=_WORKER_MEMORY_BYTES)
 
 
-def _same_expression(found: str, gold: str) -> bool:
-    if _EXPLODES.search(found):
-        return False
-    import math_verify  # brings sympy: half a second that answers which are numbers do without
-
-    # Its time limits are alarm signals, which only the main thread can take.
-    timeout_s = TIMEOUT_S if threading.current_thread() is threading.main_thread() else None
-    sides = [
-        math_verify.parse(
-            f"${_without_math_marks(side)}$", [math_verify.LatexExtractionConfig()], parsing_timeout=timeout_s
-        )
-        for side in (gold, found)
-    ]
-    return math_verify.verify(*sides, timeout_seconds=timeout_s)
+def _find(text: str, finders: Sequence[Callable[[str], str | None]]) -> str | None:
+    return next((found for finder in finders if (found := finder(text)) is not None), None)
 
 
-def _without_math_marks(text: str) -> str:
-    return re.sub(r"\\[()\[\]]|\$", "", text)
+def _without_sympy(found: str, gold: str) -> Verdict | None:
+    """The verdict where it is known or exact means give one, else None."""
+    verdict = _verdicts.get((found, gold))
+    if verdict is None:
+        verdict = _exact_verdict(found, gold)
+        if verdict is not None:
+            _verdicts.put((found, gold), verdict)
+    return verdict
+
+
+def _by_math_verify(questions: list[tuple[str, str]], timeout_s: float) -> dict[tuple[str, str], Verdict]:
+    calls = [(_read_gold(gold).text, _comparable(cleaned(found), _read_gold(gold))) for found, gold in questions]
+    outcomes = _pool().run(calls, timeout_s=timeout_s, keys=[gold for _, gold in questions])
+    verdicts = {}
+    for question, outcome in zip(questions, outcomes, strict=True):
+        if outcome.status in ("timeout", "died"):
+            verdicts[question] = Verdict(0.0, "timeout")  # not kept: the machine may have been busy
+            continue
+        verdict = _SYMBOLIC[outcome.value if outcome.status == "done" else "unparseable"]
+        verdicts[question] = verdict
+        _verdicts.put(question, verdict)
+    return verdicts
+
+
+_SYMBOLIC = {
+    "right": Verdict(1.0, "symbolic"),
+    "wrong": Verdict(0.0, "symbolic"),
+    "unparseable": Verdict(0.0, "unparseable"),
+    "no gold": Verdict(None, "unparseable"),
+}
+
+
+class _Gold(NamedTuple):
+    text: str
+    choice: str | None
+    answer: Answer | None
+    is_only_numbers: bool
+    has_equals: bool
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_gold(gold: str) -> _Gold:
+    text = cleaned(gold)
+    answer = read_answer(text)
+    has_equals = _EQUALS.search(text) is not None
+    return _Gold(text, read_choice(text), answer, answer is not None and is_only_numbers(answer), has_equals)
+
+
+def _comparable(found: str, gold: _Gold) -> str:
+    """The part of an answer that states its value: "3 + 4 = 7" ends in it, unless the gold is an equation itself."""
+    return found if gold.has_equals else _EQUALS.split(found)[-1].strip()
+
+
+def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
+    if not found.strip() or len(found) > MAX_CHARACTERS or _UNREADABLE.search(found):
+        return Verdict(0.0, "unparseable")
+    gold, found = _read_gold(gold_text), cleaned(found)
+    if found == gold.text:
+        return Verdict(1.0, "exact")
+    if gold.choice is not None:
+        return Verdict(float(chosen_letter(found) == gold.choice), "exact")
+    answer = read_answer(found)
+    if answer is None:
+        found = _comparable(found, gold)
+        answer = read_answer(found)
+    if gold.answer is not None:
+        if answer is not None:
+            return Verdict(float(same_answer(answer, gold.answer)), "exact")
+        if isinstance(gold.answer, Words):
+            return Verdict(0.0, "exact")
+        if gold.is_only_numbers:
+            return Verdict(0.0, "unparseable")
+    if leaves_undone(found, gold.text):
+        return Verdict(0.0, "exact")
+    if asks_too_much(found, gold.text):
+        return Verdict(0.0, "unparseable")
+    return Verdict(0.0, "symbolic") if differ(found, gold.text) else None

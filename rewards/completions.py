@@ -11,6 +11,9 @@ NUMBER = re.compile(
 )
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 
+_DIGIT = re.compile("[0-9]")
+_SIMPLE_BOX = re.compile(r"\\boxed\s*\{([^{}\\]*(?:\\[A-Za-z,;! ][^{}\\]*)*)\}")
+
 
 def completion_text(completion: str | list[dict[str, Any]]) -> str:
     """The text of a completion: itself, or the content of the last of its chat messages; "" where that is no text."""
@@ -20,8 +23,20 @@ def completion_text(completion: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else ""
 
 
+def after_thinking(text: str) -> str:
+    """What a completion says after its last </think>; all of it without such tags, nothing of thinking left open."""
+    _, closed, said = text.rpartition("</think>")
+    return said if closed or "<think>" not in text else ""
+
+
 def last_boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{...}` whose braces balance, or None."""
+    if r"\boxed" not in text:
+        return None
+    # Mostly it is the last box, and closed: only what follows it has to be read.
+    last_start = text.rfind(r"\boxed")
+    if (simple := _SIMPLE_BOX.match(text, last_start)) is not None:
+        return simple[1]
     opened: list[tuple[int, bool]] = []  # where the content of each open brace starts, and whether it is a box
     last: tuple[int, int] | None = None
     for match in _BRACE.finditer(text):
@@ -50,7 +65,13 @@ def after_gsm8k_mark(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, with its sign, or None."""
+    # No number spans a space: the last one after a space near the end is the last of all.
+    near_end = text.find(" ", max(0, len(text) - 1_000))
+    return _last_number(text, near_end) if near_end >= 0 and _DIGIT.search(text, near_end) else _last_number(text, 0)
+
+
+def _last_number(text: str, start: int) -> str | None:
     last = None
-    for last in NUMBER.finditer(text):  # noqa: B007  the last match is the one wanted
+    for last in NUMBER.finditer(text, start):  # noqa: B007  the last match is the one wanted
         pass
     return last.group() if last else None

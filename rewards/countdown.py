@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.rewards.completions import completion_text, last_answer_tag
+from rl_posttrain.rewards.completions import after_thinking, completion_text, last_answer_tag
 
 MAX_CHARACTERS = 200
 MAX_DIGITS = 9
@@ -52,7 +52,7 @@ def countdown_equation(
 
 
 def _score(text: str, numbers: Sequence[int], target: int, partial_credit: float) -> float:
-    equation = last_answer_tag(text)
+    equation = last_answer_tag(after_thinking(text))
     if equation is None or len(equation) > MAX_CHARACTERS:
         return 0.0
     expression, equals, right_side = equation.partition("=")

@@ -9,13 +9,17 @@ _DIGITS = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
 # Three digits of exponent: 1e999 is cheap to hold, 1e999999999 is not.
 _DECIMAL = re.compile(rf"([-+]?)({_DIGITS})?(\.[0-9]*)?(?:[eE]([-+]?[0-9]{{1,3}}))?(%?)")
 _POWER_OF_TEN = re.compile(
-    rf"([-+]?)(?:({_DIGITS})(\.[0-9]+)?(?:\\times|\\cdot|\u00d7))?10\^\{{?([-+]?[0-9]{{1,3}})\}}?(%?)"
+    rf"([-+]?)(?:({_DIGITS})(\.[0-9]+)?(?:\\times|\\cdot|\u00d7))?10\^(?:\{{([-+]?[0-9]{{1,3}})\}}|([0-9]))(%?)"
 )
-_QUOTIENT = re.compile(rf"([-+]?)({_DIGITS})/({_DIGITS})")
-_LATEX_FRACTION = re.compile(rf"([-+]?)({_DIGITS})?\s*\\[dt]?frac\{{([0-9]+)\}}\{{([0-9]+)\}}")
+_QUOTIENT = re.compile(rf"([-+]?)(?:({_DIGITS}) )?({_DIGITS})/({_DIGITS})")
+_LATEX_FRACTION = re.compile(
+    rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac\s*(?:\{{([-+]?)([0-9]+)\}}|([0-9]))\s*(?:\{{([0-9]+)\}}|([0-9]))"
+)
+_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar)\{([0-9]+)\}")
 # Marks that change how a number looks and not what it is: dollars, LaTeX spaces, LaTeX's way to write , and %.
 _CLEANED = {r"\$": "", "$": "", r"\!": "", r"\,": "", r"\ ": "", "{,}": ",", r"\%": "%", "\N{MINUS SIGN}": "-"}
 _MARK = re.compile("|".join(map(re.escape, _CLEANED)))
+_OPERATOR = re.compile(r"\s*([-+/%\u00d7]|\\times|\\cdot)\s*")
 
 
 class Number(NamedTuple):
@@ -29,22 +33,31 @@ class Number(NamedTuple):
 def read_number(text: str) -> Number | None:
     r"""The number that the whole of `text` is, or None.
 
-    Reads integers, decimals, thousands separators, 1e5, 3 \times 10^4, fractions (3/4, \frac{3}{4}, 1\frac{3}{4}) and
-    percent. Refuses more than 1,000 characters, and exponents of more than three digits.
+    Reads integers, decimals, thousands separators, 1e5, 3 \times 10^4, fractions (3/4, \frac{3}{4}, 1\frac{3}{4},
+    1 3/4), repeating decimals (0.\overline{3}) and percent. Refuses more than 1,000 characters, and exponents of more
+    than three digits.
     """
     if len(text) > MAX_CHARACTERS:
         return None
+    if text.isascii() and text.isdigit():  # most of them
+        return Number(Fraction(int(text)), False, False)
     text = _MARK.sub(lambda match: _CLEANED[match.group()], text)
-    text = re.sub(r"\s*([-+/%\u00d7]|\\times|\\cdot)\s*", r"\1", text.strip()).removesuffix(".")
+    text = _OPERATOR.sub(r"\1", text.strip()).removesuffix(".")
     if (match := _DECIMAL.fullmatch(text)) and (match[2] or len(match[3] or "") > 1):
         return _decimal(*match.groups())
     if match := _POWER_OF_TEN.fullmatch(text):
-        sign, whole, decimals, exponent, percent = match.groups()
-        return _decimal(sign, whole or "1", decimals, exponent, percent)
+        sign, whole, decimals, braced, bare, percent = match.groups()
+        return _decimal(sign, whole or "1", decimals, braced or bare, percent)
     if match := _QUOTIENT.fullmatch(text):
-        return _quotient(match[1], "0", match[2], match[3])
+        return _quotient(match[1] == "-", match[2] or "0", match[3], match[4])
     if match := _LATEX_FRACTION.fullmatch(text):
-        return _quotient(match[1], match[2] or "0", match[3], match[4])
+        sign, whole, inner_sign, numerator, bare_numerator, denominator, bare_denominator = match.groups()
+        if whole and inner_sign:
+            return None
+        is_negative = (sign == "-") != (inner_sign == "-")
+        return _quotient(is_negative, whole or "0", numerator or bare_numerator, denominator or bare_denominator)
+    if match := _REPEATING.fullmatch(text):
+        return _repeating(*match.groups())
     return None
 
 
@@ -68,8 +81,14 @@ def _decimal(sign: str, whole: str | None, decimals: str | None, exponent: str |
     return Number((-value if sign == "-" else value) / (100 if percent else 1), bool(percent), False)
 
 
-def _quotient(sign: str, whole: str, numerator: str, denominator: str) -> Number | None:
+def _quotient(is_negative: bool, whole: str, numerator: str, denominator: str) -> Number | None:
     if _int(denominator) == 0:
         return None
     value = _int(whole) + Fraction(_int(numerator), _int(denominator))
-    return Number(-value if sign == "-" else value, False, True)
+    return Number(-value if is_negative else value, False, True)
+
+
+def _repeating(sign: str, whole: str | None, decimals: str, repeated: str) -> Number:
+    value = Fraction(int(whole or 0)) + Fraction(int(decimals or 0), 10 ** len(decimals))
+    value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(decimals))
+    return Number(-value if sign == "-" else value, False, False)

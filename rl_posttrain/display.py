@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from rl_posttrain.curves import PHASES, number, numbers, smooth, sparkline, step_seconds
-from rl_posttrain.text import as_text, duration, evaluation_text, printable, shown, tail
+from rl_posttrain.text import as_text, duration, evaluation_text, printable, shown, tail, trouble_text
 
 _PHASE_LOOKS = {"rollout": ("█", "blue"), "reward": ("░", "magenta"), "update": ("▓", "yellow"), "sync": ("▒", "cyan")}
 _LABEL_WIDTH = 11
@@ -167,6 +167,8 @@ class PlainDisplay:
         parts.append(f"left {duration(progress.seconds_left())}")
         if evaluation := evaluation_text(row):
             parts.append(f"eval {evaluation}")
+        if trouble := trouble_text(row):
+            parts.append(trouble)
         self.note("  ".join(parts))
 
     def finish(self) -> None:
@@ -258,6 +260,8 @@ class LiveDisplay:
             texts = [text.format(shown(row, key, form)) for key, text, form in parts if key in row]
             if texts:
                 lines.append(_labelled(label, Text("   ".join(texts))))
+        if trouble := trouble_text(row):
+            lines.append(_labelled("trouble", Text(trouble, "red")))
         lines += self._phase_lines(row, width - _LABEL_WIDTH)
         if self._evaluation:
             lines.append(_labelled("eval", Text(self._evaluation)))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Sample = Callable[[list, int], list]
+Sample = Callable[[list, int], tuple[list, list[list[int]]]]
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -21,12 +21,35 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
+def shares_of_full_credit(
+    rewards: Sequence[Mapping[str, float | None]], judge: str | None, form: str | None
+) -> dict[str, float | None]:
+    """Right answers, completions in the form asked for, and those that are both, each as a share.
+
+    Full credit only: a partial credit shapes the reward and is no right answer. A completion without a reward is left
+    out.
+
+    Args:
+        rewards: by name, of each completion.
+        judge: the reward that tells ``accuracy``, or None.
+        form: the reward that tells ``well_formed``, or None.
+    """
+
+    def share(*names: str) -> float | None:
+        known = [[row[name] for name in names] for row in rewards if all(row[name] is not None for name in names)]
+        return sum(all(value >= 1.0 for value in values) for values in known) / len(known) if known else None
+
+    shares = {"accuracy": (judge,), "well_formed": (form,), "right_and_well_formed": (judge, form)}
+    return {name: share(*needed) for name, needed in shares.items() if None not in needed}
+
+
 def evaluate_policy(
     rows: list[dict],
     sample: Sample,
     rewards: Mapping[str, Callable],
     *,
     judge: str | None,
+    form: str | None = None,
     num_samples: int,
     ks: Sequence[int],
     batch_size: int,
@@ -38,14 +61,17 @@ def evaluate_policy(
 
     Args:
         rows: the task's eval rows, the same on every process.
-        sample: draws one completion a prompt, given the prompts and the number of the call, for its seed.
+        sample: draws one completion a prompt, given the prompts and the number of the call, for its seed; returns them
+            and their tokens.
         rewards: by name.
         judge: the reward whose full credit is a right answer; without one only the mean rewards are told.
+        form: the reward whose full credit is a completion in the form asked for.
         batch_size: prompts a call of `sample`, on each process.
         gather: concatenates a list over processes, in rank order.
 
     Returns:
-        ``eval/<reward>`` for each reward, ``eval/accuracy`` and ``eval/pass@k`` for each k.
+        ``eval/<reward>`` for each reward, ``eval/accuracy`` and ``eval/pass@k`` for each k, ``eval/well_formed``, and
+        ``eval/right_and_well_formed``.
     """
     places = list(range(len(rows) * num_samples))
     # The same number of calls on every process: under ZeRO-3 generation is a collective. What is over is dropped.
@@ -55,10 +81,11 @@ def evaluate_policy(
     for start in range(0, share, batch_size):
         batch = mine[start : start + batch_size]
         batch_rows = [rows[place // num_samples] for place in batch]
-        completions = sample([row["prompt"] for row in batch_rows], start // batch_size)
+        prompts = [row["prompt"] for row in batch_rows]
+        completions, ids = sample(prompts, start // batch_size)
         columns = {name: [row[name] for row in batch_rows] for name in rows[0] if name != "prompt"}
         values = {
-            name: reward(prompts=[row["prompt"] for row in batch_rows], completions=completions, **columns)
+            name: reward(prompts=prompts, completions=completions, completion_ids=ids, **columns)
             for name, reward in rewards.items()
         }
         scored += [{"place": place} | {name: values[name][i] for name in values} for i, place in enumerate(batch)]
@@ -67,6 +94,8 @@ def evaluate_policy(
     for name in rewards:
         known = [entry[name] for entry in by_place.values() if entry[name] is not None]
         metrics[f"eval/{name}"] = sum(known) / len(known) if known else None
+    shares = shares_of_full_credit(list(by_place.values()), judge, form)
+    metrics |= {f"eval/{name}": share for name, share in shares.items() if name != "accuracy"}
     if judge is not None:
         right = [
             sum((by_place[row * num_samples + draw][judge] or 0.0) >= 1.0 for draw in range(num_samples))

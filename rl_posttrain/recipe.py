@@ -52,6 +52,11 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
             f"{algorithm.group_size} completions = {completions} a step do not divide into micro batches of "
             f"{algorithm.micro_batch_size} on {num_processes} process{'es' * (num_processes > 1)}; {fix}"
         )
+    if algorithm.zero_variance_groups == "resample" and (completions // num_processes) % algorithm.group_size:
+        raise RecipeError(
+            f"algorithm.prompts_per_step={algorithm.prompts_per_step}: zero_variance_groups=resample needs whole "
+            f"groups on each process; set a multiple of {num_processes}"
+        )
     return Sizes(
         num_processes=num_processes,
         completions_per_step=completions,
@@ -225,6 +230,13 @@ def _cross_check(recipe: Recipe) -> None:
         raise RecipeError(
             f"rewards={names}: {doubled} stands there twice, but metrics go by name; keep one, with its weight"
         )
+    limited = next((i for i, r in enumerate(recipe.rewards) if r.timeout_s is not None and not r.isolated), None)
+    if limited is not None:
+        raise RecipeError(
+            f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only a reward in a process of its own "
+            f"can be ended; set rewards.{limited}.isolated=true, or leave the limit out"
+        )
+    _cross_check_groups(recipe)
     distributed, optimizer = recipe.distributed, recipe.optimizer
     if distributed.engine == "deepspeed" and distributed.zero_stage and optimizer.name in _NEED_WHOLE_MATRICES:
         raise RecipeError(
@@ -237,6 +249,24 @@ def _cross_check(recipe: Recipe) -> None:
             f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve "
             f"trl.num_iterations={num_iterations} steps and are not kept in a checkpoint; "
             f"set a multiple of {num_iterations}"
+        )
+
+
+def _cross_check_groups(recipe: Recipe) -> None:
+    algorithm, trl = recipe.algorithm, recipe.trl
+    if algorithm.zero_variance_groups != "skip":
+        return
+    # With these a completion has a gradient, or a part in others', also where its advantage is zero.
+    needs_all = {
+        "algorithm.kl_coef": algorithm.kl_coef > 0,
+        "trl.entropy_coef": bool(trl.get("entropy_coef")),
+        "trl.use_adaptive_entropy": bool(trl.get("use_adaptive_entropy")),
+        "trl.top_entropy_quantile": trl.get("top_entropy_quantile", 1.0) != 1.0,
+        "trl.multi_objective_aggregation": trl.get("multi_objective_aggregation") == "normalize_then_sum",
+    }
+    if reason := next((key for key, is_set in needs_all.items() if is_set), None):
+        raise RecipeError(
+            f"algorithm.zero_variance_groups=skip: with {reason} every completion has a part in the gradient; set keep"
         )
 
 

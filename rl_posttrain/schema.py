@@ -45,12 +45,16 @@ class TaskSection(OpenSection):
     name: str
     num_train: Positive | None = None
     num_eval: NonNegative | None = None
+    max_unreadable_golds: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class RewardSection(Section):
     fn: str
     weight: float = 1.0
     args: dict[str, Any] = {}
+    on_error: Literal["stop", "zero"] = "stop"
+    isolated: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +71,8 @@ class AlgorithmSection(Section):
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
+    zero_variance_groups: Literal["keep", "skip", "resample"] = "keep"
+    max_resample_rounds: Positive = 3
 
 
 class OptimizerSection(OpenSection):

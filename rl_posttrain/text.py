@@ -58,6 +58,12 @@ def evaluation_text(row: dict) -> str:
     return "  ".join(f"{key.removeprefix('eval/')} {shown(row, key, '.3f')}" for key in keys)
 
 
+def trouble_text(row: dict) -> str:
+    """Rewards that failed, or answers that could not be judged in time, in one line; empty where there were none."""
+    keys = [key for key in row if key.endswith(("/errors", "/timeout")) and row[key]]
+    return "  ".join(f"{key} {shown(row, key, '.1%')}" for key in keys)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people: 42s, 1m52s, 2h05m, 3d04h; a dash for None."""
     if seconds is None:

@@ -13,7 +13,7 @@ from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe import derive_sizes, parse_recipe, precision, world_size
 from rl_posttrain.runs import RunDirectory, checkpoint_step
 from rl_posttrain.schema import Recipe
-from rl_posttrain.scoring import build_rewards
+from rl_posttrain.scoring import build_rewards, check_golds
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.rows import TaskRows
 
@@ -35,6 +35,7 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
     sizes = derive_sizes(recipe, world_size())
     rows = build_task(recipe)
     rewards = build_rewards(recipe, list(rows.train[0]))
+    unreadable = check_golds(recipe, [*rows.train, *rows.eval])
     shown = display and environment.is_main_process()
     # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
     model = resolve_model(recipe.model.name, note=print if shown else lambda text: None)
@@ -52,6 +53,8 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
         return run
 
     with _discard_unstarted(run, resume), _make_display(recipe, shown) as view:
+        if unreadable:
+            view.note(unreadable)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, sizes, rows, rewards, model, run, view)
         earlier = _rewind(run, trainer, started_from)

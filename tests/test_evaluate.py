@@ -37,10 +37,10 @@ def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batc
     barrier = threading.Barrier(world_size, timeout=30)
 
     def process(rank: int) -> dict:
-        def sample(prompts: list, call: int) -> list:
+        def sample(prompts: list, call: int) -> tuple[list, list]:
             assert call == len(calls[rank])
             calls[rank].append(len(prompts))
-            return [f"{prompt} by {rank}" for prompt in prompts]
+            return [f"{prompt} by {rank}" for prompt in prompts], [[rank]] * len(prompts)
 
         def gather(own: list) -> list:
             parts[rank] = own

@@ -141,7 +141,7 @@ def test_what_the_trainer_passes_is_no_argument_of_the_recipe(file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raises", "raised KeyError: 'two\\nlines'; a reward takes any text"),
+        ("raises", "raised KeyError: 'two\\nlines' on row 0 of 2, completion 'a'; a reward takes any text"),
         ("too_few", "returned 1 values for 2 completions; return a list with one each"),
         ("one_number", "returned float for 2 completions"),
         ("words", "returned a value that is no number"),

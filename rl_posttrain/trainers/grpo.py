@@ -24,6 +24,7 @@ from rl_posttrain.rollout.engine import Sampling, VLLMEngine
 from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import judging_rewards
+from rl_posttrain.trainers.groups import Drawn, draw_anew, equally_paid, without_skipped
 from rl_posttrain.trainers.logprobs import add_completion_scoring, can_score
 from rl_posttrain.trainers.objectives import masked_mean_parts
 from rl_posttrain.trainers.records import metrics_row, rollout_rows
@@ -96,7 +97,12 @@ class GRPOTrainer(trl.GRPOTrainer):
         # Everything random in a step hangs on the run's seed and the step, so that a resumed run repeats it exactly.
         step = self.state.global_step + 1
         torch.manual_seed(self._seed("step"))
+        self._rows = inputs  # resampling exchanges some of them in place
         output = super()._generate_and_score_completions(inputs)
+        if self.recipe.algorithm.zero_variance_groups == "skip":
+            start = self.accelerator.process_index * len(inputs)
+            output["skipped"] = self._equally_paid[start : start + len(inputs)]
+            self._metrics["train"]["skipped_share"].append(self._equally_paid.float().mean().item())
         self._on_phase("update")
         lengths = gather_object(self._lengths)
         answers = gather_object([row.get("answer") for row in inputs])
@@ -105,6 +111,65 @@ class GRPOTrainer(trl.GRPOTrainer):
         )
         self._drift.zero_()
         return output
+
+    def _generate(self, prompts: list):
+        output = super()._generate(prompts)
+        if self.recipe.algorithm.zero_variance_groups == "resample":
+            self._resample(prompts, output)
+        return output
+
+    def _resample(self, prompts: list, output: tuple) -> None:
+        """Exchange prompts and completions of groups that are all right or all wrong, in the lists TRL goes on with.
+
+        TRL has described the first drawing by now; what the run records is described again.
+        """
+        judge = self.reward_funcs[self.reward_func_names.index(judging_rewards(self.recipe)[0])]
+
+        def is_right(rows: list[dict], completions: list) -> list[bool]:
+            columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+            return [(reward or 0.0) >= 1.0 for reward in judge(completions=completions, **columns)]
+
+        def complete(rows: list[dict], number: int) -> Drawn:
+            return self._complete([row["prompt"] for row in rows], "resample", number)
+
+        drawn = Drawn(output[0], output[1], output[3], output[4])
+        num_replaced, wasted_tokens = draw_anew(
+            self._rows,
+            drawn,
+            pool=self.train_dataset,
+            group_size=self.num_generations,
+            max_rounds=self.recipe.algorithm.max_resample_rounds,
+            is_right=is_right,
+            complete=complete,
+            any_process=lambda holds: any(gather_object([holds])),
+            seed=self._seed("resample"),
+        )
+        prompts[:] = [row["prompt"] for row in self._rows]
+        self._lengths = [len(ids) for ids in drawn.completion_ids]
+        lengths, wasted, replaced = (
+            gather_object(values) for values in (self._lengths, [wasted_tokens], [num_replaced])
+        )
+        self.state.num_input_tokens_seen += sum(wasted)
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        unfinished = gather_object([ids[-1] not in ends for ids in drawn.completion_ids])
+        metrics = self._metrics["train"]
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        metrics["completions/mean_length"][-1] = sum(lengths) / len(lengths)
+        metrics["completions/clipped_ratio"][-1] = sum(unfinished) / len(unfinished)
+        metrics["resampled_share"].append(sum(replaced) * self.num_generations / len(lengths))
+
+    def _complete(self, prompts: list, *purpose: str | int) -> Drawn:
+        """One completion of each prompt, as text or as chat messages, without TRL's records of it."""
+        prompt_ids, images, fields = self._tokenize_prompts(prompts)
+        if self._engine is None:
+            with self._timed("rollout"):
+                ids, logprobs = super()._generate_single_turn(prompt_ids, images, fields, 1)
+        else:
+            ids, logprobs = self._sample(prompt_ids, self._seed(*purpose))
+        completions = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+        if not isinstance(prompts[0], str):
+            completions = [[{"role": "assistant", "content": text}] for text in completions]
+        return Drawn(prompt_ids, ids, completions, logprobs)
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         self._on_phase("rollout")
@@ -167,7 +232,9 @@ class GRPOTrainer(trl.GRPOTrainer):
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._on_phase("reward")
         with self._timed("reward"):
-            return super()._calculate_rewards(*args, **kwargs)
+            rewards = super()._calculate_rewards(*args, **kwargs)
+        self._equally_paid = equally_paid(rewards, self.num_generations)
+        return rewards
 
     # The update, and the check that completions came from the weights being updated
 
@@ -188,7 +255,12 @@ class GRPOTrainer(trl.GRPOTrainer):
         return output
 
     def _compute_loss(self, model, inputs):
-        loss = super()._compute_loss(model, inputs)
+        factor = 1.0
+        if "skipped" in inputs:
+            num_taught = (~inputs["skipped"]).sum().view(1)
+            num_rows = max(1, self.accelerator.gather(num_taught).max().item())
+            inputs, factor = without_skipped(inputs, self.loss_type, num_rows)
+        loss = super()._compute_loss(model, inputs) * factor
         sampled = inputs.get("sampling_per_token_logps")
         if sampled is not None and self._on_policy():
             # A logarithm that vLLM could not give is NaN and counts as no evidence.
@@ -250,23 +322,18 @@ class GRPOTrainer(trl.GRPOTrainer):
         """Accuracy and pass@k over the task's eval rows, sampled as in training."""
         self._on_phase("evaluation")
         torch.manual_seed(self._seed("evaluation"))
+        judge, form = judging_rewards(self.recipe)
 
-        def sample(prompts: list, call: int) -> list:
-            prompt_ids, images, fields = self._tokenize_prompts(prompts)
-            if self._engine is None:
-                ids, _ = super(GRPOTrainer, self)._generate_single_turn(prompt_ids, images, fields, 1)
-            else:
-                ids, _ = self._sample(prompt_ids, self._seed("evaluation", call))
-            texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-            if isinstance(prompts[0], str):
-                return texts
-            return [[{"role": "assistant", "content": text}] for text in texts]
+        def sample(prompts: list, call: int) -> tuple[list, list]:
+            drawn = self._complete(prompts, "evaluation", call)
+            return drawn.completions, drawn.completion_ids
 
         return evaluate_policy(
             list(self.eval_dataset),
             sample,
             dict(zip(self.reward_func_names, self.reward_funcs, strict=True)),
-            judge=judging_rewards(self.recipe)[0],
+            judge=judge,
+            form=form,
             num_samples=self.recipe.eval.num_samples,
             ks=self.recipe.eval.k,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,

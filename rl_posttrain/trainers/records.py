@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rl_posttrain.evaluate import shares_of_full_credit
 from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import judging_rewards
 
@@ -15,8 +16,9 @@ _FROM_TRL = {
     "kl": "kl",
     "frac_zero_variance": "frac_reward_zero_std",
     "tokens": "num_tokens",
-    "sampling_logprob_difference": "sampling_logprob_difference",
 }
+# What the trainer adds to TRL's under the same names.
+_OURS = ("sampling_logprob_difference", "skipped_share", "resampled_share")
 
 
 def metrics_row(
@@ -32,20 +34,16 @@ def metrics_row(
         recipe: names the rewards, and which of them tell accuracy and form.
     """
     row: dict[str, Any] = {"step": step, "reward": _mean([rollout["reward"] for rollout in rollouts])}
-    accuracy, well_formed = judging_rewards(recipe)
     for reward in recipe.rewards:
-        values = [rollout["rewards"][reward.name] for rollout in rollouts]
-        row[f"rewards/{reward.name}"] = _mean(values)
-        # Whole credit only: a partial credit shapes the reward and is no right answer.
-        whole = _mean([None if value is None else float(value >= 1.0) for value in values])
-        if reward.name == accuracy:
-            row["accuracy"] = whole
-        if reward.name == well_formed:
-            row["well_formed"] = whole
+        row[f"rewards/{reward.name}"] = _mean([rollout["rewards"][reward.name] for rollout in rollouts])
+    row |= shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *judging_rewards(recipe))
     row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
-    for ours, theirs in _FROM_TRL.items():
+    for ours, theirs in (_FROM_TRL | {name: name for name in _OURS}).items():
         if theirs in trl_metrics:
             row[ours] = _mean(trl_metrics[theirs])
+    # What rewards log themselves stands under their names.
+    names = {reward.name for reward in recipe.rewards}
+    row |= {key: _mean(values) for key, values in trl_metrics.items() if key.partition("/")[0] in names}
     return row
 
 

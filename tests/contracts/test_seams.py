@@ -31,6 +31,7 @@ OVERRIDDEN = {
     "_generate_single_turn": [
         "self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images",
     ],
+    "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_compute_loss": ["self", "model", "inputs"],
     "log": ["self", "logs", "start_time"],
@@ -69,6 +70,7 @@ def test_every_private_override_is_listed_here():
     [
         "_metrics", "_logs", "_step", "ref_model", "reward_weights", "reward_funcs", "reward_func_names", "use_vllm",
         "num_iterations", "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
+        "loss_type", "eos_token_ids", "_tokenizer", "num_generations",
     ],
 )  # fmt: skip
 def test_trls_trainer_sets_what_we_read(attribute):
@@ -83,7 +85,7 @@ def test_trls_loss_takes_sampled_log_probabilities_under_the_name_we_give():
     assert {"prompt", "completion", "rewards", "advantages"} <= set(re.findall(r'_logs\["(\w+)"\]', source))
 
 
-@pytest.mark.parametrize("metric", [name for name in _FROM_TRL.values() if name != "sampling_logprob_difference"])
+@pytest.mark.parametrize("metric", _FROM_TRL.values())
 def test_trl_logs_the_metrics_that_we_rename(metric):
     source = inspect.getsource(trl.GRPOTrainer)
     assert f'_metrics[mode]["{metric}"]' in source

@@ -1,0 +1,70 @@
+"""The table of answers in cases/answers.txt: what math_accuracy pays, and where math-verify would pay otherwise."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import math_verify
+import pytest
+
+from rl_posttrain.rewards.accuracy import judge, unreadable_golds
+
+TABLE = Path(__file__).with_name("cases") / "answers.txt"
+
+
+class Case(NamedTuple):
+    reward: float
+    gold: str
+    answer: str
+    why_math_verify_differs: str
+
+
+def read_cases() -> list[Case]:
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    rows = [[field.strip() for field in line.split(" || ")] for line in lines if line and not line.startswith("#")]
+    return [Case(float(reward), gold, answer, " ".join(why)) for reward, gold, answer, *why in rows]
+
+
+CASES = read_cases()
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    return judge([rf"so it is \boxed{{{case.answer}}}." for case in CASES], [case.gold for case in CASES])
+
+
+def test_every_answer_is_paid_what_the_table_says(verdicts):
+    assert len(CASES) >= 300
+    wrong = [
+        f"{case.answer!r} for {case.gold!r}: paid {verdict.reward}, {verdict.decided}"
+        for case, verdict in zip(CASES, verdicts, strict=True)
+        if verdict.reward != case.reward
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_disagreement_with_math_verify_is_explained_and_no_other_is(verdicts, caplog):
+    caplog.set_level(logging.ERROR)
+    unexplained, agreeing = [], []
+    for case, verdict in zip(CASES, verdicts, strict=True):
+        gold, answer = (math_verify.parse(rf"\boxed{{{text}}}") for text in (case.gold, case.answer))
+        if not gold or not answer:
+            continue  # math-verify decides nothing
+        agrees = float(math_verify.verify(gold, answer)) == verdict.reward
+        if not agrees and not case.why_math_verify_differs:
+            unexplained.append(case)
+        if agrees and case.why_math_verify_differs:
+            agreeing.append(case)
+    assert not unexplained
+    assert not agreeing
+
+
+def test_numbers_need_no_mathematics_library(verdicts):
+    symbolic = {case.gold for case, verdict in zip(CASES, verdicts, strict=True) if verdict.decided == "symbolic"}
+    assert not [gold for gold in symbolic if gold.replace(".", "").replace("-", "").isdigit()]
+    assert sum(verdict.decided == "exact" for verdict in verdicts) > len(CASES) // 2
+
+
+def test_every_gold_of_the_table_can_be_read():
+    assert unreadable_golds([case.gold for case in CASES]) == []
+    assert unreadable_golds(["7", r"\frac{", None, " ", r"\frac{", "x+"]) == [r"\frac{", "x+"]
