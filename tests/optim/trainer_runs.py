@@ -68,8 +68,9 @@ def make_trainer(case: Case, model_path: str, folder: Path) -> transformers.Trai
     forget_wrappers()
     arguments = {
         "output_dir": str(folder), "max_steps": 3, "per_device_train_batch_size": 2, "learning_rate": 1e-3,
-        "max_grad_norm": 0.5, "logging_steps": 1, "use_cpu": True, "bf16": False, "report_to": "none",
-        "save_strategy": "no", "disable_tqdm": True, "deepspeed": deepspeed_config(case), **case.arguments,
+        "max_grad_norm": 0.5, "weight_decay": 0.1, "logging_steps": 1, "use_cpu": True, "bf16": False,
+        "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "deepspeed": deepspeed_config(case),
+        **case.arguments,
     }  # fmt: skip
     if case.trainer == "GRPO":
         arguments |= {"num_generations": 2, "max_completion_length": 4}
