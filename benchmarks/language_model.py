@@ -60,7 +60,7 @@ CONTENDERS = {
     "adams": Contender("adams", {"betas": (0.9, 0.95)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "adamw": Contender("adamw", {"betas": (0.9, 0.95)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "adamw-999": Contender("adamw", {"betas": (0.9, 0.999)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
-    "scale": Contender("scale", {}, (1.25e-4, 2.5e-4, 5e-4, 1e-3)),
+    "scale": Contender("scale", {}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "muon": Contender("muon", {}, (5e-4, 1e-3, 2e-3, 4e-3)),
     "sgd": Contender("sgd", {}, (0.1, 0.2, 0.4, 0.8)),
 }
