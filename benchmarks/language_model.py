@@ -62,7 +62,7 @@ CONTENDERS = {
     "adamw-999": Contender("adamw", {"betas": (0.9, 0.999)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "scale": Contender("scale", {}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "muon": Contender("muon", {}, (5e-4, 1e-3, 2e-3, 4e-3)),
-    "sgd": Contender("sgd", {}, (0.1, 0.2, 0.4, 0.8)),
+    "sgd": Contender("sgd", {}, (0.025, 0.05, 0.1, 0.2)),
 }
 
 
