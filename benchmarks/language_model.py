@@ -1,7 +1,7 @@
 """A small Llama trained from scratch on real text: the validation loss of each optimizer, over seeds.
 
     python benchmarks/language_model.py --json FILE [--optimizers adams,adamw] [--seeds 0,1,2] [--num-steps 500]
-                                        [--plot FILE.png]
+                                        [--batch-size 8] [--plot FILE.png]
 
 The text comes with CPython: the topics of its reference (`pydoc_data.topics`) and the docstrings of its standard
 library, each paragraph once; every fortieth document is held out. A seed fixes the first weights and the order of the
@@ -33,7 +33,6 @@ from rl_posttrain.optim import optimizer_class_and_arguments
 NUM_TOKENS = 1024
 WINDOW = 64
 """Tokens that are predicted in one sequence."""
-BATCH = 8
 WARMUP_SHARE = 0.1
 MAX_GRAD_NORM = 1.0
 NUM_LOSSES = 5
@@ -58,10 +57,10 @@ class Contender(NamedTuple):
 # As many tries for each, around what short runs on another seed showed.
 CONTENDERS = {
     "adams": Contender("adams", {"betas": (0.9, 0.95)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
-    "adamw": Contender("adamw", {"betas": (0.9, 0.95)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
-    "adamw-999": Contender("adamw", {"betas": (0.9, 0.999)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
+    "adamw": Contender("adamw", {"betas": (0.9, 0.95)}, (5e-4, 1e-3, 2e-3, 4e-3)),
+    "adamw-999": Contender("adamw", {"betas": (0.9, 0.999)}, (5e-4, 1e-3, 2e-3, 4e-3)),
     "scale": Contender("scale", {}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
-    "muon": Contender("muon", {}, (5e-4, 1e-3, 2e-3, 4e-3)),
+    "muon": Contender("muon", {}, (1e-3, 2e-3, 4e-3, 8e-3)),
     "sgd": Contender("sgd", {}, (0.025, 0.05, 0.1, 0.2)),
 }
 
@@ -80,6 +79,7 @@ def main() -> None:
     parser.add_argument("--optimizers", default=",".join(CONTENDERS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--num-steps", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
     text = encode([*reference_topics(), *library_docstrings()])
     settings = {
         "num_steps": arguments.num_steps,
-        "batch": BATCH,
+        "batch": arguments.batch_size,
         "window": WINDOW,
         "model": SIZES,
         "text": text.fingerprint,
@@ -112,7 +112,7 @@ def main() -> None:
             if (done["optimizer"], done["lr"], done["seed"]) == (optimizer, lr, seed):
                 return done
         start = time.perf_counter()
-        losses = train(text, CONTENDERS[optimizer], lr, seed, arguments.num_steps)
+        losses = train(text, CONTENDERS[optimizer], lr, seed, arguments.num_steps, arguments.batch_size)
         runs.append({"optimizer": optimizer, "lr": lr, "seed": seed, "losses": losses})
         write_whole(arguments.json, {"settings": settings, "runs": runs})
         print(
@@ -189,7 +189,13 @@ def unigram_loss(text: Text) -> float:
 
 
 def train(
-    text: Text, contender: Contender, lr: float, seed: int, num_steps: int, sizes: dict[str, int] = SIZES
+    text: Text,
+    contender: Contender,
+    lr: float,
+    seed: int,
+    num_steps: int,
+    batch_size: int = 8,
+    sizes: dict[str, int] = SIZES,
 ) -> dict[str, float | None]:
     """Train a fresh model: linear warm-up, cosine to a tenth of `lr`, no weight decay (torch's SGD would add it to the
     gradient, where the others shrink the weights).
@@ -207,7 +213,7 @@ def train(
     order = torch.Generator().manual_seed(seed)
     losses = {}
     for step in range(1, num_steps + 1):
-        starts = torch.randint(len(text.training) - WINDOW, (BATCH, 1), generator=order)
+        starts = torch.randint(len(text.training) - WINDOW, (batch_size, 1), generator=order)
         batch = text.training[starts + torch.arange(WINDOW + 1)]
         model(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
@@ -234,9 +240,7 @@ def lr_factor(step: int, num_steps: int) -> float:
 def validation_loss(model: torch.nn.Module, ids: torch.Tensor) -> float:
     """Mean nats a token over windows side by side, so that each token but the first is predicted once."""
     windows = ids.unfold(0, WINDOW + 1, WINDOW)
-    return sum(model(input_ids=part, labels=part).loss.item() * len(part) for part in windows.split(BATCH)) / len(
-        windows
-    )
+    return sum(model(input_ids=part, labels=part).loss.item() * len(part) for part in windows.split(16)) / len(windows)
 
 
 def final(run: dict[str, Any]) -> float:
