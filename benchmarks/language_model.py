@@ -201,7 +201,7 @@ def train(
     gradient, where the others shrink the weights).
 
     Returns:
-        Validation loss, nats a token, by step; None where training has broken down, which ends it.
+        Validation loss, nats a token, by step; None where training has broken down.
     """
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(vocab_size=NUM_TOKENS, tie_word_embeddings=False, **sizes)
@@ -222,10 +222,7 @@ def train(
         schedule.step()
         if step % max(1, num_steps // NUM_LOSSES) == 0 or step == num_steps:
             loss = validation_loss(model, text.validation)
-            if not math.isfinite(loss):
-                losses[str(num_steps)] = None
-                break
-            losses[str(step)] = loss
+            losses[str(step)] = loss if math.isfinite(loss) else None
     return losses
 
 
@@ -245,8 +242,11 @@ def validation_loss(model: torch.nn.Module, ids: torch.Tensor) -> float:
 
 def final(run: dict[str, Any]) -> float:
     """The loss after the last step; infinite where training broke down."""
-    last = list(run["losses"].values())[-1]
-    return math.inf if last is None else last
+    return curve(run)[-1]
+
+
+def curve(run: dict[str, Any]) -> list[float]:
+    return [math.inf if loss is None else loss for loss in run["losses"].values()]
 
 
 def show(losses: dict[str, float | None]) -> str:
@@ -268,7 +268,7 @@ def print_table(table: dict[str, list[dict[str, Any]]], text: Text) -> None:
     for name, runs in table.items():
         losses = [final(run) for run in runs]
         mean = statistics.mean(losses)
-        spread = statistics.stdev(losses) if len(losses) > 1 else math.nan
+        spread = statistics.stdev(losses) if len(losses) > 1 and mean < math.inf else math.nan
         bits_per_byte = mean / math.log(2) / text.bytes_per_token
         line = f"{name:20s}{runs[0]['lr']:9.3g}{mean:9.4f}{spread:8.4f}{bits_per_byte:11.4f}   "
         line += " ".join(f"{loss:.4f}" for loss in losses)
@@ -285,15 +285,15 @@ def plot(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
     for name, runs in table.items():
         steps = [int(step) for step in runs[0]["losses"]]
-        curves = list(zip(*(run["losses"].values() for run in runs), strict=True))
-        axes.plot(steps, [statistics.mean(curve) for curve in curves], label=f"{name} ({runs[0]['lr']:g})")
-        axes.fill_between(steps, [min(curve) for curve in curves], [max(curve) for curve in curves], alpha=0.2)
+        losses = list(zip(*map(curve, runs), strict=True))
+        axes.plot(steps, list(map(statistics.mean, losses)), label=f"{name} ({runs[0]['lr']:g})")
+        axes.fill_between(steps, list(map(min, losses)), list(map(max, losses)), alpha=0.2)
     axes.set(xlabel="step", ylabel="validation loss, nats a token")
-    axes.legend(title="optimizer (lr)")
-    figure.savefig(path, dpi=100)
+    figure.legend(title="optimizer (lr)", loc="outside right upper")
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":
