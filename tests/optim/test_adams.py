@@ -1,6 +1,7 @@
 """AdamS against its three equations in float64, and as an optimizer that DeepSpeed and transformers can hold."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -76,6 +77,15 @@ def test_no_element_moves_further_than_the_bound(betas, bound):
         optimizer.step()
         largest = max(largest, (parameter.detach() - before).abs().max().item())
     assert bound * 0.999 < largest <= bound + 1e-4
+
+
+def test_after_its_gradient_an_element_goes_on_by_beta1_over_the_root_of_beta2():
+    """docs/adams.md warns of it: momentum and normalizer shrink together."""
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    gradients = [torch.ones(1, dtype=torch.float64), *[torch.zeros(1, dtype=torch.float64)] * 20]
+    _, after = train(parameter, gradients, lr=1.0)
+    for before, now in itertools.pairwise(after):
+        assert (before - now).item() == pytest.approx(0.9 / 0.95**0.5, rel=1e-5)
 
 
 def test_a_gradient_that_was_always_zero_moves_nothing():
