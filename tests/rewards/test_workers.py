@@ -172,6 +172,18 @@ def test_workers_killed_while_idle_are_replaced(pool):
     assert [outcome.value for outcome in pool.run([("", place) for place in range(4)], timeout_s=5)] == list(range(4))
 
 
+def test_a_large_parent_does_not_wear_its_workers_out():
+    """A trainer holds gigabytes; a worker is given back for its own memory only."""
+    held = bytearray(b"x") * 2**28
+    pool = WorkerPool("test_workers:echo", memory_bytes=2**28, num_workers=1)
+    try:
+        processes = {pool.run([(place, 0.0)], timeout_s=20)[0].value[1] for place in range(4)}
+    finally:
+        pool.close()
+    assert len(held) == 2**28
+    assert len(processes) == 1
+
+
 def test_what_a_reward_starts_ends_with_its_worker(pool):
     (outcome,) = pool.run([("child",)], timeout_s=5)
     assert is_alive(outcome.value)
