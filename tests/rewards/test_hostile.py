@@ -89,7 +89,7 @@ def test_nothing_hostile_is_paid_and_the_workers_are_whole_afterwards():
         assert paid == (PAID_AS_7 if gold == "7" else set())
         timeouts = sum(verdict.decided == "timeout" for verdict in verdicts)
         # Each costs its limit and the start of another worker; the other four hundred must not cost as much.
-        assert seconds < 60 + 15 * timeouts, (seconds, timeouts)
+        assert seconds < 20 + 15 * timeouts, (seconds, timeouts)
     assert math_accuracy([r"\boxed{1+x}", r"\boxed{1+y}"] * 2, ["x+1", "y+1"] * 2) == [1.0] * 4
     assert len(_pool().process_ids) == _pool().num_workers
     for process in _pool().process_ids:
@@ -101,7 +101,7 @@ def test_the_other_rewards_stand_the_same_completions():
     started = time.monotonic()
     assert sum(countdown_equation(COMPLETIONS, [[1, 2, 3]] * count, [7] * count)) == 0
     assert sum(think_answer_format(COMPLETIONS)) == 0
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
 
 
 ALPHABET = r"0123456789+-*/^_=<>(){}[].,;:!?|&%$#\ abexyzBINA" + "\u03c0\u00b2\u2212\n\x00\ud800\u0667"

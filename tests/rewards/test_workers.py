@@ -196,8 +196,8 @@ def test_calls_of_a_key_meet_the_same_worker_and_others_overlap():
     try:
         pool.run([(0, 0.5), (0, 0.5)], timeout_s=5)
         started = time.monotonic()
-        outcomes = pool.run([(place, 0.5) for place in range(8)], timeout_s=20, keys=[0, 1] * 4)
-        assert time.monotonic() - started < 3.9  # one after the other they sleep for 4 s
+        outcomes = pool.run([(place, 0.2) for place in range(8)], timeout_s=5, keys=[0, 1] * 4)
+        assert time.monotonic() - started < 1.5  # one after the other they sleep for 1.6 s
         assert [outcome.value[0] for outcome in outcomes] == list(range(8))
         workers = [outcome.value[1] for outcome in outcomes]
         assert len(set(workers[::2])) == len(set(workers[1::2])) == 1
