@@ -102,7 +102,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise RecipeError(f"RECIPE={path}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
     for override in overrides:
-        _apply_override(data, override)
+        apply_override(data, override)
     if isinstance(data.get("run", {}), dict):
         data.setdefault("run", {}).setdefault("name", path.stem)
     return parse_recipe(data)
@@ -127,7 +127,12 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _apply_override(data: dict, override: str) -> None:
+def apply_override(data: dict, override: str) -> None:
+    """Set one ``section.key=value`` in a recipe's plain data; the value is YAML.
+
+    Raises:
+        RecipeError: it is not of that form, or leads through a value that has no keys.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"{override}: an override is written section.key=value, such as optimizer.lr=1e-6")

@@ -144,6 +144,7 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
 
     from rl_posttrain.trainers.config import grpo_config
     from rl_posttrain.trainers.grpo import GRPOTrainer
+    from rl_posttrain.trainers.updates import weights_digest
     from rl_posttrain.trainers.zero import leave_deepspeed, start_deepspeed
 
     if recipe.distributed.engine == "deepspeed":
@@ -182,8 +183,9 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
         eval_dataset=datasets.Dataset.from_list(rows.eval) if rows.eval else None,
         processing_class=tokenizer,
     )
+    digest = weights_digest(trainer.policy_weights())
     if environment.is_main_process():
-        run.write_environment(environment.describe(environment.device_name()))
+        run.write_environment(environment.describe(environment.device_name()) | {"initial_weights_sha256": digest})
     return trainer
 
 

@@ -28,6 +28,7 @@ from rl_posttrain.trainers.groups import Drawn, draw_anew, equally_paid, without
 from rl_posttrain.trainers.logprobs import add_completion_scoring, can_score
 from rl_posttrain.trainers.objectives import masked_mean_parts
 from rl_posttrain.trainers.records import metrics_row, rollout_rows
+from rl_posttrain.trainers.updates import UpdateWatch
 
 OnStep = Callable[[dict, list[dict]], None]
 OnPhase = Callable[[str], None]
@@ -70,6 +71,8 @@ class GRPOTrainer(trl.GRPOTrainer):
         assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
         self.add_callback(OptimizerCheck(optimizer[0]))
+        self._update_watch = UpdateWatch(self.model)
+        self.add_callback(self._update_watch)
         self._on_step, self._on_phase = on_step, on_phase
         self._engine = engine() if engine else None
         # TRL's own vLLM stays off; the flag tells its loss that sampled log-probabilities came with the completions.
@@ -305,6 +308,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         self._described |= self._metrics["train"]
         row = metrics_row(step, logs, self._described, self._rollouts, self.recipe)
         self._metrics["train"].clear()
+        row |= self._update_watch.metrics(self.accelerator)
         row |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
         row["time/update"] = time.perf_counter() - self._step_started - sum(self._seconds.values())
         if self.recipe.eval.every_steps and step % self.recipe.eval.every_steps == 0:

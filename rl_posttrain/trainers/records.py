@@ -1,5 +1,7 @@
 """What a step leaves behind: its metrics row and its rollouts, under the names of docs/metrics.md."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +39,7 @@ def metrics_row(
     for reward in recipe.rewards:
         row[f"rewards/{reward.name}"] = _mean([rollout["rewards"][reward.name] for rollout in rollouts])
     row |= shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *judging_rewards(recipe))
+    row["prompts_sha256"] = _digest([rollout["prompt"] for rollout in rollouts])
     row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
     for ours, theirs in (_FROM_TRL | {name: name for name in _OURS}).items():
         if theirs in trl_metrics:
@@ -83,6 +86,11 @@ def rollout_rows(
             }
         )
     return rows
+
+
+def _digest(prompts: list) -> str:
+    """The first 16 digits of a SHA-256 over prompts in their order: runs that were asked the same have the same."""
+    return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _number(value: float) -> float | None:
