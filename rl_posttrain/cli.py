@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rl_posttrain.errors import RlPosttrainError
+from rl_posttrain.errors import RlPosttrainError, RunError
 
 app = typer.Typer(
     help="R1-Zero style RL post-training from a YAML recipe.",
@@ -22,7 +22,9 @@ RecipeArgument = Annotated[
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=1e-6.")
 ]
-RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")]
+RunsArgument = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Run directories, folders of them, trainer_state.json, CSV.")
+]
 optim = typer.Typer(help="Optimizers: what there is, and what a step costs.", rich_markup_mode=None)
 app.add_typer(optim, name="optim")
 
@@ -108,17 +110,126 @@ def recipes(as_json: JsonOption = False) -> None:
 def curves(
     runs: RunsArgument,
     key: Annotated[list[str] | None, typer.Option(help="Metric to draw, repeatable; see docs/metrics.md.")] = None,
+    axis: Annotated[str, typer.Option(help="What to draw it against: step, tokens or seconds.")] = "step",
     smoothing: Annotated[int, typer.Option(min=1, help="Steps of the trailing mean.")] = 1,
+    every_run: Annotated[
+        bool, typer.Option("--every-run", help="A line a run, also where variants have several seeds.")
+    ] = False,
 ) -> None:
-    """Draw the curves of runs in the terminal; also of runs that are still going on."""
+    """Draw the curves of runs in the terminal; also of runs that are still going on, and of runs made elsewhere."""
     from rich.console import Console
 
-    from rl_posttrain.curves import print_curves
-    from rl_posttrain.runs import RunDirectory
+    from rl_posttrain import terminal
+    from rl_posttrain.histories import read_runs
+    from rl_posttrain.judging import judge
 
-    print_curves(
-        [RunDirectory.open(path) for path in runs], keys=key or ["reward"], smoothing=smoothing, console=Console()
+    if axis not in terminal.AXES:
+        raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(terminal.AXES)}")
+    console, collection = Console(), read_runs(runs)
+    terminal.print_curves(
+        collection, keys=key or ["reward"], axis=axis, smoothing=smoothing, every_run=every_run, console=console
     )
+    if collection.is_study and not every_run:
+        terminal.print_verdicts(judge(collection), console)
+    else:
+        terminal.print_runs(collection, console)
+        terminal.print_notices(terminal.going_on(collection), console)
+
+
+MeasureOption = Annotated[str, typer.Option(help="What the verdict is about: final, auc or best reward.")]
+MarginOption = Annotated[
+    float | None, typer.Option(help="Differences below it do not matter; 0.05 of the reward range if not given.")
+]
+ThresholdOption = Annotated[
+    float | None, typer.Option(help="Reward to which steps are counted; half of the range if not given.")
+]
+BaselineOption = Annotated[str | None, typer.Option(help="The variant that others are compared with; adamw if there.")]
+
+
+@app.command()
+def report(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its figures go.")],
+    baseline: BaselineOption = None,
+    measure: MeasureOption = "final",
+    margin: MarginOption = None,
+    threshold: ThresholdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge runs and write a page about them, with figures; also of runs that go on, and of runs made elsewhere."""
+    from rl_posttrain.histories import read_runs
+    from rl_posttrain.judging import judge
+
+    judgement = judge(read_runs(runs), baseline=baseline, measure=measure, margin=margin, threshold=threshold)
+    _report(judgement, out, as_json)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Names with commas; own arguments as in 'adamw(betas=[0.9,0.95])'.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Numbers with commas; 0,1,2 if not given.")] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=A,B", help="A recipe key and its values, with every optimizer.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; on a CPU they share its cores.")] = 1,
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices of each run.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Runs and report; run.output_dir/NAME-compare if not given.")
+    ] = None,
+    baseline: BaselineOption = None,
+    measure: MeasureOption = "final",
+    margin: MarginOption = None,
+    threshold: ThresholdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe under several optimizers and seeds, what is missing of it, and report."""
+    from rl_posttrain.compare import Runner, plan_runs, read_plan, visible_devices
+    from rl_posttrain.comparison_display import ComparisonDisplay
+    from rl_posttrain.histories import read_runs
+    from rl_posttrain.judging import check_terms, judge
+    from rl_posttrain.recipe import load_recipe
+
+    check_terms(measure, margin)  # before hours of running
+    loaded = load_recipe(recipe, overrides or [])
+    folder = out or Path(loaded.run.output_dir) / f"{loaded.run.name}-compare"
+    names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
+    runs = plan_runs(loaded, names, numbers, settings, folder, num_processes)
+    runner = Runner(runs, jobs=jobs, num_processes=num_processes, devices=visible_devices())
+    try:
+        with ComparisonDisplay(runs, stderr=as_json) as display:
+            runner.run(display.show)
+    except KeyboardInterrupt:
+        finished = sum(run.is_finished() for run in runs)
+        typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command goes on with the rest")
+        raise typer.Exit(130) from None
+    for name, said in runner.failed.items():
+        typer.echo(f"rl-posttrain: {name} failed: {said}", err=True)
+    paths = [run.path for run in runs if run.steps_done()]
+    if paths:
+        terms = {"baseline": baseline, "measure": measure, "margin": margin, "threshold": threshold}
+        _report(judge(read_runs(paths), **terms), folder / "report", as_json)
+    if runner.failed:
+        raise typer.Exit(1)
+
+
+def _report(judgement, out: Path, as_json: bool) -> None:
+    import shlex
+
+    from rich.console import Console
+
+    from rl_posttrain.report import write_report
+    from rl_posttrain.terminal import print_verdicts
+
+    page = write_report(judgement, out, command=shlex.join(["rl-posttrain", *sys.argv[1:]]))
+    if as_json:
+        typer.echo(json.dumps(judgement.as_dict() | {"report": str(page)}, indent=2))
+        return
+    print_verdicts(judgement, Console())
+    typer.echo(f"\nreport  {page}")
 
 
 @optim.command("list")

@@ -3,8 +3,9 @@
 from rich.console import Console
 from rich.text import Text
 
-from rl_posttrain.curves import print_curves
+from rl_posttrain.histories import read_runs
 from rl_posttrain.runs import RunDirectory
+from rl_posttrain.terminal import print_curves, print_runs
 from rl_posttrain.text import as_text, shown, tail
 
 _MOST_CHARACTERS = 160
@@ -17,7 +18,9 @@ def print_closing(run: RunDirectory, recipe: str) -> None:
         recipe: how the user named the recipe, for the commands to try next.
     """
     console = Console()
-    print_curves([run], keys=("reward",), smoothing=1, console=console)
+    collection = read_runs([run.path])
+    print_curves(collection, console=console)
+    print_runs(collection, console)
     rows = run.metrics()
     num_samples = run.recipe()["logging"]["print_samples"]
     if num_samples:

@@ -5,6 +5,7 @@ stopped at any moment goes on where it stood.
 """
 
 import contextlib
+import ctypes
 import itertools
 import os
 import re
@@ -13,22 +14,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.recipe import apply_override, parse_recipe
+import yaml
+
+from rl_posttrain.errors import RecipeError, RunError
+from rl_posttrain.recipe import apply_override, derive_sizes, first_difference, parse_recipe
 from rl_posttrain.runs import RunDirectory, write_atomically
-from rl_posttrain.schema import OptimizerSection, Recipe
+from rl_posttrain.schema import CompareSection, OptimizerSection, Recipe
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # for a run that was asked to end
 _CALL = re.compile(r"(?P<name>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedRun:
     """One run of a comparison: its recipe, whose name and folder are already those of this run."""
 
@@ -40,9 +44,59 @@ class PlannedRun:
     def path(self) -> Path:
         return self.recipe.run_path
 
+    @property
+    def num_steps(self) -> int:
+        return self.recipe.algorithm.num_steps
+
+    def directory(self) -> RunDirectory | None:
+        """Its run directory; None before it has begun."""
+        return RunDirectory(self.path) if (self.path / "recipe.yaml").is_file() else None
+
+    def is_finished(self) -> bool:
+        run = self.directory()
+        return run is not None and run.summary() is not None
+
+    def steps_done(self) -> int:
+        run = self.directory()
+        row = run.last_row() if run else None
+        return row["step"] if row else 0
+
+
+def read_plan(
+    recipe: Recipe, *, optimizers: str | None, seeds: str | None, vary: Sequence[str]
+) -> tuple[list[str], list[int], list[dict[str, Any]]]:
+    """Optimizers, seeds and settings: those of the command line, else those of the recipe's ``compare`` section.
+
+    Args:
+        optimizers, seeds: lists with commas, or None.
+        vary: ``key=a,b,c`` each; several make every combination, also with the settings of the recipe.
+
+    Raises:
+        RecipeError: one of them is not written as it should be.
+    """
+    section = recipe.compare or CompareSection()
+    if seeds is not None and not all(seed.isdigit() for seed in split_list(seeds)):
+        raise RecipeError(f"--seeds={seeds}: seeds are whole numbers with commas, such as 0,1,2")
+    settings = list(section.vary) or [{}]
+    for text in vary:
+        key, separator, values = text.partition("=")
+        if not separator or not split_list(values):
+            raise RecipeError(f"--vary={text}: it is written key=a,b,c, such as optimizer.lr=1e-6,2e-6")
+        settings = [setting | {key: yaml.safe_load(value)} for setting in settings for value in split_list(values)]
+    return (
+        list(section.optimizers) if optimizers is None else split_list(optimizers),
+        list(section.seeds) if seeds is None else [int(seed) for seed in split_list(seeds)],
+        settings,
+    )
+
 
 def plan_runs(
-    recipe: Recipe, optimizers: Sequence[str], seeds: Sequence[int], vary: Sequence[str], folder: Path
+    recipe: Recipe,
+    optimizers: Sequence[str],
+    seeds: Sequence[int],
+    settings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    num_processes: int = 1,
 ) -> list[PlannedRun]:
     """The runs of a comparison, one seed of every variant before the next seed: stopped early, it is still a fair one.
 
@@ -50,28 +104,36 @@ def plan_runs(
         recipe: what all runs share.
         optimizers: names, each with arguments of its own where wanted, as in ``adamw(betas=[0.9,0.95], lr=2e-5)``. What
             the recipe says for its own optimizer alone (betas, for instance) does not go to another one.
-        vary: ``key=a,b,c``: every one of these values, with every optimizer.
+        settings: recipe keys and their values, each one more variant of every optimizer; one empty mapping for none.
         folder: where the run directories go.
 
     Raises:
-        RecipeError: an optimizer, key or value that a recipe cannot have, or two variants that are the same.
+        RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
     """
+    from rl_posttrain.optim import optimizer_class_and_arguments
+
     if len(set(seeds)) < len(seeds):
         raise RecipeError(f"--seeds={','.join(map(str, seeds))}: a seed stands there twice; name each once")
-    choices = [_values(text) for text in vary]
     variants: dict[str, dict[str, Any]] = {}
-    for optimizer in optimizers:
-        for chosen in itertools.product(*choices):
-            name = _folder_name(" ".join([optimizer, *(f"{key.rpartition('.')[2]}={value}" for key, value in chosen)]))
-            if name in variants:
-                raise RecipeError(f"--optimizers={optimizer}: two variants are called {name}; name each once")
-            variants[name] = recipe.model_dump(mode="json") | {"optimizer": _optimizer_section(recipe, optimizer)}
-            for key, value in chosen:
-                apply_override(variants[name], f"{key}={value}")
+    for optimizer, setting in itertools.product(optimizers, settings):
+        words = [optimizer, *(f"{key.rpartition('.')[2]}={value}" for key, value in setting.items())]
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", " ".join(words)).strip("-._")
+        if name in variants:
+            raise RecipeError(f"--optimizers={optimizer}: two variants are called {name}; name each once")
+        data = recipe.model_dump(mode="json") | {"optimizer": _optimizer_section(recipe, optimizer), "compare": None}
+        for key, value in setting.items():
+            apply_override(data, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
+        variants[name] = data
     planned = []
     for seed, (name, data) in itertools.product(seeds, variants.items()):
         run = {"seed": seed, "name": f"{name}-seed{seed}", "output_dir": str(folder)}
         planned.append(PlannedRun(name, seed, parse_recipe(data | {"run": run})))
+    for run in planned[: len(variants)]:  # what can be wrong with a variant shows before hours of running
+        derive_sizes(run.recipe, num_processes)
+        section = run.recipe.optimizer
+        optimizer_class_and_arguments(
+            section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+        )
     return planned
 
 
@@ -85,13 +147,6 @@ def split_list(text: str) -> list[str]:
         else:
             parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
-
-
-def _values(text: str) -> list[tuple[str, str]]:
-    key, separator, values = text.partition("=")
-    if not separator or not split_list(values):
-        raise RecipeError(f"--vary={text}: it is written key=a,b,c, such as optimizer.lr=1e-6,2e-6")
-    return [(key, value) for value in split_list(values)]
 
 
 def _optimizer_section(recipe: Recipe, text: str) -> dict[str, Any]:
@@ -108,49 +163,62 @@ def _optimizer_section(recipe: Recipe, text: str) -> dict[str, Any]:
     return data["optimizer"]
 
 
-def _folder_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")
-
-
 class Runner:
     """Runs what is missing of a comparison, `jobs` at a time, each in a process of its own.
 
     Args:
         runs: as `plan_runs` gives them; finished ones are left alone, broken ones resumed.
-        jobs: runs at a time. On a CPU they share its cores.
+        jobs: runs at a time. On a CPU they share its cores; GPUs are dealt out where there are enough.
         num_processes: processes of each run, by torchrun.
+        devices: names of the GPUs that there are.
+
+    Raises:
+        RunError: what stands in a run's place was made with another recipe.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], *, jobs: int = 1, num_processes: int = 1):
+    def __init__(
+        self, runs: Sequence[PlannedRun], *, jobs: int = 1, num_processes: int = 1, devices: Sequence[str] = ()
+    ):
         self.runs = list(runs)
-        self.failed: dict[Path, str] = {}
-        self.running: dict[Path, subprocess.Popen] = {}
-        self._jobs, self._num_processes = jobs, num_processes
-        self._waiting = [run for run in runs if not is_finished(run)]
-        for run in self._waiting:
-            _check_unfinished(run)
+        self.failed: dict[str, str] = {}  # name of a run to what it said last
+        self.running: dict[PlannedRun, subprocess.Popen] = {}
+        self.waiting = [run for run in runs if not run.is_finished()]
+        self._num_processes, self._devices = num_processes, list(devices)
+        self._slots = list(range(jobs))
+        self._slot_of: dict[PlannedRun, int] = {}
+        for run in runs:
+            _check_place(run)
 
     def run(self, on_change: Callable[["Runner"], None]) -> None:
         """Return once every run is finished or has failed. Interrupted, it ends its processes, which can be resumed.
 
         Args:
-            on_change: called twice a second and whenever a run begins or ends.
+            on_change: called twice a second.
         """
+        previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            while self._waiting or self.running:
-                while self._waiting and len(self.running) < self._jobs:
-                    planned = self._waiting.pop(0)
-                    self.running[planned.path] = self._start(planned)
+            while self.waiting or self.running:
+                while self.waiting and self._slots:
+                    planned = self.waiting.pop(0)
+                    self._slot_of[planned] = self._slots.pop(0)
+                    self.running[planned] = self._start(planned)
                 on_change(self)
                 time.sleep(_POLL_S)
-                for path, process in list(self.running.items()):
+                for planned, process in list(self.running.items()):
                     if process.poll() is not None:
-                        del self.running[path]
-                        if process.returncode:
-                            self.failed[path] = _last_words(_log(path), process.returncode)
+                        self._close(planned, process.returncode)
             on_change(self)
         finally:
             self._end()
+            signal.signal(signal.SIGTERM, previous)
+
+    def _close(self, planned: PlannedRun, status: int) -> None:
+        del self.running[planned]
+        self._slots.append(self._slot_of.pop(planned))
+        if status:
+            self.failed[planned.path.name] = _last_words(_log(planned), status)
+        else:
+            RunDirectory.open(planned.path).drop_checkpoints()  # it is finished; nothing goes on from them
 
     def _start(self, planned: PlannedRun) -> subprocess.Popen:
         """The process of one run, with its output in ``logs/``."""
@@ -163,26 +231,34 @@ class Runner:
         if self._num_processes > 1:
             start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self._num_processes}", "-m"]
         start += ["rl_posttrain", "train", str(file)]
-        if planned.path.exists():
-            run = RunDirectory.open(planned.path)
-            if run.last_checkpoint() is None:
-                shutil.rmtree(planned.path)  # its steps cannot be gone on from: they are made again
-            else:
-                start.append("--resume")
-        variables = dict(os.environ)
-        if self._jobs > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            variables.setdefault("OMP_NUM_THREADS", str(max(1, cores // (self._jobs * self._num_processes))))
-        with _log(planned.path).open("a") as log:
-            # A session of its own: Ctrl-C reaches this process first, which then ends its runs in order.
+        run = planned.directory()
+        if run is not None and run.last_checkpoint() is None:
+            shutil.rmtree(run.path)  # its steps cannot be gone on from: they are made again
+        elif run is not None:
+            start.append("--resume")
+        with _log(planned).open("a") as log:
             return subprocess.Popen(
                 start,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=variables,
+                env=os.environ | self._variables(self._slot_of[planned]),
+                # A session of its own: Ctrl-C reaches this process alone, which then ends its runs in order.
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
+
+    def _variables(self, slot: int) -> dict[str, str]:
+        """What keeps runs at the same time out of each other's way."""
+        jobs = len(self._slots) + len(self._slot_of)
+        if jobs == 1:
+            return {}
+        if len(self._devices) >= jobs * self._num_processes:
+            own = self._devices[slot * self._num_processes : (slot + 1) * self._num_processes]
+            return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // (jobs * self._num_processes))
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
     def _end(self) -> None:
         for process in self.running.values():
@@ -196,12 +272,34 @@ class Runner:
         self.running.clear()
 
 
-def is_finished(planned: PlannedRun) -> bool:
-    return planned.path.exists() and RunDirectory.open(planned.path).summary() is not None
+def visible_devices() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return named.split(",")[:number] if named else [str(index) for index in range(number)]
 
 
-def _check_unfinished(planned: PlannedRun) -> None:
-    """What stands in a run's place must be that run."""
+def _check_place(planned: PlannedRun) -> None:
+    run = planned.directory()
+    if run is None:
+        return
+    changed = first_difference(parse_recipe(run.recipe()).model_dump(), planned.recipe.model_dump())
+    if changed:
+        raise RunError(
+            f"{changed}: {planned.path} was run otherwise, and a comparison does not mix the two; set another --out"
+        )
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with_parent() -> None:
+    """In the new process: end when the comparison is killed, or it would write beside the next one's run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:
@@ -209,8 +307,8 @@ def _signal(process: subprocess.Popen, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _log(path: Path) -> Path:
-    return path.parent / "logs" / f"{path.name}.log"
+def _log(planned: PlannedRun) -> Path:
+    return planned.path.parent / "logs" / f"{planned.path.name}.log"
 
 
 def _last_words(log: Path, status: int) -> str:

@@ -1,4 +1,4 @@
-"""What a run's metrics come to: means, the summary, and the curves in the terminal (plots.py draws the PNG).
+"""What a run's metrics come to: means and the summary.
 
 Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that a row lacks, or holds as
 null (what a NaN is written as), is left out of every mean; it is never taken for zero.
@@ -6,33 +6,16 @@ null (what a NaN is written as), is left out of every mean; it is never taken fo
 
 import math
 import statistics
-import string
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from rl_posttrain.errors import RunError
 from rl_posttrain.plugins import did_you_mean
-from rl_posttrain.runs import RunDirectory
 
 PHASES = ("rollout", "reward", "update", "sync")
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without the two that a background can hide.
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233))
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_CELLS = {  # of the table: key of the summary, format
-    "reward_first5": ".3f",
-    "reward_last5": ".3f",
-    "reward_gain": "+.3f",
-    "reward_best": ".3f",
-    "accuracy_last5": ".3f",
-    "seconds_per_step": ".1f",
-    "tokens": ",d",
-}
-_MARKERS = "*o+x#@%&" + string.ascii_lowercase
 
 
 def number(row: dict, key: str) -> float | None:
@@ -142,32 +125,6 @@ def summarize(rows: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def print_curves(
-    runs: list[RunDirectory], *, keys: Sequence[str] = ("reward",), smoothing: int = 1, console: Console
-) -> None:
-    """The runs' curves in the terminal, one plot a key, and below them a table with one line a run.
-
-    Written to a pipe or a file it holds no colour codes, and each run has its own plotting character instead.
-
-    Args:
-        keys: names of metrics, such as "reward" or "eval/accuracy".
-        smoothing: steps of the trailing mean; 1 draws the values as they are.
-
-    Raises:
-        RunError: a run has no finished step, or none that recorded a key; nothing is printed then.
-    """
-    names = [run.name for run in runs]
-    labels = [str(run.path) if names.count(run.name) > 1 else run.name for run in runs]
-    rows_by_run = {label: run.metrics() for label, run in zip(labels, runs, strict=True)}
-    for label, rows in rows_by_run.items():
-        for key in keys:
-            recorded(rows, key, label)
-        recorded(rows, "reward", label)  # the table needs it whatever is drawn
-    for key in keys:
-        console.print(*_terminal_plot(rows_by_run, key, smoothing, console), "", sep="\n", soft_wrap=True)
-    console.print(_table(labels, runs, rows_by_run))
-
-
 def recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list[float]:
     """The finite values of `key`, of which there is at least one, or a RunError that says what is missing."""
     if not rows:
@@ -185,52 +142,3 @@ def points(rows: Sequence[dict], key: str, window: int) -> tuple[list[int], list
     """Steps that recorded `key`, and its trailing mean over `window` of them."""
     kept = [row for row in rows if number(row, key) is not None]
     return [row["step"] for row in kept], smooth(numbers(kept, key), window)
-
-
-def _terminal_plot(rows_by_run: dict[str, list[dict]], key: str, smoothing: int, console: Console) -> list[Text]:
-    """A heading with the legend, and the plot. (plotext would draw its own legend over the curves' first steps.)"""
-    import plotext
-
-    coloured = console.is_terminal and console.color_system is not None and len(rows_by_run) <= len(COLOURS)
-    mean = f", mean of {smoothing}" if smoothing > 1 else ""
-    legend = Text(f"{key}{mean}", style="bold")
-    plotext.terminal.limit(False, False)  # the console's size counts, which need not be the terminal's
-    figure = plotext.figure
-    figure.clear()
-    figure.plot_size(max(console.width, 40), 16)
-    figure.theme("simple")
-    every_step = []
-    for index, (label, rows) in enumerate(rows_by_run.items()):
-        steps, values = points(rows, key, smoothing)
-        every_step += steps
-        colour = COLOURS[index % len(COLOURS)]
-        symbol = "braille" if coloured else _MARKERS[index % len(_MARKERS)]
-        marker = plotext.marker(symbol, pixel=colour) if coloured else symbol
-        figure.draw(figure.signal(steps, values, marker=marker).lines())
-        legend.append("   ")
-        legend.append(
-            f"{'━━' if coloured else symbol} {label}", style="rgb({},{},{})".format(*colour) if coloured else ""
-        )
-    low, high = min(every_step), max(every_step)
-    ticks = sorted({round(low + (high - low) * part / 6) for part in range(7)})
-    figure.ruler("x").ticks(ticks, [str(tick) for tick in ticks])
-    figure.label("step", "x")
-    figure.label(key, "y")
-    plot = Text.from_ansi(figure.build().string().rstrip("\n"))
-    figure.clear()
-    return [legend, plot if coloured else Text(plot.plain)]
-
-
-def _table(labels: list[str], runs: list[RunDirectory], rows_by_run: dict[str, list[dict]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("run", overflow="fold", min_width=8)
-    for heading in ("steps", "reward\nfirst 5", "last 5", "gain", "best", "accuracy\nlast 5", "s/step", "tokens"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", min_width=10)
-    for label, run in zip(labels, runs, strict=True):
-        summary = summarize(rows_by_run[label])
-        cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
-        steps = f"{summary['steps']}/{run.recipe()['algorithm']['num_steps']}"
-        state = "running or stopped" if run.summary() is None else "finished"
-        table.add_row(Text(label), steps, *cells, state)
-    return table

@@ -65,7 +65,7 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
         # matplotlib leaves an entry that starts with "_" out of a legend.
         axes.legend([line for line, _ in wanted], [f" {text}" if text.startswith("_") else text for _, text in wanted])
     figure.suptitle(title)
-    _write(figure, path)
+    write_png(figure, path)
 
 
 def plot_memory(result: dict, path: Path) -> None:
@@ -113,10 +113,10 @@ def plot_memory(result: dict, path: Path) -> None:
     stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
     offload = ", offload" if result["offload"] else ""
     figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {devices}")
-    _write(figure, path)
+    write_png(figure, path)
 
 
-def _write(figure, path: Path) -> None:
+def write_png(figure, path: Path) -> None:
     from matplotlib.text import Text as PlotText
 
     for text in figure.findobj(PlotText):

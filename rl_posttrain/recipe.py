@@ -6,6 +6,7 @@ Options that belong to a task, a reward or an optimizer are checked against the 
 
 import importlib.resources
 import os
+import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.plugins import did_you_mean
-from rl_posttrain.schema import Recipe, RewardSection, Section
+from rl_posttrain.schema import Recipe, Section
 
 
 class Sizes(Section):
@@ -204,8 +205,9 @@ def _keys_at(location: Iterable) -> list[str]:
     node: Any = Recipe
     for part in location:
         if isinstance(part, str):
-            node = node.model_fields[part].annotation
-            node = RewardSection if "RewardSection" in str(node) else node
+            annotation = node.model_fields[part].annotation
+            kinds = [annotation, *typing.get_args(annotation)]  # of a list of sections, or one that may be missing
+            node = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
     return list(node.model_fields)
 
 
@@ -273,6 +275,19 @@ def _cross_check_groups(recipe: Recipe) -> None:
         raise RecipeError(
             f"algorithm.zero_variance_groups=skip: with {reason} every completion has a part in the gradient; set keep"
         )
+
+
+def first_difference(old: dict, new: dict, prefix: str = "") -> str | None:
+    """The first key in which two recipes' plain data differ, as ``key=new (was old)``; None where they are the same."""
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            nested = first_difference(before, after, f"{prefix}{key}.")
+            if nested:
+                return nested
+        elif before != after:
+            return f"{prefix}{key}={after} (was {before})"
+    return None
 
 
 def precision(recipe: Recipe) -> str:

@@ -22,6 +22,7 @@ import yaml
 
 from rl_posttrain.errors import RunError
 
+_END_BYTES = 2**16  # of metrics.jsonl: room for many rows
 # What save_pretrained leaves for a model and its tokenizer.
 _MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 
@@ -34,6 +35,9 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are their owner's alone
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -141,6 +145,18 @@ class RunDirectory:
         """One row per finished step, in order."""
         return _json_lines(self.metrics_path) if self.metrics_path.exists() else []
 
+    def last_row(self) -> dict | None:
+        """The newest finished step's metrics, from the end of the file; None before the first."""
+        if not self.metrics_path.exists():
+            return None
+        with self.metrics_path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END_BYTES))
+            lines = file.read().split(b"\n")
+        # What stands after the last line break is half a row; what stands before the first may be the end of one.
+        whole = [line for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+        return json.loads(whole[-1]) if whole else None
+
     def rollouts(self, step: int) -> list[dict]:
         """The completions that one step trained on, as they were scored: its own, or those of an earlier one it shares.
 
@@ -195,6 +211,11 @@ class RunDirectory:
 
     def write_rollouts(self, step: int, rows: list[dict]) -> None:
         write_atomically(self._rollout_file(step), "".join(to_json(row) + "\n" for row in rows))
+
+    def drop_checkpoints(self) -> None:
+        """Remove what a run goes on from, once it is finished; the final model stays."""
+        for folder in self._checkpoints():
+            shutil.rmtree(folder)
 
     def rewind(self, step: int) -> list[dict]:
         """Forget what came after `step`, the one a resumed run starts from; returns the rows that stay."""

@@ -118,6 +118,15 @@ class LoggingSection(Section):
     print_samples: NonNegative = 2
 
 
+class CompareSection(Section):
+    """What `rl-posttrain compare` runs of this recipe; `train` leaves it aside."""
+
+    optimizers: Annotated[tuple[str, ...], Field(min_length=1)] = ("adams", "adamw")
+    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0, 1, 2)
+    # Each entry is one more variant of every optimizer: recipe keys and their values.
+    vary: tuple[dict[str, Any], ...] = ()
+
+
 class Recipe(Section):
     """A whole recipe; see docs/recipe.md for each key."""
 
@@ -133,10 +142,14 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     logging: LoggingSection = LoggingSection()
     trl: dict[str, Any] = {}
+    compare: CompareSection | None = None
 
     def to_yaml(self) -> str:
         """The resolved recipe: every key with its value, readable by `load_recipe`."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        data = self.model_dump(mode="json")
+        if self.compare is None:
+            del data["compare"]
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
     @property
     def run_path(self) -> Path:

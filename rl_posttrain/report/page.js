@@ -1,0 +1,491 @@
+// Draws the charts from the numbers in #data, and makes tables sortable and commands copyable.
+"use strict";
+(() => {
+const data = JSON.parse(document.getElementById("data").textContent);
+const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [] } = data;
+const GRID_POINTS = 200;
+const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
+const touch = matchMedia("(pointer: coarse)").matches;
+const state = {
+  axis: Object.keys(axes)[0], window: Math.min(50, Math.max(1, data.smoothing || 1)), log: false, seeds: true, mean: true,
+  on: runs.map(() => true),
+};
+const find = (selector, root = document) => root.querySelector(selector);
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// ---- Numbers: what a run recorded, its trailing mean, the mean over runs and its band
+
+// Mean of each value and those before it, `window` points in all; a gap stays one, and is not counted in its neighbours.
+function trailingMean(values, window) {
+  return values.map((value, last) => {
+    if (value === null) return null;
+    let sum = 0, count = 0;
+    for (let i = Math.max(0, last - window + 1); i <= last; i++) {
+      if (values[i] !== null) { sum += values[i]; count++; }
+    }
+    return sum / count;
+  });
+}
+
+// {x, y, sparse} of a run on the chosen axis, smoothed; null where it recorded nothing. Missing values are gaps. A metric
+// that hardly ever has two values in a row is one measured now and then (evaluations): its points are joined and marked.
+function recorded(run, key) {
+  const xs = run.x?.[state.axis], ys = run.y?.[key];
+  if (!xs || !ys) return null;
+  let points = xs.map((x, i) => [x, ys[i] ?? null]).filter(([x]) => x !== null).sort((a, b) => a[0] - b[0]);
+  const known = points.filter(([, y]) => y !== null);
+  if (!known.length) return null;
+  points = points.slice(points.indexOf(known[0]), points.indexOf(known.at(-1)) + 1);
+  const inRow = points.filter(([, y], i) => i && y !== null && points[i - 1][1] !== null).length;
+  const sparse = 2 * inRow < known.length - 1;
+  if (sparse) points = known;
+  return { x: points.map(([x]) => x), y: trailingMean(points.map(([, y]) => y), state.window), sparse };
+}
+
+// Value of a series at `x` within its range, linear between points; null in a gap.
+function valueAt({ x: xs, y: ys }, x) {
+  let low = 0, high = xs.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (xs[middle] <= x) low = middle; else high = middle - 1;
+  }
+  if (xs[low] === x) return ys[low];
+  const [left, right] = [ys[low], ys[low + 1]];
+  if (left === null || right === null) return null;
+  return left + (right - left) * (x - xs[low]) / (xs[low + 1] - xs[low]);
+}
+
+// {x, y, half, count} over series: their mean, and half the width of its 95% band (null for one series). It goes as far
+// as all series do, and has a gap where one has: a mean over changing runs would jump with who is in it.
+function average(series) {
+  const from = Math.max(...series.map((one) => one.x[0])), to = Math.min(...series.map((one) => one.x.at(-1)));
+  if (from > to) return null;
+  const inside = series.map((one) => one.x.filter((x) => x >= from && x <= to));
+  const shared = inside.every((xs) => xs.length === inside[0].length && xs.every((x, i) => x === inside[0][i]));
+  const step = (to - from) / (GRID_POINTS - 1);
+  const even = () => Array.from({ length: GRID_POINTS }, (_, i) => (i < GRID_POINTS - 1 ? from + i * step : to));
+  const x = shared ? inside[0] : from === to ? [from] : even();
+  const count = series.length, t = t95[count] ?? t95.at(-1) ?? null;
+  const y = [], half = [];
+  for (const at of x) {
+    const values = series.map((one) => valueAt(one, at));
+    const mean = values.includes(null) ? null : values.reduce((sum, value) => sum + value, 0) / count;
+    y.push(mean);
+    if (mean === null || count < 2 || t === null) { half.push(null); continue; }
+    const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
+    half.push(t * Math.sqrt(variance / count));
+  }
+  return { x, y, half, count, sparse: shared && series.every((one) => one.sparse) };
+}
+
+// Closed outlines of a band, one for each stretch without a gap. On a log axis it ends at `floor`, for it has no zero.
+function outline({ x, y, half }, floor) {
+  const xs = [], ys = [];
+  let above = [], below = [];
+  const close = () => {
+    for (const [px, py] of [...above, ...below.reverse()]) { xs.push(px); ys.push(py); }
+    if (above.length) { xs.push(null); ys.push(null); }
+    above = []; below = [];
+  };
+  x.forEach((at, i) => {
+    const top = y[i] === null || half[i] === null ? null : y[i] + half[i];
+    if (top === null || (state.log && top <= floor)) { close(); return; }
+    above.push([at, top]);
+    below.push([at, state.log ? Math.max(floor, y[i] - half[i]) : y[i] - half[i]]);
+  });
+  close();
+  return { x: xs, y: ys };
+}
+
+// ---- Looks
+
+const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function rgb(colour) {
+  const probe = element("span");
+  probe.style.color = colour;
+  document.body.append(probe);
+  const parts = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  probe.remove();
+  return parts;
+}
+
+const luminance = (parts) => parts
+  .map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+
+// A variant's colour, lighter on dark paper where it would not be seen (black, dark blue).
+function seenOn(paper, colour) {
+  let parts = rgb(colour);
+  const ground = luminance(rgb(paper));
+  while (ground < 0.2 && (luminance(parts) + 0.05) / (ground + 0.05) < 3.5) {
+    parts = parts.map((part) => Math.min(255, part + (255 - part) * 0.15 + 1));
+  }
+  return parts.map(Math.round);
+}
+
+function look() {
+  const paper = colourOf("--paper");
+  const inks = variants.map(({ colour }) => seenOn(paper, colour));
+  return {
+    paper, ink: colourOf("--ink"), dim: colourOf("--dim"), rule: colourOf("--rule"), grid: colourOf("--grid"),
+    panel: colourOf("--panel"),
+    line: inks.map((parts) => `rgb(${parts})`), fill: inks.map((parts) => `rgba(${parts},0.16)`),
+  };
+}
+let colours;
+
+// Plotly reads tags and entities in texts.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const short = (text) => (text.length > 30 ? `${text.slice(0, 29)}…` : text);
+
+function layout(div, height, xaxis, yaxis, more = {}) {
+  const axis = {
+    gridcolor: colours.grid, linecolor: colours.rule, zeroline: false, automargin: true, ticks: "outside", ticklen: 4,
+    tickcolor: colours.rule, fixedrange: touch, exponentformat: "power", minexponent: 4,
+  };
+  return {
+    width: div.clientWidth, height, margin: { l: 44, r: 14, t: 8, b: 40 }, showlegend: false, hovermode: "closest",
+    dragmode: touch ? false : "zoom", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.dim },
+    hoverlabel: { bgcolor: colours.panel, bordercolor: colours.rule, font: { color: colours.ink, size: 12 }, align: "left" },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.dim, activecolor: colours.ink },
+    xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...more,
+  };
+}
+
+const config = {
+  displaylogo: false, displayModeBar: touch ? false : "hover", showTips: false,
+  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+};
+
+const nothing = (text) => ({
+  annotations: [{ text, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 13 } }],
+});
+
+// ---- Charts
+
+const seedOf = (run) => (run.seed === null || run.seed === undefined ? run.name : `seed ${run.seed}`);
+const seen = (values) => (state.log ? values.map((value) => (value > 0 ? value : null)) : values);
+
+// Lines alone do not show a point between two gaps.
+function marks({ y, sparse }) {
+  const lone = (value, i) => value !== null && (y[i - 1] ?? null) === null && (y[i + 1] ?? null) === null;
+  const sizes = y.map((value, i) => (sparse || lone(value, i) ? 5 : 0));
+  return sizes.some((size) => size) ? { mode: "lines+markers", marker: { size: sizes, line: { width: 0 } } } : { mode: "lines" };
+}
+
+function lineTrace(series, chart, variant, title, more) {
+  const { line, opacity = 1, extra = "", ...rest } = more;
+  const y = seen(series.y), marked = marks({ ...series, y });
+  return {
+    type: "scatter", x: series.x, y, opacity, ...marked, connectgaps: false, line: { color: colours.line[variant], ...line },
+    ...(marked.marker ? { marker: { ...marked.marker, color: colours.line[variant] } } : {}),
+    meta: [variants[variant].label, title, axes[state.axis], chart.title].map(plain),
+    hovertemplate: `<b>%{meta[0]}</b><br>%{meta[1]}<br>%{meta[2]} %{x:,.6~r}<br>%{meta[3]} %{y:.4g}${extra}<extra></extra>`,
+    ...rest,
+  };
+}
+
+function drawLines(chart, div) {
+  const bands = [], lines = [], means = [], spoken = [];
+  let low = Infinity, high = -Infinity, drawn = 0;
+  const groups = variants.map((_, variant) => runs
+    .map((run, i) => (run.variant === variant && state.on[i] ? { run, series: recorded(run, chart.id) } : null))
+    .filter((one) => one?.series));
+  for (const { series } of groups.flat()) {
+    for (const y of series.y) {
+      if (y !== null && (!state.log || y > 0)) { low = Math.min(low, y); high = Math.max(high, y); }
+    }
+  }
+  groups.forEach((group, variant) => {
+    const { label, dash } = variants[variant];
+    for (const { run, series } of group) {
+      drawn++;
+      // Where the means stand by, they tell the variants apart; alone, the thin lines have to.
+      const line = { width: 1.2, dash: state.mean ? "solid" : dash };
+      if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity: state.mean ? 0.35 : 0.8, line }));
+    }
+    const middle = group.length && average(group.map(({ series }) => series));
+    if (!middle) return;
+    const last = middle.y.findLast((value) => value !== null);
+    if (last !== undefined) spoken.push(`${label} ends at ${Number(last.toPrecision(3))}`);
+    if (!state.mean) return;
+    const band = middle.half.some((half) => half !== null);
+    means.push(lineTrace(middle, chart, variant, middle.count > 1 ? `mean of ${middle.count} runs` : "one run", {
+      name: label, line: { width: 2.4, dash }, customdata: middle.half, extra: band ? " ± %{customdata:.2g}" : "",
+    }));
+    if (band) {
+      bands.push({
+        type: "scatter", name: `${label} band`, ...outline(middle, low), fill: "toself", fillcolor: colours.fill[variant],
+        mode: "lines", line: { width: 0 }, hoverinfo: "skip",
+      });
+    }
+  });
+  const axis = axes[state.axis];
+  div.setAttribute("aria-label", drawn
+    ? `${chart.title} by ${axis}: a line for each of ${drawn} runs${state.mean ? ", with mean and band of each variant" : ""}. ${spoken.join("; ")}.`
+    : `${chart.title} by ${axis}: no values.`);
+  // A band of two runs may be a hundred times as high as what they did: lines say how far the axis goes.
+  const room = (high - low) / 2, ratio = Math.sqrt(high / low);
+  const clip = high > low ? (state.log ? [low, high * ratio] : [low - room, high + room]) : null;
+  const y = {
+    type: state.log ? "log" : "linear", nticks: 6, ...(state.log ? { dtick: high / low > 50 ? 1 : undefined } : {}),
+    ...(clip ? { autorangeoptions: { clipmin: clip[0], clipmax: clip[1] } } : {}),
+  };
+  const x = { title: { text: plain(axis ?? ""), standoff: 6, font: { size: 12 } }, nticks: 7 };
+  const why = !drawn ? "no values here" : high === -Infinity ? "no value above 0" : null;
+  return Plotly.react(div, [...bands, ...lines, ...means],
+    layout(div, 270, x, y, { uirevision: `${state.axis} ${state.log}`, ...(why ? nothing(why) : {}) }), config);
+}
+
+// A bar for each variant with a run that is on, the first on top.
+function drawBars(title, parts, div) {
+  const shown = variants.map((_, i) => i).filter((i) => runs.every((run) => run.variant !== i) || runs.some((run, j) => run.variant === i && state.on[j]));
+  const traces = parts.map(({ name, values, colour, unit }, place) => ({
+    type: "bar", orientation: "h", name: plain(name), y: shown.map((_, i) => i), x: shown.map((i) => values[i] ?? null),
+    customdata: shown.map((i) => plain(variants[i].label)), meta: [plain(name)], width: 0.62,
+    marker: { color: colour ?? shown.map((i) => colours.line[i]), line: { color: colours.paper, width: 1 } },
+    texttemplate: "%{x:.3~g}", textposition: colour ? "inside" : "auto", insidetextanchor: "middle", textangle: 0, cliponaxis: false,
+    hovertemplate: `<b>%{customdata}</b><br>%{meta[0]} %{x:.4g} ${unit}<extra></extra>`, legendrank: place,
+  }));
+  const spoken = shown.map((i) => `${variants[i].label}: ${parts.map(({ name, values, unit }) => (
+    (values[i] ?? null) === null ? `${name} not known` : `${name} ${Number(values[i].toPrecision(3))} ${unit}`)).join(", ")}`);
+  div.setAttribute("aria-label", `${title}, a bar for each variant. ${spoken.join("; ")}.`);
+  const stacked = parts.length > 1;
+  return Plotly.react(div, traces, layout(div, 66 + 34 * shown.length + (stacked ? 30 : 0),
+    { rangemode: "tozero", nticks: 6, title: { text: parts[0].unit, standoff: 6, font: { size: 12 } } },
+    {
+      tickvals: shown.map((_, i) => i), ticktext: shown.map((i) => plain(short(variants[i].label))), ticks: "", showgrid: false,
+      range: [shown.length - 0.5, -0.5], fixedrange: true,
+    },
+    {
+      barmode: "stack", showlegend: stacked, uniformtext: { minsize: 10, mode: "hide" },
+      legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0, traceorder: "normal", itemclick: false, itemdoubleclick: false },
+      margin: { l: 44, r: 30, t: stacked ? 34 : 8, b: 40 },
+    }), config);
+}
+
+const views = new Map();  // chart id to {div, draw}
+
+function addView(grid, { id, title, unit, note }, draw) {
+  const div = element("div", { class: "plot", role: "figure", "data-chart": id });
+  const heading = element("h3", {}, title);
+  if (unit) heading.append(" ", element("span", { class: "unit" }, `(${unit})`));
+  const caption = element("figcaption", {}, heading);
+  if (note) caption.append(element("p", { class: "note" }, note));
+  grid.append(element("figure", { class: "chart" }, caption, div));
+  views.set(id, { div, draw: () => draw(div) });
+}
+
+function addViews() {
+  const lines = element("div", { class: "grid" }), bars = element("div", { class: "grid" });
+  for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
+  const known = (values) => values?.some((value) => value !== null);
+  if (phases?.seconds?.some(known)) {
+    const title = "Seconds a step by phase";
+    const parts = phases.names.map((name, i) => (
+      { name, values: phases.seconds[i], colour: PHASE_COLOURS[i % PHASE_COLOURS.length], unit: "s" }));
+    addView(bars, { id: "phases", title }, (div) => drawBars(title, parts, div));
+  }
+  for (const { label, gib } of memory.filter((part) => known(part.gib))) {
+    const title = label[0].toUpperCase() + label.slice(1);
+    addView(bars, { id: `memory/${label}`, title }, (div) => drawBars(title, [{ name: label, values: gib, unit: "GiB" }], div));
+  }
+  find(".views").append(...[lines, bars].filter((grid) => grid.childElementCount));
+}
+
+// Charts are drawn one after another, with room between for what the reader does next; a newer drawing ends an older one.
+let latest = 0, settled = Promise.resolve();
+function redraw() {
+  const mine = ++latest;
+  settled = (async () => {
+    await new Promise(requestAnimationFrame);
+    if (mine === latest) colours = look();
+    for (const { draw } of views.values()) {
+      if (mine !== latest) return settled;
+      await draw();
+      await new Promise((resume) => setTimeout(resume));
+    }
+    return undefined;
+  })();
+}
+
+// ---- Controls
+
+function swatch(variant) {
+  const { dash } = variants[variant];
+  const dashes = { solid: "none", dash: "7 4", dot: "2 3", dashdot: "8 3 2 3", longdash: "12 4" };
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "swatch");
+  svg.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  for (const [name, value] of Object.entries({ x1: 0, x2: 36, y1: 6, y2: 6, "stroke-width": 3, "stroke-dasharray": dashes[dash] ?? "none" })) {
+    line.setAttribute(name, value);
+  }
+  svg.append(line);
+  return svg;
+}
+
+function paintSwatches() {
+  const { line } = look();
+  document.querySelectorAll(".swatch line").forEach((one, i) => one.setAttribute("stroke", line[i]));
+}
+
+const narrow = () => matchMedia("(max-width: 640px)").matches;
+
+function variantControl({ label }, variant) {
+  const mine = runs.map((_, i) => i).filter((i) => runs[i].variant === variant);
+  const whole = element("input", { type: "checkbox", "data-variant": variant, disabled: !mine.length });
+  const boxes = mine.map((i) => element("input", { type: "checkbox", "data-run": runs[i].name }));
+  const count = element("summary");
+  const show = () => {
+    const on = mine.filter((i) => state.on[i]).length;
+    mine.forEach((i, place) => { boxes[place].checked = state.on[i]; });
+    whole.checked = on > 0;
+    whole.indeterminate = on > 0 && on < mine.length;
+    count.textContent = `${on} of ${mine.length} ${mine.length === 1 ? "run" : "runs"}`;
+  };
+  const change = (which, on) => {
+    for (const i of which) state.on[i] = on;
+    show();
+    redraw();
+  };
+  // From "some" a click leads to all, as the browser's own indeterminate boxes do.
+  whole.addEventListener("change", () => change(mine, whole.checked || mine.some((i) => !state.on[i])));
+  boxes.forEach((box, place) => box.addEventListener("change", () => change([mine[place]], box.checked)));
+  show();
+  const list = mine.map((i, place) => {
+    const { name, seed, state: end } = runs[i];
+    const row = element("label", { title: name }, boxes[place], element("bdi", { class: "run" }, seedOf(runs[i])));
+    if (end === "unfinished") row.append(" (unfinished)");
+    if (seed !== null && seed !== undefined) row.append(element("bdi", { class: "name" }, name));
+    return row;
+  });
+  const parts = element("details", { open: runs.length <= 12 && !narrow() }, count, ...list);
+  return element("div", { class: "variant" },
+    element("label", {}, whole, swatch(variant), element("bdi", { class: "label" }, label)), mine.length ? parts : "");
+}
+
+function addControls() {
+  for (const [key, label] of Object.entries(axes)) {
+    const radio = element("input", { type: "radio", name: "axis", value: key, checked: key === state.axis });
+    radio.addEventListener("change", () => { state.axis = key; redraw(); });
+    find("#axes").append(element("label", {}, radio, label));
+  }
+  const slider = find("#smoothing"), output = find("#window");
+  const say = () => {
+    output.textContent = state.window === 1 ? "off" : `mean of ${state.window} points`;
+    slider.setAttribute("aria-valuetext", output.textContent);
+  };
+  slider.value = state.window;
+  slider.addEventListener("input", () => { state.window = Number(slider.value); say(); redraw(); });
+  say();
+  for (const name of ["mean", "seeds", "log"]) {
+    const box = find(`#${name}`);
+    box.checked = state[name];
+    box.addEventListener("change", () => { state[name] = box.checked; redraw(); });
+  }
+  find("#variants").append(...variants.map(variantControl));
+  find(".controls").addEventListener("submit", (event) => event.preventDefault());
+}
+
+// ---- Tables and commands
+
+// What a cell sorts by, number or text; null where it is missing.
+function sortKey(cell, numeric) {
+  const value = cell.dataset.value ?? null;
+  return value === null || !numeric ? value : Number(value);
+}
+
+function sortBy(table, header, place) {
+  const descending = header.getAttribute("aria-sort") === "ascending";
+  for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+  const numeric = header.classList.contains("number");
+  const compare = numeric ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", { numeric: true });
+  const rows = [...table.tBodies[0].rows].map((row) => ({ row, key: sortKey(row.cells[place], numeric) }));
+  rows.sort((a, b) => {
+    if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+    return descending ? compare(b.key, a.key) : compare(a.key, b.key);
+  });
+  table.tBodies[0].append(...rows.map(({ row }) => row));
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  if (table.tBodies[0].rows.length < 2) continue;
+  [...table.tHead.rows[0].cells].forEach((header, place) => {
+    const button = element("button", { type: "button" }, ...header.childNodes);
+    button.addEventListener("click", () => sortBy(table, header, place));
+    header.append(button);
+  });
+}
+
+for (const button of navigator.clipboard?.writeText ? document.querySelectorAll("button.copy") : []) {
+  const pre = find("pre", button.parentElement);
+  button.hidden = false;
+  button.setAttribute("aria-live", "polite");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(pre.textContent);
+      button.textContent = "Copied";
+    } catch {
+      // The browser asked and was refused: the reader copies what is selected.
+      getSelection().selectAllChildren(pre);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+}
+
+// ---- Start, other schemes and sizes, paper
+
+if (!find("#charts").hidden) {
+  find(".workbench").hidden = false;
+  addViews();
+  addControls();
+  paintSwatches();
+  redraw();
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (width && contentRect.width !== width) redraw();
+    width = contentRect.width;
+  }).observe(find(".views"));
+  const repaint = () => { paintSwatches(); redraw(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+  const closed = [];
+  addEventListener("beforeprint", () => {
+    closed.push(...document.querySelectorAll("details:not([open])"));
+    for (const one of closed) one.open = true;
+    document.documentElement.dataset.printing = "";
+    latest++;  // ends a drawing under way
+    paintSwatches();
+    colours = look();
+    for (const { draw } of views.values()) draw();
+  });
+  addEventListener("afterprint", () => {
+    for (const one of closed.splice(0)) one.open = false;
+    delete document.documentElement.dataset.printing;
+    repaint();
+  });
+}
+
+// For tests, and for whoever wants the numbers of a chart as it is drawn.
+window.report = {
+  state,
+  settled: () => settled,
+  visibleTraces: (id) => views.get(id).div.data.filter((trace) => trace.visible !== false).map((trace) => trace.name),
+  trace: (id, name) => {
+    const { x, y } = views.get(id).div.data.find((trace) => trace.name === name);
+    return { x: [...x], y: [...y] };
+  },
+};
+})();
