@@ -28,12 +28,14 @@ def whole(runs: Sequence[History]) -> Sequence[History]:
 def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, mean, and half of the mean's 95 % confidence interval (Student's t; 0 for a single run), (P,) each.
 
-    Over the curves' own points where they share them, else over the stretch that all of them cover.
+    Over the curves' own points where they share them, else over the stretch that all of them cover; empty where there
+    is none.
     """
     if all(np.array_equal(x, curves[0][0]) for x, _ in curves):
         x, values = curves[0][0], np.array([y for _, y in curves])
     else:
-        x = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), _GRID)
+        start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        x = np.linspace(start, end, _GRID if start < end else int(start == end))
         values = np.array([np.interp(x, *curve) for curve in curves])
     if len(curves) == 1:
         return x, values[0], np.zeros(len(x))

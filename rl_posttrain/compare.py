@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +132,11 @@ def plan_runs(
     for run in planned[: len(variants)]:  # what can be wrong with a variant shows before hours of running
         derive_sizes(run.recipe, num_processes)
         section = run.recipe.optimizer
-        optimizer_class_and_arguments(
-            section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arguments that are dubious and not wrong
+            optimizer_class_and_arguments(
+                section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+            )
     return planned
 
 

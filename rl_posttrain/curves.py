@@ -89,9 +89,19 @@ def first_last(rows: Sequence[dict], key: str = "reward", window: int = 5) -> tu
 
 
 def step_seconds(rows: Sequence[dict]) -> list[float]:
-    """Seconds of each step, evaluation and bookkeeping included: the differences of `seconds`, which counts from 0."""
-    ends = numbers(rows, "seconds")
-    return [end - start for start, end in zip([0.0, *ends], ends, strict=False)]
+    """Seconds of each step, evaluation and bookkeeping included: the differences of `seconds`, which counts from 0.
+
+    A row that stands for several steps, as those of a run made elsewhere may, gives their mean.
+    """
+    found, before, start = [], 0.0, 0.0
+    for row in rows:
+        if (end := number(row, "seconds")) is not None:
+            step = number(row, "step")
+            step = before + 1 if step is None else step
+            if step > before:
+                found.append((end - start) / (step - before))
+            before, start = step, end
+    return found
 
 
 def summarize(rows: Sequence[dict]) -> dict[str, Any]:

@@ -145,8 +145,8 @@ def _estimate(
     """The difference, or how many pairs there are where they are too few, and whether they are pairs."""
     paired = all(seed is not None for seed, _ in [*values, *base])
     if paired:
-        by_seed = dict(base)
-        differences = np.array([value - by_seed[seed] for seed, value in values if seed in by_seed])
+        one, other = _by_seed(values), _by_seed(base)
+        differences = np.array([one[seed] - other[seed] for seed in one if seed in other])
         number = len(differences)
         if number < FEWEST_SEEDS:
             return number, True
@@ -161,6 +161,14 @@ def _estimate(
     rest = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
     freedom = error**4 / rest if rest else float(len(one) + len(other) - 2)
     return _Estimate(float(one.mean() - other.mean()), error, freedom, number, False)
+
+
+def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, float]:
+    """A seed that was run twice is one seed still: its mean."""
+    runs: dict[int | None, list[float]] = {}
+    for seed, value in values:
+        runs.setdefault(seed, []).append(value)
+    return {seed: sum(found) / len(found) for seed, found in runs.items()}
 
 
 def _t_tail(distance: float, error: float, freedom: float) -> float:

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ _OUR_NAMES = {
     "sampling/sampling_logp_difference/mean": "sampling_logprob_difference",
 }
 _TOTALS = ("train_runtime", "train_loss", "total_flos")
+_SEED_ALONE = re.compile(r"seed[-_=]?\d+", re.IGNORECASE)
+_MOST_CHARACTERS = 200  # of a file's head in an error
 
 
 def is_foreign(path: Path) -> bool:
     """Whether `path` is a run that `ForeignRun` reads."""
-    return path.suffix in (".csv", ".json") or (path.is_dir() and _state_file(path) is not None)
+    return path.suffix.lower() in (".csv", ".json") or (path.is_dir() and _state_file(path) is not None)
 
 
 class ForeignRun:
@@ -39,9 +43,11 @@ class ForeignRun:
 
     @property
     def name(self) -> str:
-        if self.path.name == _STATE:
-            return _without_checkpoint(self.path.parent).name
-        return self.path.stem if self.path.is_file() else _without_checkpoint(self.path).name
+        path = Path(os.path.abspath(self.path))  # "." has no name
+        if path.name == _STATE:
+            path = path.parent
+        path = path.with_suffix("") if path.is_file() else _without_checkpoint(path)
+        return f"{path.parent.name}-{path.name}" if _SEED_ALONE.fullmatch(path.name) else path.name
 
     def metrics(self) -> list[dict]:
         """One row a logged step.
@@ -49,14 +55,14 @@ class ForeignRun:
         Raises:
             RunError: the file is missing, is no such file, or has no reward.
         """
-        return self._csv_rows() if self.path.suffix == ".csv" else _rows_of_history(self._state()["log_history"])
+        return self._csv_rows() if self._is_csv else _rows_of_history(self._state()["log_history"])
 
     def summary(self) -> dict | None:
         """Empty where the run has reached its last step, or nobody can know; None where steps are to come."""
-        if self.path.suffix == ".csv":
+        if self._is_csv:
             return {}
         state = self._state()
-        return {} if state.get("global_step", 0) >= state.get("max_steps", 0) else None
+        return {} if (state.get("global_step") or 0) >= (state.get("max_steps") or 0) else None
 
     def recipe(self) -> dict:
         return {}
@@ -67,15 +73,20 @@ class ForeignRun:
     def rollouts(self, step: int) -> list[dict]:
         return []
 
+    @property
+    def _is_csv(self) -> bool:
+        return self.path.suffix.lower() == ".csv"
+
     def _state(self) -> dict:
         file = _state_file(self.path) if self.path.is_dir() else self.path
         try:
             state = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"RUN={self.path}: no JSON ({error}); it was cut short or is another file") from error
-        if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
+        history = state.get("log_history") if isinstance(state, dict) else None
+        if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
             raise RunError(f"RUN={self.path}: no log_history in it; name a {_STATE} of transformers' Trainer")
         return state
 
@@ -83,20 +94,22 @@ class ForeignRun:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file)
-                names = {given: _plain_name(given) for given in table.fieldnames or ()}
+                given = table.fieldnames or []
+                table.fieldnames = [_plain_name(name) for name in given]
                 for wanted in ("step", "reward"):
-                    if list(names.values()).count(wanted) != 1:
+                    if table.fieldnames.count(wanted) != 1:
+                        head = ascii(", ".join(given)[:_MOST_CHARACTERS])[1:-1] or "no head"  # of any file at all
                         raise RunError(
-                            f"RUN={self.path}: it needs one column {wanted!r} and has {', '.join(names) or 'no head'}; "
+                            f"RUN={self.path}: it needs one column {wanted!r} and has {head}; "
                             "rename or drop columns in its first line"
                         )
-                rows = [{names[key]: _value(text) for key, text in row.items() if key is not None} for row in table]
+                rows = [_values(row) for row in table]
         except OSError as error:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
         except (csv.Error, UnicodeDecodeError) as error:
             raise RunError(f"RUN={self.path}: no CSV ({error}); save it as UTF-8 with commas") from error
-        # A last line that was cut short has no step or no reward; so has an empty one.
-        rows = [row for row in rows if row["step"] is not None]
+        # A last line that was cut short has no step, or nothing else.
+        rows = [row for row in rows if row.get("step") is not None and len(row) > 1]
         return sorted(rows, key=lambda row: row["step"])
 
 
@@ -105,7 +118,7 @@ def _rows_of_history(history: list[dict]) -> list[dict]:
     rows: dict[float, dict] = {}
     for entry in history:
         step = entry.get("step")
-        if step is None or any(total in entry for total in _TOTALS):
+        if not isinstance(step, (int, float)) or not math.isfinite(step) or any(total in entry for total in _TOTALS):
             continue
         row = rows.setdefault(step, {"step": step})
         for key, value in entry.items():
@@ -113,9 +126,10 @@ def _rows_of_history(history: list[dict]) -> list[dict]:
             # json reads NaN and Infinity as such; in our rows they are null.
             row[name] = value if not isinstance(value, float) or math.isfinite(value) else None
     ordered = [rows[step] for step in sorted(rows)]
-    if all("seconds" not in row and "step_time" in row for row in ordered):
+    if not any("seconds" in row for row in ordered):
         seconds, before = 0.0, 0
-        for row in ordered:  # TRL logs the mean time of a step since the last entry
+        # TRL logs the mean time of a step since the last entry. A row of an evaluation alone has none.
+        for row in (row for row in ordered if "step_time" in row):
             seconds += (row["step_time"] or 0.0) * (row["step"] - before)
             before, row["seconds"] = row["step"], seconds
     return ordered
@@ -126,7 +140,7 @@ def _our_name(name: str) -> str:
         return _OUR_NAMES[name]
     if name.startswith("rewards/") and name.endswith("/mean"):
         return name.removesuffix("/mean")
-    return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else name
+    return f"eval/{_our_name(name.removeprefix('eval_'))}" if name.startswith("eval_") else name
 
 
 def _plain_name(name: str) -> str:
@@ -134,15 +148,20 @@ def _plain_name(name: str) -> str:
     lower = plain.lower()
     if lower in ("step", "reward"):
         return lower
-    return "step" if lower in ("global_step", "train/global_step", "_step") else _our_name(plain)
+    return "step" if lower in ("global_step", "_step") else _our_name(plain)
 
 
-def _value(text: str | None) -> Any:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+def _values(row: dict[str | None, Any]) -> dict[str, float | None]:
+    """The numbers of a line, null where one is not finite; an empty cell is a value that was not recorded."""
+    values = {}
+    for name, text in row.items():
+        try:
+            value = float(text)
+        except (TypeError, ValueError):
+            continue
+        finite = value if math.isfinite(value) else None
+        values[name] = int(value) if name == "step" and value.is_integer() else finite
+    return values
 
 
 def _without_checkpoint(folder: Path) -> Path:

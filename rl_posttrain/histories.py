@@ -7,7 +7,7 @@ with the reason and left out; runs that must not be compared are refused.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class History:
 
     Attributes:
         name: its folder's or file's name; the whole path where two runs have the same.
+        path: as it was given.
         variant: what it shares with its other seeds, in words that tell it from the other variants.
         seed: None where nobody said it.
         columns: metric name to (S,) float64 values of the S finished steps, NaN where a step has none; ``step`` is
@@ -91,40 +92,24 @@ def read_runs(paths: Iterable[Path | str]) -> Collection:
     """
     sources = [source for path in paths for source in _sources(Path(path))]
     unique = list({source.path.resolve(): source for source in sources}.values())
-    kept, left_out = [], []
+    found, left_out = [], []
     for source in unique:
         try:
-            columns, prompts = _columns(source)
+            found.append(_read(source))
         except RunError as error:
-            if len(unique) == 1:
-                raise
             left_out.append(str(error))
-        else:
-            kept.append((source, columns, prompts))
-    if not kept:
+    if not found:
         raise RunError(left_out[0] if left_out else "RUN: no run was named; name run directories, or a folder of them")
-    recipes = [source.recipe() for source, _, _ in kept]
-    flat = [_flatten(recipe) for recipe in recipes]
-    _refuse_different_tasks([source for source, _, _ in kept], flat)
-    names = [source.name for source, _, _ in kept]
-    histories = []
-    labels = _variant_labels([source for source, _, _ in kept], flat)
-    for (source, columns, prompts), recipe, label in zip(kept, recipes, labels, strict=True):
-        histories.append(
-            History(
-                name=source.name if names.count(source.name) == 1 else str(source.path),
-                path=source.path,
-                variant=label,
-                seed=_seed(source, recipe),
-                columns=columns,
-                recipe=recipe,
-                environment=source.environment(),
-                finished=source.summary() is not None,
-                source=source,
-                prompts=prompts,
-            )
-        )
-    return Collection(histories, left_out)
+    sources, flat = [run.source for run in found], [_flatten(run.recipe) for run in found]
+    _refuse_different_tasks(sources, flat)
+    names = [run.name for run in found]
+    return Collection(
+        [
+            replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
+            for run, label in zip(found, _variant_labels(sources, flat), strict=True)
+        ],
+        left_out,
+    )
 
 
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
@@ -186,13 +171,31 @@ def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
     return [RunDirectory.open(folder) for folder in inside]
 
 
+def _read(source: RunDirectory | ForeignRun) -> History:
+    """One run, whose variant cannot be named before the others are read."""
+    columns, prompts = _columns(source)
+    recipe = source.recipe()
+    return History(
+        name=source.name,
+        path=source.path,
+        variant="",
+        seed=_seed(source, recipe),
+        columns=columns,
+        recipe=recipe,
+        environment=source.environment(),
+        finished=source.summary() is not None,
+        source=source,
+        prompts=prompts,
+    )
+
+
 def _columns(source: RunDirectory | ForeignRun) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Metric columns and the marks of the prompts; row dicts are let go at once, since there can be many."""
     rows = source.metrics()
     if not rows:
         raise RunError(f"{source.path}: no finished step yet, so there is nothing to show; wait for its first step")
     keys = _keys(rows)
-    columns = {key: np.array([_number(row.get(key)) for row in rows]) for key in keys}
+    columns = {key: _column([row.get(key) for row in rows]) for key in keys}
     # Seen on its steps only, a value that is null there is a number that was not finite.
     lost = [key for key in ("reward", "loss", "grad_norm") if any(key in row for row in rows)]
     columns["non_finite"] = np.array([float(any(key in row and row[key] is None for key in lost)) for row in rows])
@@ -205,8 +208,11 @@ def _columns(source: RunDirectory | ForeignRun) -> tuple[dict[str, np.ndarray], 
     return columns, prompts if len(prompts) == len(rows) else ()
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
+def _column(values: list[Any]) -> np.ndarray:
+    """Values as float64; what is no number is NaN."""
+    if not set(map(type, values)) <= {int, float, type(None)}:
+        values = [value if type(value) in (int, float) else None for value in values]
+    return np.array(values, dtype=np.float64)
 
 
 def _keys(rows: Iterable[dict]) -> list[str]:
@@ -252,7 +258,12 @@ def _variant_labels(sources: Sequence[RunDirectory | ForeignRun], flat: Sequence
         for index in own:
             if len(values[labels[index]]) > 1 and flat[index].get(key) is not None:
                 labels[index] += f" {key.rpartition('.')[2]}={_text(flat[index].get(key))}"
-    return labels
+    ours = {labels[index] for index in own}
+    # Of one name with ours, a run made elsewhere is still no other seed of it.
+    return [
+        f"{label} (made elsewhere)" if index not in own and label in ours else label
+        for index, label in enumerate(labels)
+    ]
 
 
 def _refuse_different_tasks(sources: Sequence[RunDirectory | ForeignRun], flat: Sequence[dict]) -> None:

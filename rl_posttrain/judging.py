@@ -73,11 +73,11 @@ def check_terms(measure: str, margin: float | None) -> None:
     """Fail where a judgement's terms cannot be used.
 
     Raises:
-        RunError: no such measure, or a margin that is not above 0.
+        RunError: no such measure, or a margin that is no number above 0.
     """
     if measure not in MEASURES:
         raise RunError(f"--measure={measure}: no such measure; {did_you_mean(measure, MEASURES)}")
-    if margin is not None and not margin > 0:
+    if margin is not None and not 0 < margin < math.inf:
         raise RunError(f"--margin={margin}: equivalence needs room on both sides; set a number above 0")
 
 
@@ -95,16 +95,17 @@ def judge(
         baseline: a variant's label; by default adamw where there is one, else the first.
         measure: one of `MEASURES`.
         margin: what difference does not matter, in units of reward; by default 0.05 of the reward range.
-        threshold: the reward to which steps, tokens and seconds are counted; by default half of the range.
+        threshold: the reward to which steps, tokens and seconds are counted; by default the middle of the range.
 
     Raises:
         RunError: no such baseline or measure, or a margin that is not above 0.
     """
     check_terms(measure, margin)
-    width, origin = reward_range(collection)
+    low, high, origin = reward_range(collection)
+    width = high - low
     share = "" if margin is not None else f" ({_MARGIN_SHARE} of the reward range of {width:.3g}, {origin})"
     margin = _MARGIN_SHARE * width if margin is None else margin
-    threshold = _THRESHOLD_SHARE * width if threshold is None else threshold
+    threshold = low + _THRESHOLD_SHARE * width if threshold is None else threshold
     statistics = {run.name: run_statistics(run, threshold) for run in collection.runs}
     variants = collection.variants
     baseline = _default_baseline(variants) if baseline is None else baseline
@@ -163,7 +164,8 @@ def run_statistics(run: History, threshold: float) -> dict[str, float | None]:
     span = steps[-1] - steps[0]
     _, accuracy = run.points("accuracy")
     _, norms = run.points("grad_norm")
-    seconds = np.diff(run.points("seconds")[1], prepend=0.0)
+    ends, seconds = (np.diff(values, prepend=0.0) for values in run.points("seconds"))
+    seconds = seconds[ends > 0] / ends[ends > 0]  # a run made elsewhere may have logged every tenth step
     return {
         "final": last_tenth(rewards),
         "best": float(settled.max()),
@@ -191,20 +193,24 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def reward_range(collection: Collection) -> tuple[float, str]:
-    """The range of rewards, of which a margin is a share, and where it comes from: the recipe, else what was seen."""
+def reward_range(collection: Collection) -> tuple[float, float, str]:
+    """Lowest and highest reward, for margin and threshold, and where they come from: the recipe, else what was seen."""
     for run in collection.runs:
-        if rewards := run.recipe.get("rewards"):
-            return sum(abs(reward.get("weight", 1.0)) for reward in rewards), "the sum of the recipe's reward weights"
+        weights = [reward.get("weight", 1.0) for reward in run.recipe.get("rewards") or ()]
+        if any(weights):  # of functions that pay from 0 to 1; one with a weight below 0 takes away
+            low, high = (float(sum(pick(weight, 0.0) for weight in weights)) for pick in (min, max))
+            return low, high, "the sum of the recipe's reward weights"
     every = np.concatenate([run.points("reward")[1] for run in collection.runs])
-    return float(every.max() - every.min()) or 1.0, "from the lowest to the highest reward of these runs"
+    low, high = float(every.min()), float(every.max())
+    return low, high if high > low else low + 1.0, "from the lowest to the highest reward of these runs"
 
 
 def _count_spikes(norms: np.ndarray) -> int:
-    return sum(
-        norms[index] > _SPIKE_FACTOR * np.median(norms[max(0, index - _SPIKE_WINDOW) : index])
-        for index in range(_SPIKE_NEEDS, len(norms))
-    )
+    usual = [np.median(norms[:index]) for index in range(_SPIKE_NEEDS, min(_SPIKE_WINDOW, len(norms)))]
+    if len(norms) > _SPIKE_WINDOW:
+        windows = np.lib.stride_tricks.sliding_window_view(norms[:-1], _SPIKE_WINDOW)
+        usual = np.concatenate([usual, np.median(windows, axis=1)])
+    return int((norms[_SPIKE_NEEDS:] > _SPIKE_FACTOR * np.asarray(usual)).sum())
 
 
 def _at_step(run: History, axis: str, step: float | None) -> float | None:

@@ -65,17 +65,36 @@ def to_json(value: Any, **options: Any) -> str:
 def _json_lines(path: Path) -> list[dict]:
     """The complete objects of a JSON lines file; a last line that a dying process left half written is left out."""
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: no text; the file was damaged by something else") from None
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             if number == len(lines):
                 break
             raise RunError(
                 f"{path}:{number}: not JSON, and not the last line; the file was damaged by something else"
             ) from None
+        if not isinstance(row, dict):
+            raise RunError(f"{path}:{number}: no JSON object; it is no file of ours, or was damaged by something else")
+        rows.append(row)
     return rows
+
+
+def _json_object(path: Path) -> dict | None:
+    """What `write_atomically` left there; None where nothing did."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: no JSON object; the file was damaged by something else")
+    return value
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -95,7 +114,7 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return Path(os.path.abspath(self.path)).name  # "." has none
 
     @classmethod
     def create(cls, path: Path, *, recipe_yaml: str) -> "RunDirectory":
@@ -139,7 +158,18 @@ class RunDirectory:
         return (self.path / "recipe.yaml").read_text(encoding="utf-8")
 
     def recipe(self) -> dict:
-        return yaml.safe_load(self.recipe_text())
+        """Its sections.
+
+        Raises:
+            RunError: the file is no recipe.
+        """
+        try:
+            recipe = yaml.safe_load(self.recipe_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            recipe = None
+        if not isinstance(recipe, dict):
+            raise RunError(f"{self.path / 'recipe.yaml'}: no recipe; it was damaged, or is another program's")
+        return recipe
 
     def metrics(self) -> list[dict]:
         """One row per finished step, in order."""
@@ -150,11 +180,14 @@ class RunDirectory:
         if not self.metrics_path.exists():
             return None
         with self.metrics_path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END_BYTES))
+            start = max(0, file.seek(0, os.SEEK_END) - _END_BYTES)
+            file.seek(start)
             lines = file.read().split(b"\n")
         # What stands after the last line break is half a row; what stands before the first may be the end of one.
-        whole = [line for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+        whole = [line for line in lines[start > 0 : -1] if line.startswith(b"{") and line.endswith(b"}")]
+        if not whole and start > 0:  # rows longer than what was read
+            rows = self.metrics()
+            return rows[-1] if rows else None
         return json.loads(whole[-1]) if whole else None
 
     def rollouts(self, step: int) -> list[dict]:
@@ -165,19 +198,18 @@ class RunDirectory:
         """
         path = self._rollout_file(step)
         if not path.exists() and any(row["step"] == step for row in self.metrics()):
-            path = max(file for file in self.rollouts_path.glob("step_*.jsonl") if file < path)
+            earlier = (file for file in self.rollouts_path.glob("step_*.jsonl") if file < path)
+            path = max(earlier, default=path)  # none where somebody cleared the folder
         if not path.exists():
             raise RunError(f"{self.path}: no rollouts of step {step}")
         return _json_lines(path)
 
     def environment(self) -> dict:
-        path = self.path / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return _json_object(self.path / "environment.json") or {}
 
     def summary(self) -> dict | None:
         """What the run came to; None while it is not finished."""
-        path = self.path / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return _json_object(self.path / "summary.json")
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written whole: an empty file `complete` is put in last."""

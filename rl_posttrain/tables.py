@@ -32,7 +32,9 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         if variant == judgement.baseline:
             row["verdict"] = "baseline"
         elif (result := results[variant]).difference is None:
-            row["verdict"] = {"text": f"no verdict ({result.num_pairs} seeds)", "class": "open"}
+            kind = "seed" if result.paired else "run"
+            text = f"no verdict ({result.num_pairs} {kind}{'s' * (result.num_pairs != 1)})"
+            row["verdict"] = {"text": text, "class": "open"}
         else:
             row |= {
                 "difference": _number(result.difference, "+.3f"),

@@ -51,17 +51,23 @@ def print_curves(
         every_run: a line for every run, also where there are several seeds.
 
     Raises:
-        RunError: a run did not record a key or the axis; nothing is printed then.
+        RunError: a run did not record a key or the axis, or the seeds of a variant share no stretch of it; nothing is
+            printed then.
     """
     for run in collection.runs:
         for key in keys:
-            _require(run, key)
-        _require(run, axis)
+            _require(run, key, axis)
     groups = {run.name: [run] for run in collection.runs}
     if collection.is_study and not every_run:
         groups = {label: whole(runs) for label, runs in collection.variants.items()}
-    for key in keys:
-        curves = {label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()}
+    plots = {
+        key: {label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()} for key in keys
+    }
+    for key, curves in plots.items():
+        for label, (x, _) in curves.items():
+            if not len(x):
+                raise RunError(f"{label}: its seeds share no stretch of {axis} with {key!r}; set --every-run")
+    for key, curves in plots.items():
         console.print(*_plot(curves, key, axis, smoothing, console), "", sep="\n", soft_wrap=True)
 
 
@@ -115,11 +121,14 @@ def going_on(collection: Collection) -> list[str]:
     return [f"left out: {reason}" for reason in collection.left_out] + states
 
 
-def _require(run: History, key: str) -> None:
-    if key not in run.columns:
-        raise RunError(
-            f"{run.name}: no finished step recorded {key!r}; {did_you_mean(key, set(run.columns) - {'step'})}"
-        )
+def _require(run: History, key: str, axis: str) -> None:
+    for wanted in (key, axis):
+        if wanted not in run.columns:
+            raise RunError(
+                f"{run.name}: no finished step recorded {wanted!r}; {did_you_mean(wanted, set(run.columns) - {'step'})}"
+            )
+    if not len(run.points(key, axis)[0]):
+        raise RunError(f"{run.name}: no finished step recorded both {key!r} and {axis!r}; set another --axis")
 
 
 def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console: Console) -> list[Text]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rl_posttrain import environment
+from rl_posttrain import cli, environment
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 environment.prepare_process(verbose=False)
@@ -83,6 +83,20 @@ def tiny_recipe(tiny_model, tmp_path_factory) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+@pytest.fixture
+def run_main(capfd, monkeypatch):
+    """Call the entry point in this process, which spares the imports; status, standard output, standard error."""
+
+    def run_main(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rl-posttrain", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capfd.readouterr()
+
+    return run_main
 
 
 def command(*arguments: str | Path, processes: int = 1) -> list[str]:

@@ -2,32 +2,15 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from conftest import run_command
 
-from rl_posttrain import cli
 from rl_posttrain.recipe import bundled_recipes
 from rl_posttrain.runs import RunDirectory
 
 # The quickest way to the checks that come once torch and TRL are there.
 PLAIN = ("rollout.engine=transformers", "distributed.engine=none")
-
-
-@pytest.fixture
-def run_main(capfd, monkeypatch):
-    """Call the entry point in this process, which spares the imports; status, standard output, standard error."""
-
-    def run_main(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rl-posttrain", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capfd.readouterr()
-
-    return run_main
 
 
 def one_line(status: int, stderr: str) -> str:

@@ -1,18 +1,13 @@
 """Statistics against numbers worked out by hand, and plots read back as they were written."""
 
-import io
-import json
 import math
-import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from rl_posttrain.curves import first_last, print_curves, smooth, sparkline, step_seconds, summarize
+from rl_posttrain.curves import first_last, smooth, sparkline, step_seconds, summarize
 from rl_posttrain.errors import RunError
-from rl_posttrain.plots import plot_png
-from rl_posttrain.runs import RunDirectory
+from rl_posttrain.plots import plot_png, write_png
 
 
 def rows_of(rewards, **columns):
@@ -21,22 +16,6 @@ def rows_of(rewards, **columns):
         row = {"step": index + 1, "reward": reward, "seconds": 10.0 + 4.0 * index, "tokens": 100 * (index + 1)}
         rows.append(row | {"time/rollout": 1.0, "time/update": 2.5} | {key: v[index] for key, v in columns.items()})
     return rows
-
-
-def run_of(path, rows, *, num_steps=6, finished=False):
-    run = RunDirectory.create(path, recipe_yaml=f"algorithm: {{num_steps: {num_steps}}}\n")
-    for row in rows:
-        run.append_metrics(row)
-    if finished:
-        run.write_summary(summarize(run.metrics()))
-    return run
-
-
-def printed(runs, *, width=80, terminal=False, **options):
-    file = io.StringIO()
-    colours = {"force_terminal": True, "color_system": "truecolor"} if terminal else {"force_terminal": False}
-    print_curves(runs, console=Console(file=file, width=width, **colours), **options)
-    return file.getvalue()
 
 
 def test_sparkline_runs_from_the_lowest_block_to_the_full_one():
@@ -80,6 +59,12 @@ def test_step_seconds_are_differences_and_the_first_counts_from_zero():
     assert step_seconds([{"seconds": 3.0}, {"seconds": 5.0}, {"seconds": 9.0}]) == [3.0, 2.0, 4.0]
 
 
+def test_step_seconds_of_rows_that_stand_for_several_steps():
+    rows = [(10, 30.0), (20, None), (30, 70.0), (30, 75.0), (31, 77.0)]
+    assert step_seconds([{"step": step, "seconds": seconds} for step, seconds in rows]) == [3.0, 2.0, 2.0]
+    assert step_seconds([{"step": 0, "seconds": 5.0}, {"step": 1, "seconds": 7.0}]) == [2.0]
+
+
 def test_summarize_by_hand():
     rows = rows_of([0, 0, 1, 1, 1, 1, 1, 0], accuracy=[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, None])
     assert summarize(rows) == {
@@ -121,69 +106,6 @@ def test_a_run_without_rewards_has_no_summary(rows, message):
         summarize(rows)
 
 
-def test_print_curves_to_a_pipe(tmp_path):
-    first = run_of(tmp_path / "adams", rows_of([0, 0, 0, 0.5, 0.5, 1]), finished=True)
-    second = run_of(tmp_path / "[red]adamw", rows_of([0, 0.25]))
-    text = printed([first, second])
-    assert "\x1b" not in text
-    assert "* adams" in text
-    assert "o [red]adamw" in text
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 80
-    # The highest reward is on the top line, at the right end; the lowest on the bottom line, at the left.
-    plot = [line for line in lines if line.endswith("│")]
-    assert plot[0].startswith("1.00┤")
-    assert plot[0].rstrip("│").endswith("*")
-    assert plot[-1].split("│")[-2].split("┤")[-1].startswith("o") or "┤o" in plot[-1]
-    (table_line,) = [line for line in lines if "6/6" in line]
-    # Means of 0 0 0 .5 .5 and of 0 0 .5 .5 1, their difference, the best; no accuracy; median seconds; tokens; state.
-    cells = "adams 6/6 0.200 0.400 +0.200 0.400 - 4.0 600 finished"
-    assert table_line.split() == cells.split()
-    (table_line,) = [line for line in lines if "2/6" in line]
-    assert "running or" in table_line
-
-
-def test_print_curves_to_a_terminal_is_coloured_and_as_wide_as_it(tmp_path):
-    run = run_of(tmp_path / "adams", rows_of([0, 0.5, 1]))
-    text = printed([run], width=132, terminal=True, keys=("reward", "tokens"), smoothing=2)
-    assert "38;2;0;114;178" in text
-    bare = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    assert max(map(len, bare.splitlines())) == 132
-    assert "reward, mean of 2   ━━ adams" in bare
-    assert "tokens, mean of 2   ━━ adams" in bare
-    assert "0.75┤" in bare  # mean of the last two rewards
-
-
-def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
-    runs = [run_of(tmp_path / folder / "quick", rows_of([0, 1])) for folder in ("a", "b")]
-    text = printed(runs, width=300)
-    assert f"* {tmp_path}/a/quick" in text
-    assert f"o {tmp_path}/b/quick" in text
-
-
-@pytest.mark.parametrize(
-    ("rows", "keys", "message"),
-    [
-        ([], ("reward",), "quick: no finished step yet"),
-        (rows_of([1, 1]), ("reward", "rewad"), "quick: no finished step recorded 'rewad'; did you mean 'reward'?"),
-        (rows_of([1, 1], kl=[None, None]), ("kl",), "quick: no finished step recorded 'kl'"),
-    ],
-)
-def test_print_curves_draws_nothing_rather_than_something_wrong(tmp_path, rows, keys, message):
-    run = run_of(tmp_path / "quick", rows)
-    file = io.StringIO()
-    with pytest.raises(RunError, match=re.escape(message)):
-        print_curves([run], keys=keys, console=Console(file=file))
-    assert file.getvalue() == ""
-
-
-def test_nulls_in_the_file_are_gaps_and_not_zeros(tmp_path):
-    run = run_of(tmp_path / "quick", rows_of([0.5, math.nan, 1.0]))
-    assert json.loads(run.metrics_path.read_text().splitlines()[1])["reward"] is None
-    assert "0.50┤" in printed([run])
-    assert "0.00┤" not in printed([run])
-
-
 def test_plot_png_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
@@ -207,6 +129,18 @@ def test_plot_png_of_a_run_without_steps_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_write_png_takes_no_name_for_a_formula_and_leaves_nothing_half_written(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.suptitle("costs $x^ and {no end")
+    write_png(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG\r\n")
+    with pytest.raises(OSError, match="nowhere"):
+        write_png(figure, tmp_path / "nowhere" / "figure.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
 def test_plot_png_draws_the_rewards_and_their_trailing_means(tmp_path, monkeypatch):
     import matplotlib.figure
 
@@ -224,15 +158,6 @@ def test_plot_png_draws_the_rewards_and_their_trailing_means(tmp_path, monkeypat
     assert list(top.lines[0].get_xdata()) == [1, 2, 4]
     assert list(right.lines[0].get_xdata()) == [1, 3, 4]
     assert [text.get_text() for text in top.get_legend().get_texts()] == ["quick", "reward, mean of 5"]
-
-
-def test_more_runs_than_colours_are_told_apart_by_characters(tmp_path):
-    runs = [run_of(tmp_path / f"run{index}", rows_of([index, index + 1])) for index in range(7)]
-    text = printed(runs, terminal=True)
-    legend, plot = text.split("\n", 1)
-    assert "x run3" in legend
-    assert "% run6" in legend
-    assert "\x1b" not in plot.split("step")[0]
 
 
 def test_every_name_of_the_summary_is_documented():

@@ -68,6 +68,54 @@ def test_a_damaged_line_in_the_middle_is_named_and_not_skipped(run):
         run.metrics()
 
 
+def test_the_last_row_is_the_newest_finished_step(run):
+    assert run.last_row() is None
+    for step in (1, 2):
+        run.append_metrics({"step": step, "nested": {"text": "{}\n}{"}})
+        assert run.last_row() == {"step": step, "nested": {"text": "{}\n}{"}}
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 3, "rew')
+    assert run.last_row()["step"] == 2
+    # A whole object without its line break may still be cut: of 0.53 it might be the 0.5.
+    run.metrics_path.write_text('{"step": 1}\n{"step": 2}')
+    assert run.last_row() == {"step": 1}
+
+
+@pytest.mark.parametrize("text", ["", "\n", '{"step": 1', '{"step": 1}'])
+def test_there_is_no_last_row_before_the_first_is_whole(run, text):
+    run.metrics_path.write_text(text)
+    assert run.last_row() is None
+
+
+@pytest.mark.parametrize("num_bytes", [10, 1000, 40_000, 70_000, 200_000])
+def test_the_last_row_of_a_long_file(run, num_bytes):
+    # The end that is read may begin inside a row, at a brace of it, or inside the only row it meets.
+    for step in range(1, 6):
+        run.append_metrics({"step": step, "nested": [{"text": "x" * num_bytes}, {"{": 1}]})
+    assert run.last_row() == run.metrics()[-1]
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 6, "nested": [{"text": "' + "x" * num_bytes)
+    assert run.last_row()["step"] == 5
+
+
+def test_the_last_row_is_read_from_the_end(run):
+    row = json.dumps({"step": 1, "text": "x" * 100}) + "\n"
+    with run.metrics_path.open("w") as file:
+        file.write("damaged\n" + row * 100_000)
+    assert run.last_row()["step"] == 1  # though the file as a whole cannot be read
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_readable_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "summary.json", "{}")
+        assert os.umask(umask) == umask  # and it is as it was
+    finally:
+        os.umask(before)
+    assert (tmp_path / "summary.json").stat().st_mode & 0o777 == mode
+
+
 WRITE_FOREVER = """
 import itertools, sys
 from pathlib import Path
@@ -130,6 +178,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"run\.output_dir=.*file.*: cannot write .*Not a directory; set a folder"):
         RunDirectory.create(tmp_path / "file" / "runs" / "quick", recipe_yaml=RECIPE)
+
+
+def test_a_run_in_the_working_directory_has_its_name(run, monkeypatch):
+    monkeypatch.chdir(run.path)
+    assert RunDirectory.open(".").name == "quick"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"run: [", b"\xff\xfe"])
+def test_a_recipe_that_is_none_is_named(run, content):
+    (run.path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"quick/recipe\.yaml: no recipe"):
+        run.recipe()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": ', b"\xff\xfe"])
+def test_damaged_files_of_a_run_are_named(run, content):
+    for name, read in (("environment.json", run.environment), ("summary.json", run.summary)):
+        (run.path / name).write_bytes(content)
+        with pytest.raises(RunError, match=rf"quick/{name}: no JSON object"):
+            read()
 
 
 def test_open_wants_a_run(tmp_path, run):
@@ -199,6 +267,34 @@ def test_the_last_checkpoint_is_the_newest_whole_one(run):
     (run.checkpoints_path / "checkpoint-final").mkdir()
     (run.checkpoints_path / "final").mkdir()
     assert run.last_checkpoint() == tenth  # by number: 10 comes after 9, not before it as text does
+
+
+def test_rollouts_are_those_of_an_earlier_step_where_a_step_has_none_of_its_own(run):
+    for step in (1, 2, 3, 4):
+        run.append_metrics({"step": step})
+    for step in (1, 3):
+        run.write_rollouts(step, [{"step": step}])
+    assert [run.rollouts(step)[0]["step"] for step in (1, 2, 3, 4)] == [1, 1, 3, 3]
+    with pytest.raises(RunError, match="no rollouts of step 5"):
+        run.rollouts(5)
+    for file in run.rollouts_path.iterdir():
+        file.unlink()  # to save space
+    with pytest.raises(RunError, match="no rollouts of step 2"):
+        run.rollouts(2)
+
+
+def test_dropping_checkpoints_leaves_the_final_model(run):
+    run.drop_checkpoints()  # of none
+    for step in (2, 10):
+        make_checkpoint(run, step)
+    make_checkpoint(run, 11, whole=False)
+    for name in ("final", "checkpoint-mine"):
+        (run.checkpoints_path / name).mkdir()
+        (run.checkpoints_path / name / "weights").write_text("w")
+    run.drop_checkpoints()
+    assert sorted(path.name for path in run.checkpoints_path.iterdir()) == ["checkpoint-mine", "final"]
+    assert (run.checkpoints_path / "final" / "weights").read_text() == "w"
+    assert run.last_checkpoint() is None
 
 
 def test_rewind_forgets_what_came_after_the_step(run):

@@ -13,6 +13,7 @@ from rl_posttrain.plots import write_png
 from rl_posttrain.report.looks import DASHES, look
 
 _WINDOW = 5
+_MOST_POINTS = 1000
 _AXES = {"step": "step", "tokens": "tokens", "seconds": "wall-clock (s)"}
 _TRAINING = {
     "completion_length": "completion length (tokens)",
@@ -134,7 +135,10 @@ def _draw(axes, variants: dict[str, list[History]], key: str, axis: str) -> None
     for index, runs in enumerate(variants.values()):
         colour, dash = look(index)
         for x, y in drawn(runs, key, axis, _WINDOW):
-            axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35, marker="." if len(x) == 1 else None)
+            every = -(-len(x) // _MOST_POINTS)  # more than the pixels there are
+            axes.plot(
+                x[::every], y[::every], color=colour, linewidth=0.7, alpha=0.35, marker="." if len(x) == 1 else None
+            )
         curves = drawn(whole(runs), key, axis, _WINDOW)
         if curves:
             x, mean, half = band(curves)

@@ -7,8 +7,8 @@ const GRID_POINTS = 200;
 const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
 const touch = matchMedia("(pointer: coarse)").matches;
 const state = {
-  axis: Object.keys(axes)[0], window: Math.min(50, Math.max(1, data.smoothing || 1)), log: false, seeds: true, mean: true,
-  on: runs.map(() => true),
+  axis: Object.keys(axes)[0], window: Math.min(50, Math.max(1, data.smoothing || 1)), log: false, seeds: true,
+  mean: true, on: runs.map(() => true),
 };
 const find = (selector, root = document) => root.querySelector(selector);
 
@@ -23,7 +23,7 @@ function element(tag, attributes = {}, ...children) {
 
 // ---- Numbers: what a run recorded, its trailing mean, the mean over runs and its band
 
-// Mean of each value and those before it, `window` points in all; a gap stays one, and is not counted in its neighbours.
+// Mean of each value and those before it, `window` points in all; a gap stays one, and does not count in later means.
 function trailingMean(values, window) {
   return values.map((value, last) => {
     if (value === null) return null;
@@ -35,8 +35,8 @@ function trailingMean(values, window) {
   });
 }
 
-// {x, y, sparse} of a run on the chosen axis, smoothed; null where it recorded nothing. Missing values are gaps. A metric
-// that hardly ever has two values in a row is one measured now and then (evaluations): its points are joined and marked.
+// {x, y, sparse} of a run on the chosen axis, smoothed; null where it recorded nothing. Missing values are gaps. But a
+// metric that hardly ever has two values in a row is one measured now and then (evaluations): its points are joined.
 function recorded(run, key) {
   const xs = run.x?.[state.axis], ys = run.y?.[key];
   if (!xs || !ys) return null;
@@ -126,18 +126,20 @@ const luminance = (parts) => parts
 function seenOn(paper, colour) {
   let parts = rgb(colour);
   const ground = luminance(rgb(paper));
-  while (ground < 0.2 && (luminance(parts) + 0.05) / (ground + 0.05) < 3.5) {
+  while (ground < 0.2 && (luminance(parts) + 0.05) / (ground + 0.05) < 4.5) {
     parts = parts.map((part) => Math.min(255, part + (255 - part) * 0.15 + 1));
   }
   return parts.map(Math.round);
 }
+
+const inkOn = (colour) => (luminance(rgb(colour)) > 0.2 ? "#000000" : "#ffffff");
 
 function look() {
   const paper = colourOf("--paper");
   const inks = variants.map(({ colour }) => seenOn(paper, colour));
   return {
     paper, ink: colourOf("--ink"), dim: colourOf("--dim"), rule: colourOf("--rule"), grid: colourOf("--grid"),
-    panel: colourOf("--panel"),
+    panel: colourOf("--panel"), thin: luminance(rgb(paper)) < 0.2 ? 0.5 : 0.35,
     line: inks.map((parts) => `rgb(${parts})`), fill: inks.map((parts) => `rgba(${parts},0.16)`),
   };
 }
@@ -145,7 +147,7 @@ let colours;
 
 // Plotly reads tags and entities in texts.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-const short = (text) => (text.length > 30 ? `${text.slice(0, 29)}…` : text);
+const short = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
 function layout(div, height, xaxis, yaxis, more = {}) {
   const axis = {
@@ -156,7 +158,7 @@ function layout(div, height, xaxis, yaxis, more = {}) {
     width: div.clientWidth, height, margin: { l: 44, r: 14, t: 8, b: 40 }, showlegend: false, hovermode: "closest",
     dragmode: touch ? false : "zoom", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.dim },
-    hoverlabel: { bgcolor: colours.panel, bordercolor: colours.rule, font: { color: colours.ink, size: 12 }, align: "left" },
+    hoverlabel: { bgcolor: colours.panel, bordercolor: colours.rule, font: { color: colours.ink }, align: "left" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.dim, activecolor: colours.ink },
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...more,
   };
@@ -180,17 +182,20 @@ const seen = (values) => (state.log ? values.map((value) => (value > 0 ? value :
 function marks({ y, sparse }) {
   const lone = (value, i) => value !== null && (y[i - 1] ?? null) === null && (y[i + 1] ?? null) === null;
   const sizes = y.map((value, i) => (sparse || lone(value, i) ? 5 : 0));
-  return sizes.some((size) => size) ? { mode: "lines+markers", marker: { size: sizes, line: { width: 0 } } } : { mode: "lines" };
+  if (!sizes.some((size) => size)) return { mode: "lines" };
+  return { mode: "lines+markers", marker: { size: sizes, line: { width: 0 } } };
 }
 
 function lineTrace(series, chart, variant, title, more) {
   const { line, opacity = 1, extra = "", ...rest } = more;
   const y = seen(series.y), marked = marks({ ...series, y });
   return {
-    type: "scatter", x: series.x, y, opacity, ...marked, connectgaps: false, line: { color: colours.line[variant], ...line },
+    type: "scatter", x: series.x, y, opacity, ...marked, connectgaps: false,
+    line: { color: colours.line[variant], ...line },
     ...(marked.marker ? { marker: { ...marked.marker, color: colours.line[variant] } } : {}),
     meta: [variants[variant].label, title, axes[state.axis], chart.title].map(plain),
-    hovertemplate: `<b>%{meta[0]}</b><br>%{meta[1]}<br>%{meta[2]} %{x:,.6~r}<br>%{meta[3]} %{y:.4g}${extra}<extra></extra>`,
+    hovertemplate: "<b>%{meta[0]}</b><br>%{meta[1]}<br>%{meta[2]} %{x:,.6~r}<br>"
+      + `%{meta[3]} %{y:.4g}${extra}<extra></extra>`,
     ...rest,
   };
 }
@@ -212,7 +217,8 @@ function drawLines(chart, div) {
       drawn++;
       // Where the means stand by, they tell the variants apart; alone, the thin lines have to.
       const line = { width: 1.2, dash: state.mean ? "solid" : dash };
-      if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity: state.mean ? 0.35 : 0.8, line }));
+      const opacity = state.mean ? colours.thin : 0.8;
+      if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity, line }));
     }
     const middle = group.length && average(group.map(({ series }) => series));
     if (!middle) return;
@@ -225,15 +231,15 @@ function drawLines(chart, div) {
     }));
     if (band) {
       bands.push({
-        type: "scatter", name: `${label} band`, ...outline(middle, low), fill: "toself", fillcolor: colours.fill[variant],
-        mode: "lines", line: { width: 0 }, hoverinfo: "skip",
+        type: "scatter", name: `${label} band`, ...outline(middle, low), mode: "lines", line: { width: 0 },
+        fill: "toself", fillcolor: colours.fill[variant], hoverinfo: "skip",
       });
     }
   });
   const axis = axes[state.axis];
-  div.setAttribute("aria-label", drawn
-    ? `${chart.title} by ${axis}: a line for each of ${drawn} runs${state.mean ? ", with mean and band of each variant" : ""}. ${spoken.join("; ")}.`
-    : `${chart.title} by ${axis}: no values.`);
+  const lead = `a line for each of ${drawn} runs${state.mean ? ", with mean and band of each variant" : ""}`;
+  const said = drawn ? `${lead}. ${spoken.join("; ")}` : "no values";
+  div.setAttribute("aria-label", `${chart.title} by ${axis}: ${said}.`);
   // A band of two runs may be a hundred times as high as what they did: lines say how far the axis goes.
   const room = (high - low) / 2, ratio = Math.sqrt(high / low);
   const clip = high > low ? (state.log ? [low, high * ratio] : [low - room, high + room]) : null;
@@ -247,41 +253,50 @@ function drawLines(chart, div) {
     layout(div, 270, x, y, { uirevision: `${state.axis} ${state.log}`, ...(why ? nothing(why) : {}) }), config);
 }
 
-// A bar for each variant with a run that is on, the first on top.
+// A bar for each variant but those whose runs are all off, the first on top.
 function drawBars(title, parts, div) {
-  const shown = variants.map((_, i) => i).filter((i) => runs.every((run) => run.variant !== i) || runs.some((run, j) => run.variant === i && state.on[j]));
-  const traces = parts.map(({ name, values, colour, unit }, place) => ({
+  const off = (i) => runs.some((run) => run.variant === i) && !runs.some((run, j) => run.variant === i && state.on[j]);
+  const shown = variants.map((_, i) => i).filter((i) => !off(i));
+  const traces = parts.map(({ name, values, colour, unit }) => ({
     type: "bar", orientation: "h", name: plain(name), y: shown.map((_, i) => i), x: shown.map((i) => values[i] ?? null),
     customdata: shown.map((i) => plain(variants[i].label)), meta: [plain(name)], width: 0.62,
     marker: { color: colour ?? shown.map((i) => colours.line[i]), line: { color: colours.paper, width: 1 } },
-    texttemplate: "%{x:.3~g}", textposition: colour ? "inside" : "auto", insidetextanchor: "middle", textangle: 0, cliponaxis: false,
-    hovertemplate: `<b>%{customdata}</b><br>%{meta[0]} %{x:.4g} ${unit}<extra></extra>`, legendrank: place,
+    texttemplate: "%{x:.3~g}", textposition: colour ? "inside" : "auto", textangle: 0, cliponaxis: false,
+    insidetextanchor: "middle", insidetextfont: { color: shown.map((i) => inkOn(colour ?? colours.line[i])) },
+    hovertemplate: `<b>%{customdata}</b><br>%{meta[0]} %{x:.4g} ${unit}<extra></extra>`,
   }));
-  const spoken = shown.map((i) => `${variants[i].label}: ${parts.map(({ name, values, unit }) => (
-    (values[i] ?? null) === null ? `${name} not known` : `${name} ${Number(values[i].toPrecision(3))} ${unit}`)).join(", ")}`);
+  const amount = (value, unit) => ((value ?? null) === null ? "not known" : `${Number(value.toPrecision(3))} ${unit}`);
+  const spoken = shown.map((i) => (
+    `${variants[i].label}: ${parts.map(({ name, values, unit }) => `${name} ${amount(values[i], unit)}`).join(", ")}`));
   div.setAttribute("aria-label", `${title}, a bar for each variant. ${spoken.join("; ")}.`);
-  const stacked = parts.length > 1;
-  return Plotly.react(div, traces, layout(div, 66 + 34 * shown.length + (stacked ? 30 : 0),
-    { rangemode: "tozero", nticks: 6, title: { text: parts[0].unit, standoff: 6, font: { size: 12 } } },
+  const length = Math.max(12, Math.round(div.clientWidth / 20));
+  return Plotly.react(div, traces, layout(div, 66 + 34 * shown.length,
     {
-      tickvals: shown.map((_, i) => i), ticktext: shown.map((i) => plain(short(variants[i].label))), ticks: "", showgrid: false,
-      range: [shown.length - 0.5, -0.5], fixedrange: true,
+      rangemode: "tozero", nticks: div.clientWidth < 400 ? 4 : 6, tickangle: 0,
+      title: { text: parts[0].unit, standoff: 6, font: { size: 12 } },
     },
     {
-      barmode: "stack", showlegend: stacked, uniformtext: { minsize: 10, mode: "hide" },
-      legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0, traceorder: "normal", itemclick: false, itemdoubleclick: false },
-      margin: { l: 44, r: 30, t: stacked ? 34 : 8, b: 40 },
-    }), config);
+      tickvals: shown.map((_, i) => i), ticktext: shown.map((i) => plain(short(variants[i].label, length))), ticks: "",
+      range: [shown.length - 0.5, -0.5], fixedrange: true, showgrid: false,
+    },
+    { barmode: "stack", uniformtext: { minsize: 10, mode: "hide" }, margin: { l: 44, r: 30, t: 8, b: 40 } }), config);
 }
 
 const views = new Map();  // chart id to {div, draw}
 
-function addView(grid, { id, title, unit, note }, draw) {
+function addView(grid, { id, title, unit, note, keys }, draw) {
   const div = element("div", { class: "plot", role: "figure", "data-chart": id });
   const heading = element("h3", {}, title);
   if (unit) heading.append(" ", element("span", { class: "unit" }, `(${unit})`));
   const caption = element("figcaption", {}, heading);
   if (note) caption.append(element("p", { class: "note" }, note));
+  if (keys) {
+    caption.append(element("ul", { class: "keys" }, ...keys.map(({ name, colour }) => {
+      const square = element("span", { class: "square", "aria-hidden": "true" });
+      square.style.background = colour;
+      return element("li", {}, square, name);
+    })));
+  }
   grid.append(element("figure", { class: "chart" }, caption, div));
   views.set(id, { div, draw: () => draw(div) });
 }
@@ -294,16 +309,17 @@ function addViews() {
     const title = "Seconds a step by phase";
     const parts = phases.names.map((name, i) => (
       { name, values: phases.seconds[i], colour: PHASE_COLOURS[i % PHASE_COLOURS.length], unit: "s" }));
-    addView(bars, { id: "phases", title }, (div) => drawBars(title, parts, div));
+    addView(bars, { id: "phases", title, keys: parts }, (div) => drawBars(title, parts, div));
   }
   for (const { label, gib } of memory.filter((part) => known(part.gib))) {
     const title = label[0].toUpperCase() + label.slice(1);
-    addView(bars, { id: `memory/${label}`, title }, (div) => drawBars(title, [{ name: label, values: gib, unit: "GiB" }], div));
+    const part = { name: label, values: gib, unit: "GiB" };
+    addView(bars, { id: `memory/${label}`, title }, (div) => drawBars(title, [part], div));
   }
   find(".views").append(...[lines, bars].filter((grid) => grid.childElementCount));
 }
 
-// Charts are drawn one after another, with room between for what the reader does next; a newer drawing ends an older one.
+// Charts are drawn one after another, with room between for what the reader does next; a newer drawing ends an older.
 let latest = 0, settled = Promise.resolve();
 function redraw() {
   const mine = ++latest;
@@ -328,9 +344,8 @@ function swatch(variant) {
   svg.setAttribute("class", "swatch");
   svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  for (const [name, value] of Object.entries({ x1: 0, x2: 36, y1: 6, y2: 6, "stroke-width": 3, "stroke-dasharray": dashes[dash] ?? "none" })) {
-    line.setAttribute(name, value);
-  }
+  const looks = { x1: 0, x2: 36, y1: 6, y2: 6, "stroke-width": 3, "stroke-dasharray": dashes[dash] ?? "none" };
+  for (const [name, value] of Object.entries(looks)) line.setAttribute(name, value);
   svg.append(line);
   return svg;
 }
@@ -366,7 +381,7 @@ function variantControl({ label }, variant) {
   const list = mine.map((i, place) => {
     const { name, seed, state: end } = runs[i];
     const row = element("label", { title: name }, boxes[place], element("bdi", { class: "run" }, seedOf(runs[i])));
-    if (end === "unfinished") row.append(" (unfinished)");
+    if (end === "unfinished") row.append(element("span", { class: "run" }, "(unfinished)"));
     if (seed !== null && seed !== undefined) row.append(element("bdi", { class: "name" }, name));
     return row;
   });

@@ -1,6 +1,6 @@
 """The report's page: one HTML file that works offline and on a phone, made from plain numbers and texts.
 
-Texts and tables are written here, so that they can be read without JavaScript; page.js draws the charts from the numbers.
+Texts and tables are written here, so that they can be read without JavaScript; page.js draws the charts from numbers.
 What a model wrote stands on the page too, so every text is escaped, and the page forbids itself any address.
 """
 
@@ -89,7 +89,7 @@ def _attribute(value: Any) -> str:
 
 
 def _script(source: str) -> str:
-    """`source` for a script element; in scripts both can only stand inside strings, where the backslash means nothing."""
+    """`source` for a script element: in a script both can only stand inside strings, where the backslash is nothing."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -155,7 +155,7 @@ def _cell(cell: Any, column: dict[str, Any], place: int) -> str:
         value = _number(value)
     missing = value is None or text.strip() in _MISSING
     kind = cell.get("class") if cell.get("class") in _VERDICT_CLASSES else None
-    content = "\N{EN DASH}" if text.strip() in _MISSING else _text(text)
+    content = "-" if text.strip() in _MISSING else _text(text)
     if kind:
         content = f'<span class="{kind}">{content}</span>'
     attributes = f' class="{_attribute(column["kind"])}"' + ("" if missing else f' data-value="{_attribute(value)}"')
@@ -180,7 +180,7 @@ def _samples(samples: list[dict[str, Any]], variants: list[dict[str, Any]]) -> s
         label = variants[variant]["label"] if isinstance(variant, int) else str(variant)
         groups.setdefault(label, []).append(_sample(sample))
     details = "".join(
-        f"<details{' open' if place == 0 else ''}><summary><bdi>{_text(label)}</bdi></summary>{''.join(parts)}</details>"
+        f"<details{'' if place else ' open'}><summary><bdi>{_text(label)}</bdi></summary>{''.join(parts)}</details>"
         for place, (label, parts) in enumerate(groups.items())
     )
     return (
@@ -207,20 +207,21 @@ def _moment(name: str, moment: dict[str, Any] | None) -> str:
 
 def _written(name: str, text: Any) -> str:
     return (
-        f'<h5>{name}</h5><pre class="{name.lower()}" tabindex="0" aria-label="{name}">'
+        f'<p class="what">{name}</p><pre class="{name.lower()}">'
         f'<bdi dir="auto">{_text("" if text is None else text)}</bdi></pre>'
     )
 
 
 def _or_dash(value: Any) -> str:
-    return "\N{EN DASH}" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _environment(parts: list[dict[str, Any]]) -> str:
     if not parts:
         return ""
     details = "".join(
-        f"<details><summary>{_text(part['name'])}</summary><div class='scroll' tabindex='0'><table class='facts'><tbody>"
+        f"<details><summary>{_text(part['name'])}</summary>"
+        "<div class='scroll' tabindex='0'><table class='facts'><tbody>"
         + "".join(
             f'<tr><th scope="row">{_text(key)}</th><td>{_text(_or_dash(value))}</td></tr>'
             for key, value in part["rows"]
@@ -235,7 +236,7 @@ def _commands(commands: list[str]) -> str:
     if not commands:
         return ""
     blocks = "".join(
-        f'<div class="command"><pre tabindex="0" aria-label="Command"><code>{_text(command)}</code></pre>'
+        f'<div class="command"><pre><code>{_text(command)}</code></pre>'
         '<button type="button" class="copy" hidden>Copy</button></div>'
         for command in commands
     )

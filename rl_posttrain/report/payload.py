@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,16 +119,17 @@ def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[s
 
 
 def _binned(column: np.ndarray, width: int, *, last: bool = False) -> list[float | None]:
-    """Means over `width` steps at a time, or each such stretch's last value, to 5 digits; None where there is none."""
-    parts = [column[start : start + width] for start in range(0, len(column), width)]
-    values = [
-        part[-1] if last else part[np.isfinite(part)].mean() if np.isfinite(part).any() else np.nan for part in parts
-    ]
-    return _rounded(values, 9 if last else 5)
+    """Means over `width` steps at a time, or each such stretch's last value; None where there is none."""
+    starts = np.arange(0, len(column), width)
+    if last:
+        return _rounded(column[np.minimum(starts + width, len(column)) - 1], 9)
+    finite = np.isfinite(column)
+    sums, counts = (np.add.reduceat(values, starts) for values in (np.where(finite, column, 0.0), finite.astype(float)))
+    return _rounded(np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0))
 
 
 def _rounded(values: Sequence[float | None], digits: int = 5) -> list[float | None]:
-    return [None if value is None or not np.isfinite(value) else float(f"{value:.{digits}g}") for value in values]
+    return [None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}") for value in values]
 
 
 def _samples(judgement: Judgement) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ FLOORS = (
     {"recipe", "tasks", "models", "rollout", "evaluate", "scoring", "reward_functions"},
     {"trainers"},
     {"training", "check", "memory"},
-    {"closing", "cli"},
+    {"closing", "compare", "comparison_display", "cli"},
     {"__main__"},
 )
 # What may be imported of the project at all, by those who stand apart from the order or more strictly in it.
@@ -40,8 +40,21 @@ ONLY = {
     "text": {"curves"},
     "display": {"errors", "plugins", "runs", "curves", "text"},
     "doctor": {"errors", "machine", "models"},
+    # Judging runs: on what stands in them, whoever made them.
+    "foreign": {"errors"},
+    "histories": {"errors", "runs", "foreign"},
+    "equivalence": {"errors", "plugins"},
+    "judging": {"errors", "plugins", "histories", "equivalence"},
+    "bands": {"histories", "judging"},
+    "tables": {"histories", "judging"},
+    "terminal": {"errors", "plugins", "curves", "histories", "judging", "bands", "tables"},
+    "report": {"errors", "runs", "curves", "plots", "text", "histories", "judging", "bands", "tables", "report"},
+    "compare": {"errors", "schema", "runs", "recipe", "optim"},
+    "comparison_display": {"compare", "text"},
 }
-BESIDE = {"curves", "plots", "text", "display", "doctor"}
+BESIDE = {"curves", "plots", "text", "display", "doctor"} | {
+    "foreign", "histories", "equivalence", "judging", "bands", "tables", "terminal", "report",
+}  # fmt: skip
 # Modules of optim that are loaded when something is asked for by name, and what they import for it.
 BY_NAME = {
     "optim.adams_triton": {"triton"},
@@ -110,7 +123,7 @@ def test_imports_go_downward():
         for imported in project_imports(path):
             if floor(imported) is not None and floor(module) is not None and floor(imported) > floor(module):
                 wrong.append(f"{module} imports {imported}, which stands above it")
-            if imported in BESIDE and floor(module) is not None and floor(module) < floor("training"):
+            if room(imported, BESIDE) and floor(module) is not None and floor(module) < floor("training"):
                 wrong.append(f"{module} imports {imported}, which is for training and the commands")
     assert not wrong, wrong
 
@@ -191,6 +204,23 @@ def test_curves_load_neither_torch_nor_vllm(tmp_path):
         run.append_metrics({"step": step, "reward": step / 2, "seconds": 3.0 * step})
     loaded = loaded_after(COMMAND, "curves", str(run.path))
     assert "plotext" in loaded
+    assert not loaded & {"torch", "vllm", "trl", "deepspeed", "transformers"}
+
+
+def test_a_report_loads_neither_torch_nor_vllm(tmp_path):
+    for optimizer in ("adams", "adamw"):
+        recipe = (
+            f"model: {{name: m}}\ntask: {{name: t}}\nalgorithm: {{num_steps: 2}}\noptimizer: {{name: {optimizer}}}\n"
+        )
+        run = RunDirectory.create(tmp_path / optimizer, recipe_yaml=recipe)
+        for step in (1, 2):
+            run.append_metrics({"step": step, "reward": step / 2, "seconds": 3.0 * step, "tokens": 100 * step})
+        run.write_summary({"steps": 2})
+    elsewhere = tmp_path / "trl-seed0.csv"
+    elsewhere.write_text("step,reward\n1,0.25\n2,0.5\n")
+    loaded = loaded_after(COMMAND, "report", str(tmp_path), str(elsewhere), "--out", str(tmp_path / "page"))
+    assert (tmp_path / "page" / "index.html").is_file()
+    assert "matplotlib" in loaded
     assert not loaded & {"torch", "vllm", "trl", "deepspeed", "transformers"}
 
 
