@@ -29,7 +29,6 @@ class History:
 
     Attributes:
         name: its folder's or file's name; the whole path where two runs have the same.
-        path: as it was given.
         variant: what it shares with its other seeds, in words that tell it from the other variants.
         seed: None where nobody said it.
         columns: metric name to (S,) float64 values of the S finished steps, NaN where a step has none; ``step`` is

@@ -3,30 +3,14 @@
 import json
 import math
 import re
-import sys
 
 import pytest
 
-from rl_posttrain import cli
 from rl_posttrain.errors import RunError
 from rl_posttrain.foreign import ForeignRun, is_foreign
 from rl_posttrain.histories import pairing, read_runs
 from rl_posttrain.judging import run_statistics
 from rl_posttrain.runs import RunDirectory
-
-
-@pytest.fixture
-def run_curves(capfd, monkeypatch):
-    """`rl-posttrain curves` in this process; status, standard output, standard error."""
-
-    def run_curves(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rl-posttrain", "curves", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capfd.readouterr()
-
-    return run_curves
 
 
 def trl_entry(step, reward, **more):
@@ -248,10 +232,10 @@ def test_a_last_line_that_was_cut_short(tmp_path, last):
         (b"step,reward\n1,high\n", "no finished step"),
     ],
 )
-def test_what_is_no_csv_of_a_run(tmp_path, run_curves, content, reason):
+def test_what_is_no_csv_of_a_run(tmp_path, run_main, content, reason):
     path = tmp_path / "adamw.csv"
     path.write_bytes(content)
-    status, stdout, stderr = run_curves(path)
+    status, stdout, stderr = run_main("curves", path)
     assert (status, stdout) == (2, "")
     assert stderr.startswith("rl-posttrain: ")
     assert f"{path}: {reason}" in stderr
@@ -314,9 +298,9 @@ def test_ours_beside_runs_made_elsewhere(tmp_path):
     assert len(pairing(collection)) == 2  # what is known of ours
 
 
-def test_curves_of_a_csv(tmp_path, run_curves):
+def test_curves_of_a_csv(tmp_path, run_main):
     path = write_csv(tmp_path / "adamw.csv", "step,reward,seconds\n10,0.25,30\n20,0.5,60\n30,0.75,90\n")
-    status, stdout, stderr = run_curves(path)
+    status, stdout, stderr = run_main("curves", path)
     assert (status, stderr) == (0, "")
     assert "* adamw" in stdout
     (line,) = [line for line in stdout.splitlines() if "30/?" in line]
@@ -324,12 +308,12 @@ def test_curves_of_a_csv(tmp_path, run_curves):
     assert " ".join(line.split()) == "adamw 30/? 0.500 0.500 +0.000 0.500 - 3.0 - finished"
 
 
-def test_curves_of_several_seeds_end_in_a_verdict(tmp_path, run_curves):
+def test_curves_of_several_seeds_end_in_a_verdict(tmp_path, run_main):
     names = [f"{name}-seed{seed}" for name in ("adams", "adamw") for seed in range(3)]
     for index, name in enumerate(names):
         level = 0.8 if index < 3 else 0.3 + 0.01 * index
         write_csv(tmp_path / f"{name}.csv", f"step,reward\n1,0\n2,{level}\n")
-    status, stdout, stderr = run_curves(*(tmp_path / f"{name}.csv" for name in names))
+    status, stdout, stderr = run_main("curves", *(tmp_path / f"{name}.csv" for name in names))
     assert (status, stderr) == (0, "")
     # 0.8 less 0.33, 0.34 and 0.35.
     assert "adams is better than adamw: +0.46 (95 % CI +0.435 to +0.485, 3 seeds, p = " in stdout

@@ -454,9 +454,10 @@ def test_dark_screens_show_black_lines_and_paper_is_light(show):
     assert min(map(int, re.findall(r"\d+", page.evaluate(stroke)))) > 90
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(f"{stroke} == 'rgb(0,0,0)'")
+    black = page.locator(".swatch line[stroke='rgb(0,0,0)']")
+    black.wait_for(state="attached")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{stroke} != 'rgb(0,0,0)'")
+    black.wait_for(state="detached")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(stroke) == "rgb(0,0,0)"
     assert page.locator("#samples details:not([open])").count() == 0
@@ -469,7 +470,7 @@ def test_dark_screens_show_black_lines_and_paper_is_light(show):
 def test_command_is_copied(show):
     page = show(permissions=["clipboard-read", "clipboard-write"])
     page.locator("button.copy").click()
-    page.wait_for_function("document.querySelector('button.copy').textContent == 'Copied'")
+    page.locator("button.copy", has_text="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == PAYLOAD["commands"][0]
     bare = show()
     bare.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
