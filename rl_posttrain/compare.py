@@ -117,7 +117,9 @@ def plan_runs(
         raise RecipeError(f"--seeds={','.join(map(str, seeds))}: a seed stands there twice; name each once")
     variants: dict[str, dict[str, Any]] = {}
     for optimizer, setting in itertools.product(optimizers, settings):
-        words = [optimizer, *(f"{key.rpartition('.')[2]}={value}" for key, value in setting.items())]
+        name, opening, arguments = optimizer.partition("(")
+        words = [name.rpartition(":")[2], opening + arguments]  # of one's own class, the class and not where it is
+        words += [f"{key.rpartition('.')[2]}={value}" for key, value in setting.items()]
         name = re.sub(r"[^A-Za-z0-9._]+", "-", " ".join(words)).strip("-._")
         if name in variants:
             raise RecipeError(f"--optimizers={optimizer}: two variants are called {name}; name each once")

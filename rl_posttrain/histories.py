@@ -245,11 +245,20 @@ def _variant_labels(sources: Sequence[RunDirectory | ForeignRun], flat: Sequence
     """A label for each run: its optimizer, and of the other keys that differ those that are needed to tell it apart."""
     own = [index for index, recipe in enumerate(flat) if recipe]
     labels = [source.name for source in sources]
+    nameless = []
     for index, source in enumerate(sources):
-        if index not in own and (match := _WITH_SEED.match(source.name)):
-            labels[index] = match["variant"] or source.name
+        if index not in own:
+            if match := _WITH_SEED.match(source.name):
+                labels[index] = match["variant"] or source.name
+            else:
+                nameless.append(index)
+    # Files that name no seed are runs of one variant where they lie together, apart from those of another.
+    folders = {index: sources[index].path.resolve().parent for index in nameless}
+    if 1 < len(set(folders.values())) < len(nameless):
+        for index, folder in folders.items():
+            labels[index] = folder.name
     for index in own:
-        labels[index] = str(flat[index].get("optimizer.name", sources[index].name))
+        labels[index] = str(flat[index].get("optimizer.name", sources[index].name)).rpartition(":")[2]
     for key in _keys(flat[index] for index in own):
         values: dict[str, set[str]] = {}
         for index in own:

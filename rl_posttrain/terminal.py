@@ -26,7 +26,9 @@ _CELLS = {  # of the table: key of the summary, format
     "seconds_per_step": ".1f",
     "tokens": ",d",
 }
-_VERDICT_COLUMNS = ("variant", "seeds", "final", "auc", "steps_to", "difference", "interval", "verdict")
+_VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "final", "auc", "steps_to")
+_NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # in fewer than `_WIDE` cells
+_WIDE = 110
 _VERDICT_STYLES = {"good": "green", "bad": "red", "even": "blue", "open": "yellow"}
 _MARKERS = "*o+x#@%&" + string.ascii_lowercase
 
@@ -93,14 +95,15 @@ def print_verdicts(judgement: Judgement, console: Console) -> None:
     table = verdict_table(judgement)
     columns = {column["key"]: column for column in table["columns"]}
     shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for key in _VERDICT_COLUMNS:
+    keys = _VERDICT_COLUMNS if console.width >= _WIDE else _NARROW_COLUMNS
+    for key in keys:
         number = columns[key]["kind"] == "number"
         shown.add_column(columns[key]["label"].lower(), justify="right" if number else "left", overflow="fold")
     for row in table["rows"]:
-        cells = [Text(cell_text(row.get(key))) for key in _VERDICT_COLUMNS]
+        cells = {key: Text(cell_text(row.get(key))) for key in keys}
         if isinstance(row["verdict"], dict):
-            cells[-1].stylize(_VERDICT_STYLES[row["verdict"]["class"]])
-        shown.add_row(*cells)
+            cells["verdict"].stylize(_VERDICT_STYLES[row["verdict"]["class"]])
+        shown.add_row(*cells.values())
     console.print(shown)
     console.print(Text(f"\n{judgement.terms}", style="dim"))
     for check in judgement.checks:

@@ -113,6 +113,12 @@ def test_a_label_names_every_key_that_is_needed_and_the_section_of_none(tmp_path
     assert labels_of(tmp_path, *recipes) == ["adams lr=0.0001", "adams lr=0.0001 group_size=4", "adams lr=1e-05"]
 
 
+def test_a_label_names_a_class_without_its_file_where_that_is_enough(tmp_path):
+    recipes = [recipe_of("mine/a.py:Sign"), recipe_of("mine/b.py:Sign"), recipe_of("package.module:Lion")]
+    labels = ["Sign name=mine/a.py:Sign", "Sign name=mine/b.py:Sign", "Lion"]
+    assert labels_of(tmp_path, *recipes) == labels
+
+
 def test_what_a_run_keeps_and_shows_makes_no_variant(tmp_path):
     # recipe_of gives each seed other checkpoint, logging, eval and compare sections.
     assert labels_of(tmp_path, *(recipe_of(seed=seed) for seed in range(3))) == ["adams"] * 3

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.runs import RunDirectory, to_json, write_atomically
+from rl_posttrain.runs import _END_BYTES, RunDirectory, to_json, write_atomically
 
 RECIPE = "run: {name: quick}\n"
 
@@ -89,13 +89,20 @@ def test_there_is_no_last_row_before_the_first_is_whole(run, text):
 
 @pytest.mark.parametrize("num_bytes", [10, 1000, 40_000, 70_000, 200_000])
 def test_the_last_row_of_a_long_file(run, num_bytes):
-    # The end that is read may begin inside a row, at a brace of it, or inside the only row it meets.
+    # The end that is read may begin inside a row, or inside the only row it meets.
     for step in range(1, 6):
         run.append_metrics({"step": step, "nested": [{"text": "x" * num_bytes}, {"{": 1}]})
     assert run.last_row() == run.metrics()[-1]
     with run.metrics_path.open("a") as file:
         file.write('{"step": 6, "nested": [{"text": "' + "x" * num_bytes)
     assert run.last_row()["step"] == 5
+
+
+def test_the_end_of_a_long_row_is_no_row_though_it_begins_with_a_brace(run):
+    row = {"step": 1, "nested": {"text": ""}}
+    row["nested"]["text"] = "x" * (_END_BYTES - len('{"text": ""}}\n'))  # so that the end that is read begins there
+    run.append_metrics(row)
+    assert run.last_row() == row
 
 
 def test_the_last_row_is_read_from_the_end(run):

@@ -264,6 +264,17 @@ def test_verdicts(tmp_path):
     assert lines[-1].startswith("adams is better than adamw: +0.597 (95 % CI +0.582 to +0.611, 3 seeds, p = ")
 
 
+def test_verdicts_in_a_narrow_terminal_are_whole_words(tmp_path):
+    study(tmp_path, levels={"adams": (0.7, 0.8, 0.9), "adamw": (0.1, 0.2, 0.31)})
+    text = printed(print_verdicts, judge(read_runs([tmp_path])), width=80)
+    table = text[: text.index("Measure:")].splitlines()
+    assert max(map(len, table)) <= 80
+    (line,) = [line for line in table if "better" in line]
+    assert "+0.597" in line
+    assert "0.800 ± 0.100" in line
+    assert "adams is better than adamw: +0.597 (95 % CI +0.582 to +0.611, 3 seeds, p = " in text
+
+
 def test_verdicts_in_a_terminal_are_coloured_and_say_loudly_that_pairs_are_none(tmp_path):
     study(tmp_path, levels={"adams": (0.7, 0.8, 0.9), "adamw": (0.1, 0.2, 0.31)})
     for folder in tmp_path.iterdir():

@@ -132,17 +132,20 @@ def _repeats(judgement: Judgement, key: str) -> bool:
 
 
 def _draw(axes, variants: dict[str, list[History]], key: str, axis: str) -> None:
-    for index, runs in enumerate(variants.values()):
+    curves = [drawn(runs, key, axis, _WINDOW) for runs in variants.values()]
+    heights = np.concatenate([y for lines in curves for _, y in lines] or [np.zeros(1)])
+    room = 0.1 * (heights.max() - heights.min())  # a band of few runs can be wider than all there is to see
+    for index, (runs, lines) in enumerate(zip(variants.values(), curves, strict=True)):
         colour, dash = look(index)
-        for x, y in drawn(runs, key, axis, _WINDOW):
+        for x, y in lines:
             every = -(-len(x) // _MOST_POINTS)  # more than the pixels there are
             axes.plot(
                 x[::every], y[::every], color=colour, linewidth=0.7, alpha=0.35, marker="." if len(x) == 1 else None
             )
-        curves = drawn(whole(runs), key, axis, _WINDOW)
-        if curves:
-            x, mean, half = band(curves)
-            axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.12, linewidth=0)
+        if averaged := drawn(whole(runs), key, axis, _WINDOW):
+            x, mean, half = band(averaged)
+            ends = np.clip([mean - half, mean + half], heights.min() - room, heights.max() + room)
+            axes.fill_between(x, *ends, color=colour, alpha=0.12, linewidth=0)
             axes.plot(x, mean, color=colour, linestyle=DASHES[dash], linewidth=2)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -220,7 +220,9 @@ function drawLines(chart, div) {
       const opacity = state.mean ? colours.thin : 0.8;
       if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity, line }));
     }
-    const middle = group.length && average(group.map(({ series }) => series));
+    // A run that is on its way would cut the mean short, so it is no part of it where another has come to its end.
+    const ended = group.filter(({ run }) => run.state !== "unfinished");
+    const middle = group.length && average((ended.length ? ended : group).map(({ series }) => series));
     if (!middle) return;
     const last = middle.y.findLast((value) => value !== null);
     if (last !== undefined) spoken.push(`${label} ends at ${Number(last.toPrecision(3))}`);

@@ -34,7 +34,7 @@ _CHARTS = {  # key: title, unit, note
 }
 _MOST_POINTS = 24_000  # of all runs together, for each metric
 _FEWEST_POINTS = 50
-_MOST_SENTENCES = 6
+_MOST_SENTENCES = _MOST_IN_TITLE = 6
 _MOST_COMMANDS = 100
 _NUM_SAMPLES = 3
 _SAMPLE_CHARACTERS = 4000
@@ -92,7 +92,8 @@ def _title(judgement: Judgement) -> str:
     task = next((run.recipe["task"]["name"] for run in runs if run.recipe.get("task")), None)
     model = {run.recipe["model"]["name"] for run in runs if run.recipe.get("model")}
     about = f"{model.pop()} on {task}" if len(model) == 1 and task else task or "runs made elsewhere"
-    return f"{about}: {', '.join(judgement.collection.variants)}"[:160]
+    variants = list(judgement.collection.variants)
+    return f"{about}: {', '.join(variants) if len(variants) <= _MOST_IN_TITLE else f'{len(variants)} variants'}"
 
 
 def _headline(judgement: Judgement) -> list[str]:

@@ -54,7 +54,7 @@ PAYLOAD = {
         run("a-1", 0, 1, [2.0, 3.0, 4.0, 5.0]),
         run("a-2", 0, 2, [4.0, 8.0, 6.0, 10.0]),
         run("b-0", 1, 0, [1.0, 2.0, None, 3.0, 4.0]),
-        run("b-1", 1, None, [3.0, 4.0, 5.0], state="unfinished"),
+        run("b-1", 1, None, [3.0, 4.0, 5.0]),
     ],
     "smoothing": 1,
     "t95": [None, None, 12.7, 4.3],
@@ -218,6 +218,16 @@ def test_lines_means_and_bands_are_drawn(show):
     assert y[7] == pytest.approx(2 - 4.96521, abs=1e-4)
     # Two runs, 12.7 at one degree of freedom: 1 and 3 have standard deviation sqrt(2), 2 +- 12.7.
     assert values(page, "AdamW band")[1] == pytest.approx([14.7, 15.7, 3 - 12.7, 2 - 12.7, None])
+
+
+def test_run_on_its_way_does_not_cut_the_mean_short(show):
+    runs = [*PAYLOAD["runs"][:4], run("b-1", 1, None, [3.0, 4.0, 5.0], state="unfinished")]
+    page = show(PAYLOAD | {"runs": runs})
+    assert values(page, "b-1") == ([1, 2, 3], [3, 4, 5])
+    assert values(page, "AdamW") == ([1, 2, 3, 4, 5], [1, 2, None, 3, 4])
+    assert "(unfinished)" in page.locator("input[data-run='b-1']").locator("xpath=../..").inner_text()
+    switch(page, "input[data-run='b-0']")
+    assert values(page, "AdamW") == ([1, 2, 3], [3, 4, 5])
 
 
 def test_metric_measured_now_and_then_is_joined(show):
