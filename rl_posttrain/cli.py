@@ -141,7 +141,7 @@ MarginOption = Annotated[
     float | None, typer.Option(help="Differences below it do not matter; 0.05 of the reward range if not given.")
 ]
 ThresholdOption = Annotated[
-    float | None, typer.Option(help="Reward to which steps are counted; half of the range if not given.")
+    float | None, typer.Option(help="Reward to which steps are counted; the middle of the reward range if not given.")
 ]
 BaselineOption = Annotated[str | None, typer.Option(help="The variant that others are compared with; adamw if there.")]
 
