@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -276,3 +277,22 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     assert found["baseline"] == "adamw"
     assert {run["run"] for run in found["runs"]} == {"adams-seed4", "adamw-seed4"}
     assert first.metrics_path.stat().st_mtime_ns == written
+
+
+def test_the_live_view_shows_what_runs_and_what_failed(tmp_path):
+    runs = plan("adams,adamw", folder=tmp_path)
+    run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+    run.append_metrics({"step": 12, "reward": 0.25})
+    runner = Runner(runs)
+    runner.waiting.clear()
+    runner.failed["adamw-seed0"] = "no step today\x1b[31m (status 1)"
+    file = io.StringIO()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        runner.running[runs[0]] = process
+        with ComparisonDisplay(runs, console=Console(file=file, width=100, force_terminal=True)) as display:
+            display.show(runner)
+        process.kill()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    assert "0/2 runs done, 1 running, 1 failed, left -" in shown
+    assert re.search(r"adams-seed0 +━+╸?━* +step 12/30 +reward 0\.25", shown)
+    assert r"adamw-seed0 failed: no step today\x1b[31m (status 1)" in shown
