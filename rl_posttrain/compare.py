@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from rl_posttrain.errors import RecipeError, RunError
-from rl_posttrain.recipe import apply_override, derive_sizes, first_difference, parse_recipe
+from rl_posttrain.recipe import apply_override, derive_sizes, parse_recipe, recipe_change
 from rl_posttrain.runs import RunDirectory, write_atomically
 from rl_posttrain.schema import CompareSection, OptimizerSection, Recipe
 
@@ -290,7 +290,7 @@ def _check_place(planned: PlannedRun) -> None:
     run = planned.directory()
     if run is None:
         return
-    changed = first_difference(parse_recipe(run.recipe()).model_dump(), planned.recipe.model_dump())
+    changed = recipe_change(parse_recipe(run.recipe()), planned.recipe)
     if changed:
         raise RunError(
             f"{changed}: {planned.path} was run otherwise, and a comparison does not mix the two; set another --out"

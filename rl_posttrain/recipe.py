@@ -277,12 +277,20 @@ def _cross_check_groups(recipe: Recipe) -> None:
         )
 
 
-def first_difference(old: dict, new: dict, prefix: str = "") -> str | None:
-    """The first key in which two recipes' plain data differ, as ``key=new (was old)``; None where they are the same."""
+def recipe_change(old: Recipe, new: Recipe) -> str | None:
+    """The first key in which two recipes differ, as ``key=new (was old)``; None where they are the same.
+
+    Where the run directory lies does not count: it may have been moved, or be named by another path.
+    """
+    where = {"run": {"output_dir"}}
+    return _first_difference(old.model_dump(exclude=where), new.model_dump(exclude=where))
+
+
+def _first_difference(old: dict, new: dict, prefix: str = "") -> str | None:
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            nested = first_difference(before, after, f"{prefix}{key}.")
+            nested = _first_difference(before, after, f"{prefix}{key}.")
             if nested:
                 return nested
         elif before != after:

@@ -10,7 +10,7 @@ from rl_posttrain import environment
 from rl_posttrain.errors import RecipeError, RunError
 from rl_posttrain.models import kv_cache_bytes_per_token, load_config, resolve_model
 from rl_posttrain.plugins import check_arguments, load_object
-from rl_posttrain.recipe import derive_sizes, first_difference, parse_recipe, precision, world_size
+from rl_posttrain.recipe import derive_sizes, parse_recipe, precision, recipe_change, world_size
 from rl_posttrain.runs import RunDirectory, checkpoint_step
 from rl_posttrain.schema import Recipe
 from rl_posttrain.scoring import build_rewards, check_golds
@@ -101,7 +101,7 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
             return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml()), None
         return RunDirectory(recipe.run_path), None
     run = RunDirectory.open(recipe.run_path)
-    changed = first_difference(parse_recipe(run.recipe()).model_dump(), recipe.model_dump())
+    changed = recipe_change(parse_recipe(run.recipe()), recipe)
     if changed:
         raise RunError(
             f"{changed}: {run.path} was started otherwise; resume it with the same recipe, or set another run.name"

@@ -147,6 +147,7 @@ def test_runs_of_another_recipe_are_not_mixed_in(tmp_path):
     finished.append_metrics({"step": 30, "reward": 1.0})
     finished.write_summary({})
     Runner([run])
+    Runner(plan("adams", folder=Path(os.path.relpath(tmp_path))))  # the same place by another name
     longer = load_recipe("quickstart", ["algorithm.num_steps=40"])
     with pytest.raises(RunError, match=r"algorithm.num_steps=40 \(was 30\): .*adams-seed0 was run otherwise"):
         Runner(plan("adams", recipe=longer, folder=tmp_path))
