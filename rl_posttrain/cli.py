@@ -189,7 +189,8 @@ def compare(
     """Run a recipe under several optimizers and seeds, what is missing of it, and report."""
     from rl_posttrain.compare import Runner, plan_runs, read_plan, visible_devices
     from rl_posttrain.comparison_display import ComparisonDisplay
-    from rl_posttrain.histories import read_runs
+    from rl_posttrain.equivalence import check_baseline
+    from rl_posttrain.histories import read_runs, recipe_labels
     from rl_posttrain.judging import check_terms, judge
     from rl_posttrain.recipe import load_recipe
 
@@ -198,20 +199,22 @@ def compare(
     folder = out or Path(loaded.run.output_dir) / f"{loaded.run.name}-compare"
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
     runs = plan_runs(loaded, names, numbers, settings, folder, num_processes)
+    if baseline is not None:
+        check_baseline(baseline, recipe_labels([run.recipe.model_dump(mode="json") for run in runs]))
     runner = Runner(runs, jobs=jobs, num_processes=num_processes, devices=visible_devices())
     try:
         with ComparisonDisplay(runs, stderr=as_json) as display:
             runner.run(display.show)
+        for name, said in runner.failed.items():
+            typer.echo(f"rl-posttrain: {name} failed: {said}", err=True)
+        paths = [run.path for run in runs if run.steps_done()]
+        if paths:
+            terms = {"baseline": baseline, "measure": measure, "margin": margin, "threshold": threshold}
+            _report(judge(read_runs(paths), **terms), folder / "report", as_json)
     except KeyboardInterrupt:
         finished = sum(run.is_finished() for run in runs)
         typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command goes on with the rest")
         raise typer.Exit(130) from None
-    for name, said in runner.failed.items():
-        typer.echo(f"rl-posttrain: {name} failed: {said}", err=True)
-    paths = [run.path for run in runs if run.steps_done()]
-    if paths:
-        terms = {"baseline": baseline, "measure": measure, "margin": margin, "threshold": threshold}
-        _report(judge(read_runs(paths), **terms), folder / "report", as_json)
     if runner.failed:
         raise typer.Exit(1)
 

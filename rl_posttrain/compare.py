@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from rl_posttrain.errors import RecipeError, RunError
+from rl_posttrain.histories import NO_OTHER_TASK, NO_VARIANT
 from rl_posttrain.recipe import apply_override, derive_sizes, parse_recipe, recipe_change
 from rl_posttrain.runs import RunDirectory, write_atomically
 from rl_posttrain.schema import CompareSection, OptimizerSection, Recipe
@@ -76,17 +77,23 @@ def read_plan(
         RecipeError: one of them is not written as it should be.
     """
     section = recipe.compare or CompareSection()
-    if seeds is not None and not all(seed.isdigit() for seed in split_list(seeds)):
+    numbers = None if seeds is None else split_list(seeds)
+    if numbers is not None and not (numbers and all(seed.isascii() and seed.isdigit() for seed in numbers)):
         raise RecipeError(f"--seeds={seeds}: seeds are whole numbers with commas, such as 0,1,2")
+    names = list(section.optimizers) if optimizers is None else split_list(optimizers)
+    if not names:
+        raise RecipeError(f"--optimizers={optimizers}: no name in it; such as adams,adamw")
     settings = list(section.vary) or [{}]
     for text in vary:
         key, separator, values = text.partition("=")
         if not separator or not split_list(values):
             raise RecipeError(f"--vary={text}: it is written key=a,b,c, such as optimizer.lr=1e-6,2e-6")
         settings = [setting | {key: yaml.safe_load(value)} for setting in settings for value in split_list(values)]
+    for key in dict.fromkeys(key for setting in settings for key in setting):
+        _check_varied(key)
     return (
-        list(section.optimizers) if optimizers is None else split_list(optimizers),
-        list(section.seeds) if seeds is None else [int(seed) for seed in split_list(seeds)],
+        names,
+        list(section.seeds) if numbers is None else [int(seed) for seed in numbers],
         settings,
     )
 
@@ -154,6 +161,21 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def _check_varied(key: str) -> None:
+    """Fail where runs that differ in `key` would be no variants that can be judged beside each other.
+
+    Raises:
+        RecipeError: it names the run, what is kept or shown of it, or what is rewarded.
+    """
+    section = key.partition(".")[0]
+    if f"{section}." in NO_VARIANT or section in NO_VARIANT:
+        raise RecipeError(f"--vary={key}: it changes nothing that is learned, so it makes no variants; leave it out")
+    if section in ("task", "rewards") and key not in NO_OTHER_TASK:
+        raise RecipeError(
+            f"--vary={key}: it changes what is rewarded, so the rewards could not be compared; compare each on its own"
+        )
+
+
 def _optimizer_section(recipe: Recipe, text: str) -> dict[str, Any]:
     """The recipe's optimizer section for the optimizer that `text` names."""
     match = _CALL.fullmatch(text)
@@ -173,7 +195,7 @@ class Runner:
 
     Args:
         runs: as `plan_runs` gives them; finished ones are left alone, broken ones resumed.
-        jobs: runs at a time. On a CPU they share its cores; GPUs are dealt out where there are enough.
+        jobs: runs at a time. On a CPU they share its cores; GPUs are dealt out in turn.
         num_processes: processes of each run, by torchrun.
         devices: names of the GPUs that there are.
 
@@ -189,7 +211,8 @@ class Runner:
         self.running: dict[PlannedRun, subprocess.Popen] = {}
         self.waiting = [run for run in runs if not run.is_finished()]
         self._num_processes, self._devices = num_processes, list(devices)
-        self._slots = list(range(jobs))
+        self._jobs = max(1, min(jobs, len(self.waiting)))
+        self._slots = list(range(self._jobs))
         self._slot_of: dict[PlannedRun, int] = {}
         for run in runs:
             _check_place(run)
@@ -205,8 +228,8 @@ class Runner:
             while self.waiting or self.running:
                 while self.waiting and self._slots:
                     planned = self.waiting.pop(0)
-                    self._slot_of[planned] = self._slots.pop(0)
-                    self.running[planned] = self._start(planned)
+                    if not planned.is_finished():  # by another process, meanwhile
+                        self._open(planned)
                 on_change(self)
                 time.sleep(_POLL_S)
                 for planned, process in list(self.running.items()):
@@ -216,6 +239,14 @@ class Runner:
         finally:
             self._end()
             signal.signal(signal.SIGTERM, previous)
+
+    def _open(self, planned: PlannedRun) -> None:
+        self._slot_of[planned] = self._slots.pop(0)
+        try:
+            self.running[planned] = self._start(planned)
+        except RunError as error:
+            self._slots.append(self._slot_of.pop(planned))
+            self.failed[planned.path.name] = str(error)
 
     def _close(self, planned: PlannedRun, status: int) -> None:
         del self.running[planned]
@@ -238,7 +269,8 @@ class Runner:
         start += ["rl_posttrain", "train", str(file)]
         run = planned.directory()
         if run is not None and run.last_checkpoint() is None:
-            shutil.rmtree(run.path)  # its steps cannot be gone on from: they are made again
+            with run.locked():
+                shutil.rmtree(run.path)  # its steps cannot be gone on from: they are made again
         elif run is not None:
             start.append("--resume")
         with _log(planned).open("a") as log:
@@ -255,14 +287,14 @@ class Runner:
 
     def _variables(self, slot: int) -> dict[str, str]:
         """What keeps runs at the same time out of each other's way."""
-        jobs = len(self._slots) + len(self._slot_of)
-        if jobs == 1:
+        if self._jobs == 1:
             return {}
-        if len(self._devices) >= jobs * self._num_processes:
-            own = self._devices[slot * self._num_processes : (slot + 1) * self._num_processes]
+        number = self._num_processes
+        if len(self._devices) >= number:
+            own = [self._devices[(slot * number + place) % len(self._devices)] for place in range(number)]
             return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // (jobs * self._num_processes))
+        threads = max(1, cores // (self._jobs * number))
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
 
     def _end(self) -> None:

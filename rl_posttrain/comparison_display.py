@@ -25,7 +25,7 @@ class ComparisonDisplay:
         self._console = console or Console(force_terminal=None if stream.isatty() else False, stderr=stderr)
         self._runs = runs
         self._started = time.monotonic()
-        self._steps_at_start = self._steps_done()
+        self._steps_before = {run: run.steps_done() for run in runs}
         self._drawn = 0.0
         self._said: set[str] = set()
         self._finished_before = {run.path.name for run in runs if run.is_finished()}
@@ -53,12 +53,14 @@ class ComparisonDisplay:
 
     def seconds_left(self, runner: Runner) -> float | None:
         """Steps to go by the steps a second since this process began, start-up of the runs included."""
+        made = 0
+        for run in self._runs:
+            done = run.steps_done()
+            # A run that starts again, or from an earlier checkpoint, has fewer than it had.
+            self._steps_before[run] = min(self._steps_before[run], done)
+            made += done - self._steps_before[run]
         left = sum(run.num_steps - run.steps_done() for run in [*runner.running, *runner.waiting])
-        made = self._steps_done() - self._steps_at_start
         return (time.monotonic() - self._started) / made * left if made > 0 else None
-
-    def _steps_done(self) -> int:
-        return sum(run.steps_done() for run in self._runs)
 
     def _heading(self, runner: Runner) -> str:
         finished = len(self._runs) - len(runner.waiting) - len(runner.running) - len(runner.failed)

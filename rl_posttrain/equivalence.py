@@ -7,7 +7,7 @@ variants are corrected by Holm's method. `benchmarks/verdict_calibration.py` mea
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,8 +90,7 @@ def compare_to_baseline(
     Raises:
         RunError: there is no such baseline.
     """
-    if baseline not in values:
-        raise RunError(f"--baseline={baseline}: no variant of that name; {did_you_mean(baseline, values)}")
+    check_baseline(baseline, values)
     others = [variant for variant in values if variant != baseline]
     counts = {variant: _estimate(values[variant], values[baseline]) for variant in others}
     estimates = {variant: found for variant, found in counts.items() if isinstance(found, _Estimate)}
@@ -127,6 +126,16 @@ def compare_to_baseline(
             )
         )  # fmt: skip
     return results
+
+
+def check_baseline(baseline: str, variants: Iterable[str]) -> None:
+    """Fail unless `baseline` is one of `variants`.
+
+    Raises:
+        RunError: with the nearest of them.
+    """
+    if baseline not in variants:
+        raise RunError(f"--baseline={baseline}: no variant of that name; {did_you_mean(baseline, variants)}")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

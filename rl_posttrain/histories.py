@@ -18,8 +18,9 @@ from rl_posttrain.foreign import ForeignRun, is_foreign
 from rl_posttrain.runs import RunDirectory
 
 # What does not make another variant: who the run is, and what of it is kept or shown.
-_NO_VARIANT = ("run.", "checkpoint.", "logging.", "eval.", "compare")
-_NO_OTHER_TASK = ("task.num_train", "task.num_eval", "task.max_unreadable_golds")
+NO_VARIANT = ("run.", "checkpoint.", "logging.", "eval.", "compare")
+# Keys of a task that do not make it another one.
+NO_OTHER_TASK = ("task.num_train", "task.num_eval", "task.max_unreadable_golds")
 _WITH_SEED = re.compile(r"(?P<variant>.*?)[-_. ]*seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
 
 
@@ -99,13 +100,12 @@ def read_runs(paths: Iterable[Path | str]) -> Collection:
             left_out.append(str(error))
     if not found:
         raise RunError(left_out[0] if left_out else "RUN: no run was named; name run directories, or a folder of them")
-    sources, flat = [run.source for run in found], [_flatten(run.recipe) for run in found]
-    _refuse_different_tasks(sources, flat)
+    _refuse_different_tasks([run.source for run in found], [_flatten(run.recipe) for run in found])
     names = [run.name for run in found]
     return Collection(
         [
             replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
-            for run, label in zip(found, _variant_labels(sources, flat), strict=True)
+            for run, label in zip(found, _variant_labels(found), strict=True)
         ],
         left_out,
     )
@@ -164,10 +164,17 @@ def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
         return [RunDirectory.open(path)]
     if is_foreign(path):
         return [ForeignRun(path)]
-    inside = sorted(folder.parent for folder in path.glob("*/recipe.yaml")) if path.is_dir() else []
+    inside = [child for child in sorted(path.iterdir()) if _is_run(child)] if path.is_dir() else []
     if not inside:
-        return [RunDirectory.open(path)]  # which says what is missing
-    return [RunDirectory.open(folder) for folder in inside]
+        known = "a folder that `rl-posttrain train` wrote, one of such folders, a trainer_state.json or a CSV"
+        raise RunError(
+            f"no run at {path}: {'nothing in it is one' if path.exists() else 'it is not there'}; name {known}"
+        )
+    return [source for child in inside for source in _sources(child)]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "recipe.yaml").is_file() or (is_foreign(path) and (path.is_dir() or path.suffix.lower() == ".csv"))
 
 
 def _read(source: RunDirectory | ForeignRun) -> History:
@@ -195,8 +202,11 @@ def _columns(source: RunDirectory | ForeignRun) -> tuple[dict[str, np.ndarray], 
         raise RunError(f"{source.path}: no finished step yet, so there is nothing to show; wait for its first step")
     keys = _keys(rows)
     columns = {key: _column([row.get(key) for row in rows]) for key in keys}
-    # Seen on its steps only, a value that is null there is a number that was not finite.
-    lost = [key for key in ("reward", "loss", "grad_norm") if any(key in row for row in rows)]
+    # Seen on its steps only, a value that is null there is a number that was not finite. DeepSpeed's ZeRO-0 in fp32 has
+    # no gradient norm to report at all.
+    lost = ["reward", "loss"] + ["grad_norm"] * (
+        "grad_norm" in columns and bool(np.isfinite(columns["grad_norm"]).any())
+    )
     columns["non_finite"] = np.array([float(any(key in row and row[key] is None for key in lost)) for row in rows])
     prompts = tuple(row["prompts_sha256"] for row in rows if "prompts_sha256" in row)
     columns = {key: column for key, column in columns.items() if np.isfinite(column).any()}
@@ -223,7 +233,7 @@ def _flatten(node: dict, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{prefix}{key}.")
-        elif not f"{prefix}{key}".startswith(_NO_VARIANT):
+        elif not f"{prefix}{key}".startswith(NO_VARIANT):
             flat[f"{prefix}{key}"] = value
     return flat
 
@@ -241,31 +251,40 @@ def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
     return int(match["seed"]) if match else None
 
 
-def _variant_labels(sources: Sequence[RunDirectory | ForeignRun], flat: Sequence[dict]) -> list[str]:
-    """A label for each run: its optimizer, and of the other keys that differ those that are needed to tell it apart."""
-    own = [index for index, recipe in enumerate(flat) if recipe]
-    labels = [source.name for source in sources]
+def recipe_labels(recipes: Sequence[dict[str, Any]]) -> list[str]:
+    """A label for each recipe: its optimizer, and of the other keys that differ those that are needed to tell it apart.
+
+    Recipes that differ in the run's name, seed, or what is kept and shown have the same.
+    """
+    flat = [_flatten(recipe) for recipe in recipes]
+    labels = [str(recipe.get("optimizer.name", "run")).rpartition(":")[2] for recipe in flat]
+    for key in _keys(flat):
+        values: dict[str, set[str]] = {}
+        for label, recipe in zip(labels, flat, strict=True):
+            values.setdefault(label, set()).add(_text(recipe.get(key)))
+        for index, recipe in enumerate(flat):
+            if len(values[labels[index]]) > 1 and recipe.get(key) is not None:
+                labels[index] += f" {key.rpartition('.')[2]}={_text(recipe[key])}"
+    return labels
+
+
+def _variant_labels(runs: Sequence[History]) -> list[str]:
+    own = [index for index, run in enumerate(runs) if run.recipe]
+    labels = [run.name for run in runs]
     nameless = []
-    for index, source in enumerate(sources):
-        if index not in own:
-            if match := _WITH_SEED.match(source.name):
-                labels[index] = match["variant"] or source.name
+    for index, run in enumerate(runs):
+        if not run.recipe:
+            if match := _WITH_SEED.match(run.name):
+                labels[index] = match["variant"] or run.name
             else:
                 nameless.append(index)
     # Files that name no seed are runs of one variant where they lie together, apart from those of another.
-    folders = {index: sources[index].path.resolve().parent for index in nameless}
+    folders = {index: runs[index].path.resolve().parent for index in nameless}
     if 1 < len(set(folders.values())) < len(nameless):
         for index, folder in folders.items():
             labels[index] = folder.name
-    for index in own:
-        labels[index] = str(flat[index].get("optimizer.name", sources[index].name)).rpartition(":")[2]
-    for key in _keys(flat[index] for index in own):
-        values: dict[str, set[str]] = {}
-        for index in own:
-            values.setdefault(labels[index], set()).add(_text(flat[index].get(key)))
-        for index in own:
-            if len(values[labels[index]]) > 1 and flat[index].get(key) is not None:
-                labels[index] += f" {key.rpartition('.')[2]}={_text(flat[index].get(key))}"
+    for index, label in zip(own, recipe_labels([runs[index].recipe for index in own]), strict=True):
+        labels[index] = label
     ours = {labels[index] for index in own}
     # Of one name with ours, a run made elsewhere is still no other seed of it.
     return [
@@ -280,7 +299,7 @@ def _refuse_different_tasks(sources: Sequence[RunDirectory | ForeignRun], flat: 
         first, before = known[0]
         for key in _keys([before, recipe]):
             what = key.partition(".")[0]
-            if what in ("task", "rewards") and key not in _NO_OTHER_TASK and before.get(key) != recipe.get(key):
+            if what in ("task", "rewards") and key not in NO_OTHER_TASK and before.get(key) != recipe.get(key):
                 raise RunError(
                     f"{key}={_text(recipe.get(key))}: {source.path} was trained on another task or other rewards than "
                     f"{first.path} ({key}={_text(before.get(key))}), so their rewards cannot be compared; "

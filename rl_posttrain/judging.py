@@ -20,6 +20,8 @@ MEASURES = {
     "best": "best mean reward of 5 consecutive steps",
 }
 _MARGIN_SHARE, _THRESHOLD_SHARE = 0.05, 0.5
+# Rewards that pay from 0 to 1, so that a recipe tells the range; penalties, and one's own, may pay anything.
+_PAY_UP_TO_ONE = {"math_accuracy", "countdown_equation", "think_answer_format"}
 _WINDOW = 5  # steps of the trailing mean under best, threshold and drop: one lucky step is no level
 _SPIKE_FACTOR, _SPIKE_WINDOW, _SPIKE_NEEDS = 3.0, 20, 5
 
@@ -196,8 +198,10 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 def reward_range(collection: Collection) -> tuple[float, float, str]:
     """Lowest and highest reward, for margin and threshold, and where they come from: the recipe, else what was seen."""
     for run in collection.runs:
-        weights = [reward.get("weight", 1.0) for reward in run.recipe.get("rewards") or ()]
-        if any(weights):  # of functions that pay from 0 to 1; one with a weight below 0 takes away
+        rewards = run.recipe.get("rewards") or ()
+        weights = [reward.get("weight", 1.0) for reward in rewards]
+        if any(weights) and all(reward.get("fn") in _PAY_UP_TO_ONE for reward in rewards):
+            # One with a weight below 0 takes away.
             low, high = (float(sum(pick(weight, 0.0) for weight in weights)) for pick in (min, max))
             return low, high, "the sum of the recipe's reward weights"
     every = np.concatenate([run.points("reward")[1] for run in collection.runs])

@@ -10,11 +10,14 @@ curve.png          written at the end
 summary.json       written last: a run that has one is finished
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,22 @@ class RunDirectory:
         if not (path / "recipe.yaml").is_file():
             raise RunError(f"no run at {path}: it has no recipe.yaml; name a folder that `rl-posttrain train` wrote")
         return cls(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run, so that no other process trains it or takes it away; a process that ends lets go.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        with (self.path / "recipe.yaml").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"run.name={self.name}: another process is training {self.path}; wait for it, or end it"
+                ) from error
+            yield
 
     def recipe_text(self) -> str:
         return (self.path / "recipe.yaml").read_text(encoding="utf-8")

@@ -52,7 +52,8 @@ def train(recipe: Recipe, *, resume: bool = False, display: bool = False, verbos
             finish(run)
         return run
 
-    with _discard_unstarted(run, resume), _make_display(recipe, shown) as view:
+    held = run.locked() if environment.is_main_process() else contextlib.nullcontext()
+    with held, _discard_unstarted(run, resume), _make_display(recipe, shown) as view:
         if unreadable:
             view.note(unreadable)
         view.note("loading transformers, TRL and DeepSpeed")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -122,6 +123,14 @@ def test_studies_can_be_planned(name):
         (("--optimizers", "adams(lr=-1)"), "optimizer.lr=-1: it should be greater than 0"),
         (("--optimizers", "adams(lr)"), "optimizer.lr: an override is written section.key=value"),
         (("--seeds", "0,one"), "--seeds=0,one: seeds are whole numbers with commas"),
+        (("--seeds", ","), "--seeds=,: seeds are whole numbers with commas"),
+        (("--seeds", "0,\u00b2"), "--seeds=0,\u00b2: seeds are whole numbers with commas"),
+        (("--optimizers", ","), "--optimizers=,: no name in it"),
+        (("--vary", "task.digits=1,2"), "--vary=task.digits: it changes what is rewarded"),
+        (("--vary", "rewards.0.weight=1,2"), "--vary=rewards.0.weight: it changes what is rewarded"),
+        (("--vary", "run.seed=1,2"), "--vary=run.seed: it changes nothing that is learned"),
+        (("--vary", "eval.every_steps=1,2"), "--vary=eval.every_steps: it changes nothing that is learned"),
+        (("--baseline", "adamv"), "--baseline=adamv: no variant of that name; did you mean 'adamw'?"),
         (("--seeds", "1,1"), "--seeds=1,1: a seed stands there twice"),
         (("--vary", "optimizer.lr"), "--vary=optimizer.lr: it is written key=a,b,c"),
         (("--vary", "optimizer.lr="), "--vary=optimizer.lr=: it is written key=a,b,c"),
@@ -161,9 +170,36 @@ def test_gpus_and_cores_are_dealt_out(tmp_path, monkeypatch):
         {"CUDA_VISIBLE_DEVICES": "0,1"},
         {"CUDA_VISIBLE_DEVICES": "2,5"},
     ]
+    shared = Runner(plan("adams,adamw,sgd", folder=tmp_path), jobs=3, devices=["0", "1"])
+    assert [shared._variables(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1, 2)] == ["0", "1", "0"]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
-    assert Runner(runs, jobs=2, devices=["0"])._variables(1) == {"OMP_NUM_THREADS": "3"}
+    assert Runner(runs, jobs=2)._variables(1) == {"OMP_NUM_THREADS": "3"}
+    assert Runner(runs, jobs=8)._variables(1) == {"OMP_NUM_THREADS": "3"}, "there are two runs, whatever was asked for"
     assert Runner(runs, jobs=1, devices=["0", "1"])._variables(0) == {}
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    (run,) = plan("adams", folder=tmp_path)
+    directory = RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml())
+    directory.append_metrics({"step": 1, "reward": 1.0})
+    runner = Runner([run])
+    with directory.locked():
+        runner.run(lambda runner: None)
+    assert runner.failed == {
+        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or end it"
+    }
+    assert steps(directory) == 1
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_made_again(tmp_path):
+    (run,) = plan("adams", folder=tmp_path)
+    runner = Runner([run])
+    directory = RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml())
+    directory.append_metrics({"step": 30, "reward": 1.0})
+    directory.write_summary({})
+    runner.run(lambda runner: None)
+    assert not runner.failed
+    assert steps(directory) == 30
 
 
 def test_the_time_left_counts_steps(tmp_path, monkeypatch):
@@ -180,6 +216,11 @@ def test_the_time_left_counts_steps(tmp_path, monkeypatch):
             run.append_metrics({"step": step, "reward": 0.5})
         clock[0] += 50  # 10 of 60 steps in 50 s: 50 steps are left, 5 s each
         assert display.seconds_left(runner) == pytest.approx(250)
+        shutil.rmtree(run.path)  # it starts again: what it had made counts for nothing, and what it makes now does
+        assert display.seconds_left(runner) is None
+        run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+        run.append_metrics({"step": 1, "reward": 0.5})
+        assert display.seconds_left(runner) == pytest.approx(50 * 59)
 
 
 PICKY = """

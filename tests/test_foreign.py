@@ -290,10 +290,12 @@ def test_ours_beside_runs_made_elsewhere(tmp_path):
         recipe = f"run: {{seed: {seed}}}\noptimizer: {{name: {name}}}\ntask: {{name: arithmetic}}\n"
         run = RunDirectory.create(tmp_path / f"{name}-run", recipe_yaml=recipe)
         run.append_metrics({"step": 1, "reward": 0.5})
-    csvs = [write_csv(tmp_path / f"{name}-seed0.csv", "step,reward\n1,0.25\n") for name in ("adamw", "sgd")]
-    collection = read_runs([tmp_path, write_state(tmp_path / "trl-seed0"), *csvs])
+    for name in ("adamw", "sgd"):
+        write_csv(tmp_path / f"{name}-seed0.csv", "step,reward\n1,0.25\n")
+    write_state(tmp_path / "trl-seed0")
+    collection = read_runs([tmp_path])
     # One name is not enough to be another seed of ours.
-    assert list(collection.variants) == ["adams", "adamw", "trl", "adamw (made elsewhere)", "sgd"]
+    assert list(collection.variants) == ["adams", "adamw", "adamw (made elsewhere)", "sgd", "trl"]
     assert [run.seed for run in collection.runs] == [0] * 5
     assert len(pairing(collection)) == 2  # what is known of ours
 

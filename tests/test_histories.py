@@ -174,7 +174,8 @@ def test_what_is_no_run(tmp_path, make):
         path.mkdir()
     make_run(tmp_path / "good", recipe_of())
     for paths in ([path], [tmp_path / "good", path]):
-        with pytest.raises(RunError, match=re.escape(f"no run at {path}: it has no recipe.yaml; name a folder")):
+        reason = "it is not there" if make == "nothing" else "nothing in it is one"
+        with pytest.raises(RunError, match=re.escape(f"no run at {path}: {reason}; name a folder")):
             read_runs(paths)
 
 
@@ -337,3 +338,25 @@ def test_recipe_differences(tmp_path):
         "optimizer.name": {"adamw": "adamw", "adams": "adams"},
     }
     assert recipe_differences(read_runs([tmp_path / "adams"]).runs) == {}
+
+
+def test_a_norm_that_is_never_reported_is_not_lost(tmp_path):
+    rows = [{"step": step, "reward": 0.5, "loss": 0.1, "grad_norm": None} for step in (1, 2, 3)]
+    make_run(tmp_path / "fp32", recipe_of(), [], rows=rows)
+    assert read_runs([tmp_path / "fp32"]).runs[0].columns["non_finite"].tolist() == [0, 0, 0]
+    rows[1]["loss"] = None
+    rows[2]["grad_norm"] = 1.0
+    make_run(tmp_path / "broken", recipe_of(), [], rows=rows)
+    assert read_runs([tmp_path / "broken"]).runs[0].columns["non_finite"].tolist() == [1, 1, 0]
+
+
+def test_files_without_seeds_are_one_variant_where_they_lie_together(tmp_path):
+    for variant in ("mine", "theirs"):
+        (tmp_path / variant).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / variant / f"{name}.csv").write_text("step,reward\n1,0.5\n")
+    (tmp_path / "mine" / "notes.txt").write_text("no run")
+    # Folders of files will do as well as the files.
+    for paths in (sorted(tmp_path.glob("*/*.csv")), [tmp_path / "mine", tmp_path / "theirs"]):
+        assert {name: len(runs) for name, runs in read_runs(paths).variants.items()} == {"mine": 2, "theirs": 2}
+    assert list(read_runs([tmp_path / "mine"]).variants) == ["a", "b"]

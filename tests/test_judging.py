@@ -172,7 +172,8 @@ def test_the_default_baseline(labels, baseline):
     [([1.0], 0.05, 0.5), ([1.0, 0.5], 0.075, 0.75), ([1.0, -0.2], 0.06, 0.4), ([2.0, None], 0.15, 1.5)],
 )
 def test_margin_and_threshold_come_from_the_weights_of_the_rewards(weights, margin, threshold):
-    rewards = [{"fn": "mine"} if weight is None else {"fn": "mine", "weight": weight} for weight in weights]
+    fn = {"fn": "math_accuracy"}
+    rewards = [fn if weight is None else fn | {"weight": weight} for weight in weights]
     judgement = judge(study({"adams": [0.3], "adamw": [0.3]}, recipe={"rewards": rewards}))
     assert (judgement.margin, judgement.threshold) == pytest.approx((margin, threshold))
     share = f"Margin: {margin:.3g} (0.05 of the reward range of {20 * margin:.3g}, the sum of the recipe's reward weigh"
@@ -185,6 +186,14 @@ def test_margin_and_threshold_come_from_what_was_seen_where_there_is_no_recipe()
     assert (judgement.margin, judgement.threshold) == pytest.approx((0.2, -3.0))
     assert "(0.05 of the reward range of 4, from the lowest to the highest reward of these runs)" in judgement.terms
     assert [judgement.statistics[name]["steps_to"] for name in ("sgd-0", "sgd-1", "adamw-0")] == [None, 5, 5]
+
+
+@pytest.mark.parametrize("fn", ["soft_overlong", "mine.py:short_answer"])
+def test_what_rewards_of_another_scale_pay_is_seen_and_not_assumed(fn):
+    rewards = [{"fn": "math_accuracy"}, {"fn": fn}]
+    judgement = judge(study({"sgd": [-0.5, 0.0], "adamw": [0.5]}, recipe={"rewards": rewards}))
+    assert (judgement.margin, judgement.threshold) == pytest.approx((0.05, 0.0))
+    assert "from the lowest to the highest reward of these runs" in judgement.terms
 
 
 def test_rewards_that_are_all_the_same_still_have_a_margin():

@@ -20,7 +20,7 @@ from rl_posttrain.recipe import (
     precision,
     world_size,
 )
-from rl_posttrain.schema import Recipe, RewardSection
+from rl_posttrain.schema import CompareSection, Recipe, RewardSection
 
 MINIMAL = {
     "run": {"name": "minimal"},
@@ -309,6 +309,7 @@ def test_the_page_of_keys_has_every_key_with_its_default():
         if section == "trl":
             continue
         prefix, kind = ("rewards.0", RewardSection) if section == "rewards" else (section, field.annotation)
+        kind = CompareSection if section == "compare" else kind
         for key, of_key in kind.model_fields.items():
             value = None if of_key.is_required() else of_key.default
             expected[f"{prefix}.{key}"] = "required" if of_key.is_required() else f"`{as_yaml(value)}`"

@@ -49,7 +49,7 @@ ONLY = {
     "tables": {"histories", "judging"},
     "terminal": {"errors", "plugins", "curves", "histories", "judging", "bands", "tables"},
     "report": {"errors", "runs", "curves", "plots", "text", "histories", "judging", "bands", "tables", "report"},
-    "compare": {"errors", "schema", "runs", "recipe", "optim"},
+    "compare": {"errors", "schema", "runs", "recipe", "optim", "histories"},
     "comparison_display": {"compare", "text"},
 }
 BESIDE = {"curves", "plots", "text", "display", "doctor"} | {
