@@ -21,7 +21,7 @@ from rl_posttrain.histories import Collection, History
 from rl_posttrain.judging import judge
 
 WORDS = ("better", "worse", "equivalent", "undecided")
-RUN_SPREADS = (0.01, 0.02, 0.04, 0.08)
+RUN_SPREADS = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08)
 
 
 @dataclasses.dataclass(frozen=True)
