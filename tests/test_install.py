@@ -47,7 +47,9 @@ def test_the_wheel_holds_the_package_rewards_and_recipes_and_no_tests(wheel):
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = next(archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
     sources = (ROOT / "rl_posttrain").rglob("*.*")
-    expected = {str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".cpp", ".h")}
+    expected = {
+        str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".js")
+    }
     expected |= {f"rl_posttrain/rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")}
     expected |= {f"rl_posttrain/recipes/{path.name}" for path in (ROOT / "recipes").iterdir() if path.is_file()}
     assert shipped == expected
