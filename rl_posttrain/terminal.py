@@ -16,7 +16,7 @@ from rl_posttrain.judging import Judgement
 from rl_posttrain.plugins import did_you_mean
 from rl_posttrain.tables import cell_text, state_of, verdict_table
 
-AXES = {"step": "step", "tokens": "tokens", "seconds": "seconds"}
+AXES = ("step", "tokens", "seconds")
 _CELLS = {  # of the table: key of the summary, format
     "reward_first5": ".3f",
     "reward_last5": ".3f",
@@ -158,7 +158,7 @@ def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console
     low, high = min(x.min() for x, _ in curves.values()), max(x.max() for x, _ in curves.values())
     ticks = sorted({round(low + (high - low) * part / 6) for part in range(7)})
     figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
-    figure.label(AXES[axis], "x")
+    figure.label(axis, "x")
     figure.label(key, "y")
     plot = Text.from_ansi(figure.build().string().rstrip("\n"))
     figure.clear()

@@ -14,7 +14,7 @@ from rl_posttrain.report.looks import DASHES, look
 
 _WINDOW = 5
 _MOST_POINTS = 1000
-_AXES = {"step": "step", "tokens": "tokens", "seconds": "wall-clock (s)"}
+AXES = {"step": "step", "tokens": "tokens", "seconds": "wall-clock (s)"}
 _TRAINING = {
     "completion_length": "completion length (tokens)",
     "entropy": "entropy (nats a token)",
@@ -30,11 +30,11 @@ def plot_rewards(judgement: Judgement, path: Path) -> None:
     variants = judgement.collection.variants
     rows = [key for key in ("reward", "accuracy") if _recorded(judgement, key) and not _repeats(judgement, key)]
     figure = Figure(figsize=(13, 1.2 + 3.4 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), len(_AXES), sharey="row", squeeze=False)
+    panels = figure.subplots(len(rows), len(AXES), sharey="row", squeeze=False)
     for key, line in zip(rows, panels, strict=True):
-        for axis, axes in zip(_AXES, line, strict=True):
+        for axis, axes in zip(AXES, line, strict=True):
             _draw(axes, variants, key, axis)
-            axes.set(xlabel=_AXES[axis], ylabel=f"{key}, mean of {_WINDOW} steps" if axis == "step" else "")
+            axes.set(xlabel=AXES[axis], ylabel=f"{key}, mean of {_WINDOW} steps" if axis == "step" else "")
     title = "reward" if "accuracy" in rows or not _repeats(judgement, "accuracy") else "reward (accuracy is the same)"
     _finish(figure, panels, variants, f"{title}; thin: seeds, band: 95 % interval of the mean", path)
 

@@ -12,12 +12,11 @@ from rl_posttrain.bands import t95
 from rl_posttrain.errors import RunError
 from rl_posttrain.histories import History
 from rl_posttrain.judging import Judgement
-from rl_posttrain.report.figures import memory, phase_seconds
+from rl_posttrain.report.figures import AXES, memory, phase_seconds
 from rl_posttrain.report.looks import look
 from rl_posttrain.tables import differences_table, seeds_table, stability_table, verdict_table
 from rl_posttrain.text import as_text
 
-_AXES = {"step": "step", "tokens": "tokens", "seconds": "wall-clock (s)"}
 _CHARTS = {  # key: title, unit, note
     "reward": ("Reward", "", "mean over the step's completions"),
     "accuracy": ("Accuracy", "", "share of right answers, whatever the reward pays"),
@@ -59,7 +58,7 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "notices": judgement.notices,
         "checks": judgement.checks,
         "footer": f"Made {made} by rl_posttrain from {len(collection.runs)} runs.",
-        "axes": {axis: label for axis, label in _AXES.items() if any(axis in run.columns for run in collection.runs)},
+        "axes": {axis: label for axis, label in AXES.items() if any(axis in run.columns for run in collection.runs)},
         "charts": [
             {"id": key, "title": _CHARTS[key][0], "unit": _CHARTS[key][1], "note": _CHARTS[key][2] + note}
             for key in charts
@@ -114,7 +113,7 @@ def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[s
         "variant": variant,
         "seed": run.seed,
         "state": "finished" if run.finished else "unfinished",
-        "x": {axis: _binned(run.columns[axis], width, last=True) for axis in _AXES if axis in run.columns},
+        "x": {axis: _binned(run.columns[axis], width, last=True) for axis in AXES if axis in run.columns},
         "y": {key: _binned(run.columns[key], width) for key in charts if key in run.columns},
     }
 

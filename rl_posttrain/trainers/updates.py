@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 from rl_posttrain.optim.ledger import state_bytes
 from rl_posttrain.optim.swap import running_optimizer
@@ -66,7 +67,7 @@ class UpdateNorm:
                 passed += tensor.numel()
 
 
-class UpdateWatch:
+class UpdateWatch(TrainerCallback):
     """A callback of transformers: follows the update norm once the optimizer that really runs is there."""
 
     def __init__(self, model: torch.nn.Module):
@@ -100,12 +101,6 @@ class UpdateWatch:
             "optimizer_state_bytes": int(state),
             "peak_memory_bytes": int(peak),
         }
-
-    def __getattr__(self, name: str):
-        # transformers calls every event of its protocol, and gets a hold of new ones with each version.
-        if not name.startswith("on_"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: None
 
 
 def peak_memory_bytes(device: torch.device) -> int:
