@@ -12,7 +12,7 @@ help:  ## list these targets
 
 setup:  ## make .venv with everything in it; does nothing when it is up to date
 	@test -n "$(PYTHON)" || { echo "PYTHON=: found no Python 3.11 or later; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
-	@"$(PYTHON)" launch/setup.py
+	@"$(PYTHON)" launch/make_venv.py
 
 quickstart: setup  ## set up, then train the bundled model on this machine
 	$(BIN)/rl-posttrain train quickstart run.name=$(RUN)

@@ -6,8 +6,8 @@ __version__ = "0.1.0"
 
 # Loaded on first use: `import rl_posttrain` and `rl-posttrain --help` must not wait for torch.
 _PUBLIC = {
-    "load_recipe": "rl_posttrain.recipe",
-    "train": "rl_posttrain.training",
+    "load_recipe": "rl_posttrain.recipe.load",
+    "train": "rl_posttrain.training.train",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -1,5 +1,8 @@
 """What can go wrong for a user, as exceptions whose message is the one line the command prints."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class RlPosttrainError(Exception):
     """Base of every error a user can cause or mend; the command line prints its message and exits with status 2."""
@@ -23,3 +26,23 @@ class WeightSyncError(EngineError):
 
 class RewardError(RlPosttrainError):
     """A reward function that raised, or returned something that is no list of numbers."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of `known` as a hint, or all of them when none is near."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+
+
+def one_line(error: BaseException, *, limit: int = 500) -> str:
+    """The error's message on one line, cut to `limit` characters; the name of its class where it has no message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def class_and_message(error: BaseException, *, limit: int = 500) -> str:
+    """``ValueError: the message``, on one line: for an exception of somebody else's code."""
+    message = one_line(error, limit=limit)
+    name = type(error).__name__
+    return message if message == name else f"{name}: {message}"

@@ -1,6 +1,5 @@
 """One way to name code in a recipe: a built-in's ``name``, ``package.module:attr`` or ``file.py:attr``."""
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -13,14 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rl_posttrain.errors import RecipeError
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest of `known` as a hint, or all of them when none is near."""
-    known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+from rl_posttrain.errors import RecipeError, class_and_message, did_you_mean
 
 
 def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
@@ -137,7 +129,7 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
         try:
             return importlib.import_module(module_name)
         except Exception as error:
-            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {_one_line(error)}") from error
+            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {class_and_message(error)}") from error
     path = Path(module_name).expanduser().resolve()
     if not path.is_file():
         raise RecipeError(
@@ -154,9 +146,5 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
         module_spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise RecipeError(f"{key}={spec}: running {path} failed: {_one_line(error)}") from error
+        raise RecipeError(f"{key}={spec}: running {path} failed: {class_and_message(error)}") from error
     return module
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rl_posttrain import cli, environment
+from rl_posttrain.cli import main as cli
+from rl_posttrain.machine import process
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
-environment.prepare_process(verbose=False)
+process.prepare_process(verbose=False)
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.plugins import check_arguments, did_you_mean, load_object
+from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.plugins import check_arguments, load_object
 
 TABLE = {"square": "rl_posttrain_test_squares:square", "json": "json:dumps"}
 

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments
-from rl_posttrain.plugins import did_you_mean
-from rl_posttrain.shapes import PUBLISHED_SHAPES
 
 _BASELINE = "adamw fused"
 _COPY_VALUES = 2**26

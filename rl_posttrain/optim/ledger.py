@@ -5,7 +5,7 @@ between the backward pass and the optimizer's step, after which DeepSpeed and `z
 activations, logits, the fp32 copy of gradients that DeepSpeed makes during its step, and its buffers: ZeRO-3 holds a
 bucket of 5e8 gradient values at its default, and offloading a copy of the shard's weights and of two parameters.
 
-`rl_posttrain.trainers.measure` counts the same on the real objects.
+`rl_posttrain.cost.measure` counts the same on the real objects.
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from rl_posttrain.errors import EngineError
-from rl_posttrain.machine import cache_folder, find_compiler
+from rl_posttrain.machine.tools import cache_folder, find_compiler
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 # By what torch itself found, not by -march=native: a home folder may be shared by machines of other kinds.

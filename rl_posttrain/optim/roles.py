@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.plugins import did_you_mean
+from rl_posttrain.errors import RecipeError, did_you_mean
 
 ROLES = ("matrices", "embeddings", "output_layer", "norms", "biases")
 # As transformers does it: what stands in a vector has no weight decay.

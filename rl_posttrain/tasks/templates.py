@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.plugins import did_you_mean
+from rl_posttrain.errors import RecipeError, did_you_mean
 
 Prompt = str | list[dict[str, str]]
 

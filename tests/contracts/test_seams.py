@@ -11,10 +11,11 @@ import pytest
 import trl
 from transformers import GenerationConfig, PretrainedConfig, Trainer, TrainingArguments
 
-from rl_posttrain.recipe import bundled_recipes, derive_sizes, load_recipe
-from rl_posttrain.trainers.config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
-from rl_posttrain.trainers.grpo import GRPOTrainer
-from rl_posttrain.trainers.records import _FROM_TRL
+from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.recipe.sizes import derive_sizes
+from rl_posttrain.training.loop import GRPOTrainer
+from rl_posttrain.training.records import _FROM_TRL
+from rl_posttrain.training.trl_config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
 
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
 
@@ -109,7 +110,7 @@ def test_grpo_config_has_every_field_that_we_set_or_refuse(recipe):
 def test_every_loss_of_the_recipe_is_one_of_trls():
     from typing import get_args
 
-    from rl_posttrain.schema import AlgorithmSection
+    from rl_posttrain.recipe.schema import AlgorithmSection
 
     losses = get_args(AlgorithmSection.model_fields["loss"].annotation)
     source = inspect.getsource(trl.GRPOTrainer._compute_loss)
@@ -160,7 +161,7 @@ def test_deepspeed_knows_the_keys_that_we_write():
     from deepspeed.runtime import constants
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    from rl_posttrain.trainers.zero import deepspeed_config
+    from rl_posttrain.training.backends.deepspeed import deepspeed_config
 
     recipe = load_recipe("quickstart", ["algorithm.micro_batch_size=8"])
     written = deepspeed_config(recipe, derive_sizes(recipe, 1))

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from rl_posttrain.optim import SCALE
-from rl_posttrain.trainers.zero import start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed
 
 NUM_STEPS = 20
 

@@ -9,9 +9,9 @@ import torch
 from conftest import clean_environment, run_command
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.models import model_without_weights, published_config
+from rl_posttrain.models.find import model_without_weights, published_config
+from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.optim.bench import Llama, _bytes_moved, bench
-from rl_posttrain.shapes import PUBLISHED_SHAPES
 
 
 def test_shapes_have_the_published_number_of_parameters():
@@ -61,7 +61,7 @@ BARE = """
 import sys
 for name in ("typer", "pydantic", "yaml", "rich", "transformers", "numpy", "accelerate"):
     sys.modules[name] = None
-from rl_posttrain import shapes
+from rl_posttrain.models import shapes
 shapes.PUBLISHED_SHAPES["tiny"] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64,
     "model_type": "llama", "num_key_value_heads": 1, "tie_word_embeddings": True,

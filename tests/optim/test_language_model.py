@@ -1,9 +1,9 @@
-"""A short run of benchmarks/language_model.py: AdamS learns language."""
+"""A short run of experiments/adams/language_model.py: AdamS learns language."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments" / "adams"))
 import language_model as benchmark
 
 

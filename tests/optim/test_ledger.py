@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.optim import optimizer_class_and_arguments
 from rl_posttrain.optim.bench import Llama
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
-from rl_posttrain.shapes import PUBLISHED_SHAPES
 
 # Four matrices of a quarter each, and each above the size that ZeRO-3 keeps whole.
 QUARTER = 200_000

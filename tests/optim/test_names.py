@@ -15,7 +15,7 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import OPTIMIZERS, optimizer_class_and_arguments, table, use_optimizer
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.optim.table import ABOUT, build_optimizer
-from rl_posttrain.recipe import load_recipe
+from rl_posttrain.recipe.load import load_recipe
 
 # What suits ten steps of the tiny model; its hidden matrices are 64 x 64, 32 x 64 and 64 x 128.
 OPTIONS = {
@@ -192,7 +192,7 @@ def test_each_runs_from_a_recipe_under_deepspeed(tiny_recipe):
     script = f"""
 import json
 from rl_posttrain import load_recipe, train
-from rl_posttrain.trainers.grpo import GRPOTrainer
+from rl_posttrain.training.loop import GRPOTrainer
 from rl_posttrain.optim.swap import running_optimizer
 whole = GRPOTrainer.log
 def log(self, logs, start_time=None):

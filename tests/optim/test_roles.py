@@ -15,8 +15,8 @@ from rl_posttrain.optim import ROLES, SCALE, parameter_groups, use_optimizer
 from rl_posttrain.optim.roles import NO_DECAY, describe_groups, roled_parameters
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.optim.table import build_optimizer
-from rl_posttrain.recipe import load_recipe
-from rl_posttrain.schema import OptimizerSection, Role
+from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.recipe.schema import OptimizerSection, Role
 
 LLAMA = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -174,7 +174,7 @@ def test_groups_reach_the_optimizer_under_zero_2_and_3(tiny_recipe):
     """Also where the parameters are cut before there is an optimizer (3), and with the shortest schedule."""
     script = f"""
 from rl_posttrain import load_recipe, train
-from rl_posttrain.trainers.grpo import GRPOTrainer
+from rl_posttrain.training.loop import GRPOTrainer
 from rl_posttrain.optim.swap import running_optimizer
 whole = GRPOTrainer.log
 def log(self, logs, start_time=None):

@@ -11,8 +11,8 @@ from conftest import run_processes
 from zero_runs import CASES, CONVERTED, REPLAYED, SAVED, Case, replay
 
 from rl_posttrain.errors import EngineError
+from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import SCALE, AdamS
-from rl_posttrain.trainers.universal import convert_to_universal
 
 ROUNDING = 1e-6
 """Of fp32 weights that twenty steps have moved by up to 0.02: gradients and their norm are summed in another order."""

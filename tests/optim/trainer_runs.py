@@ -22,7 +22,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import use_optimizer
 from rl_posttrain.optim.swap import running_optimizer
-from rl_posttrain.trainers.zero import start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed
 
 
 @dataclass(frozen=True)

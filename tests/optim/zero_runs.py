@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import SCALE, AdamS
 from rl_posttrain.optim.swap import running_optimizer
-from rl_posttrain.trainers.universal import convert_to_universal
-from rl_posttrain.trainers.zero import start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed
 
 NUM_STEPS, SAVED_AT = 20, 10
 SETTINGS = {"lr": 1e-3, "weight_decay": 0.1}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rl_posttrain.rollout.engine import Sampling, VLLMEngine
+from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.vllm import VLLMEngine
 
 SAMPLING = Sampling(max_tokens=8)
 

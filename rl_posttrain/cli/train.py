@@ -1,0 +1,65 @@
+"""`train`, `check` and `recipes`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from rl_posttrain.cli.options import (
+    JsonOption,
+    OverridesArgument,
+    RecipeArgument,
+)
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this name from its last checkpoint.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what vLLM, DeepSpeed and transformers log.")] = False,
+) -> None:
+    """Train a model as a recipe says."""
+    from rl_posttrain.machine.process import is_main_process
+    from rl_posttrain.recipe.load import load_recipe
+    from rl_posttrain.training.train import train as run_recipe
+    from rl_posttrain.views.live import make_display
+
+    loaded = load_recipe(recipe, overrides or [])
+    run = run_recipe(loaded, resume=resume, display=make_display, verbose=verbose)
+    if is_main_process():
+        from rl_posttrain.views.closing import print_closing
+
+        print_closing(run, recipe)
+
+
+def check(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices to size the run for.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the resolved recipe, its derived sizes and predicted memory; loads no model and runs nothing."""
+    from rl_posttrain.cost.check import check_recipe
+    from rl_posttrain.recipe.load import load_recipe
+    from rl_posttrain.views.check import print_check
+
+    result = check_recipe(load_recipe(recipe, overrides or []), num_processes)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        print_check(result)
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List the bundled recipes, a line each."""
+    from rl_posttrain.recipe.load import bundled_recipes, headline
+
+    heads = {name: headline(path) for name, path in bundled_recipes().items()}
+    if as_json:
+        typer.echo(json.dumps(heads, indent=2))
+        return
+    width = max(map(len, heads))
+    for name, text in heads.items():
+        typer.echo(f"{name:<{width}}  {text}")

@@ -1,0 +1,106 @@
+"""What `rl-posttrain check` shows: the resolved recipe, its sizes and predicted memory. No weights are loaded."""
+
+from typing import Any
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
+from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim.ledger import predict_memory
+from rl_posttrain.optim.roles import describe_groups
+from rl_posttrain.optim.table import build_optimizer, refuse_shards
+from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes, derive_sizes, precision, sums_gradients_in_fp32
+from rl_posttrain.scoring.rewards import check_rewards
+from rl_posttrain.tasks import TASKS
+
+
+def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
+    """Everything about a run that can be known without running it.
+
+    Args:
+        num_processes: devices that it is sized for.
+
+    Returns:
+        ``recipe`` (YAML text), ``sizes``, ``num_parameters``, ``optimizer_groups`` (roles, parameters, learning rate
+        and weight decay of each), ``memory_bytes`` by component and device, and ``notes``.
+
+    Raises:
+        RecipeError: something in the recipe cannot be used.
+    """
+    from rl_posttrain.training.trl_config import check_trl
+
+    sizes = derive_sizes(recipe, num_processes)
+    task = load_object(recipe.task.name, table=TASKS, key="task.name")
+    counts = {"num_train": recipe.task.num_train, "num_eval": recipe.task.num_eval}
+    given = {name: count for name, count in counts.items() if count is not None} | recipe.task.options
+    check_arguments(task, given, key="task", supplied=("seed",))
+    check_rewards(recipe)
+    section = recipe.optimizer
+    cls, arguments = optimizer_class_and_arguments(
+        section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+    )
+    if recipe.distributed.engine == "deepspeed":
+        refuse_shards(cls, section.name, recipe.distributed.zero_stage, key="optimizer.name")
+    check_trl(recipe, sizes)
+    notes = [precision(recipe)]
+    config, source = _config(recipe.model.name)
+    num_parameters = groups = memory = None
+    if source:
+        notes.append(source)
+    if config is not None:
+        # Without DeepSpeed the weights are their own masters: fp32, under autocast.
+        dtype = recipe.model.dtype if recipe.distributed.engine == "deepspeed" else "float32"
+        model = model_without_weights(config, dtype)
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        arguments |= {"no_decay": section.no_decay, "lr_by_role": section.lr_by_role}
+        groups = describe_groups(build_optimizer(cls, model, **arguments), model)
+        memory = _memory(recipe, model, (cls, arguments), sizes, notes)
+    return {
+        "recipe": recipe.to_yaml(),
+        "sizes": sizes.model_dump(),
+        "num_parameters": num_parameters,
+        "optimizer_groups": groups,
+        "memory_bytes": memory,
+        "notes": notes,
+    }
+
+
+def _config(name: str):
+    """The model's config and, when it is not the model's own file, a word on where it is from."""
+    try:
+        return load_config(name), None
+    except RecipeError as error:
+        config = published_config(name)
+        if config is not None:
+            return config, f"{name}: sized from its published shapes; the hub was not reached"
+        if "no such folder" in str(error) or "has no config.json" in str(error) or "not installed" in str(error):
+            raise
+        return None, f"memory is not predicted: {error}"
+
+
+def _memory(recipe: Recipe, model, optimizer: tuple[type, dict[str, Any]], sizes: Sizes, notes: list[str]):
+    deepspeed = recipe.distributed.engine == "deepspeed"
+    ledger = predict_memory(
+        model,
+        *optimizer,
+        zero_stage=recipe.distributed.zero_stage if deepspeed else None,
+        num_processes=sizes.num_processes,
+        fp32_gradients=sums_gradients_in_fp32(recipe, sizes),
+    )
+    if ledger.unknown:
+        notes.append(f"optimizer state of {recipe.optimizer.name} is unknown, and the total ({ledger.unknown})")
+    memory = ledger.components()
+    memory["reference_model"] = ledger.weights if recipe.algorithm.kl_coef > 0 else 0
+    memory["rollout_weights"] = 0
+    if recipe.rollout.engine == "vllm":
+        width = 2 if recipe.model.dtype == "bfloat16" else 4
+        memory["rollout_weights"] = width * sum(parameter.numel() for parameter in model.parameters())
+        memory["kv_cache_of_completions"] = (
+            kv_cache_bytes_per_token(model.config, recipe.model.dtype)
+            * sizes.completions_per_process
+            * recipe.rollout.max_new_tokens
+        )
+    total = None if None in memory.values() else sum(memory.values())
+    notes.append("activations, logits and the prompts' KV cache come on top of the predicted memory")
+    return {**memory, "total": total}

@@ -1,0 +1,186 @@
+"""What `rl_posttrain.optim.ledger` predicts, counted on the live objects of one real training step.
+
+Run as a module it is one process of a measurement on several: `measure_memory` starts it under torchrun.
+"""
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rl_posttrain.errors import EngineError
+from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
+from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
+from rl_posttrain.optim.swap import check_optimizer, running_optimizer
+from rl_posttrain.optim.table import build_optimizer
+from rl_posttrain.training.backends.deepspeed import start_deepspeed
+
+_NUM_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is trained, as for `predict_memory`; `dtype` is the weights'."""
+
+    dtype: str
+    zero_stage: int | None
+    num_processes: int = 1
+    offload: bool = False
+    fp32_gradients: bool = False
+
+
+def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[MemoryLedger]:
+    """A ledger for each optimizer, of one step of the model with random weights: forward, backward, update.
+
+    Weights, masters and state are counted after the step, gradients before it; on several processes, which are really
+    started, the largest count of each. The device is CUDA where there is a GPU, else the CPU.
+
+    Args:
+        config: of a causal language model of transformers.
+        optimizers: names as in a recipe.
+
+    Raises:
+        EngineError: DeepSpeed or a process does not do it; the message holds the last line it said.
+    """
+    if setting.num_processes == 1:
+        return [_measure(config, name, setting) for name in optimizers]
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        task = {"folder": folder, "optimizers": list(optimizers), "setting": vars(setting)}
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        start += [f"--nproc_per_node={setting.num_processes}", "-m", __name__, json.dumps(task)]
+        done = subprocess.run(start, capture_output=True, text=True)
+        answer = Path(folder) / "ledgers.json"
+        if done.returncode or not answer.is_file():
+            said = [line for line in done.stderr.splitlines() if "Error: " in line] or ["it said nothing"]
+            raise EngineError(
+                f"--num-processes={setting.num_processes}: a process failed ({said[0].strip()}); measure fewer "
+                "processes or a smaller model, or leave --measure out"
+            )
+        ledgers = json.loads(answer.read_text())
+    return [MemoryLedger(**ledger | {"on_host": tuple(ledger["on_host"])}) for ledger in ledgers]
+
+
+def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
+    """Bytes that this process holds for `model`, from one step with the optimizer `name`."""
+    cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
+    optimizer = build_optimizer(cls, model, **arguments)
+    if setting.zero_stage is None:
+        _backward(model, model, lambda loss: loss.backward())
+        gradients = _bytes(parameter.grad for parameter in model.parameters())
+        optimizer.step()
+        return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
+    import deepspeed
+
+    engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=_deepspeed_config(setting))
+    check_optimizer(wrapped, cls)
+    if hasattr(cls, "find_shards"):
+        optimizer.find_shards(wrapped)
+    _backward(model, engine, engine.backward)
+    gradients = _bytes(_gradients(model, wrapped, setting))
+    engine.step()
+    weights = [parameter.data for parameter in model.parameters()]
+    weights += [parameter.ds_tensor for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
+    of_weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
+    masters = [tensor for tensor in _masters(wrapped) if tensor.untyped_storage().data_ptr() not in of_weights]
+    state = state_bytes(running_optimizer(wrapped))
+    engine.destroy()
+    return MemoryLedger(_bytes(weights), gradients, _bytes(masters), state, offloaded(setting.offload))
+
+
+def _measure(config, name: str, setting: Setting) -> MemoryLedger:
+    device = "cpu" if use_cpu_if_no_gpu() else f"cuda:{torch.distributed.get_rank() if _several() else 0}"
+    if setting.zero_stage is not None:
+        start_deepspeed(on_cpu=device == "cpu")
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
+    ledger = count_memory(model, name, setting)
+    del model
+    gc.collect()  # engines and their hooks hold each other
+    return ledger
+
+
+def _several() -> bool:
+    return torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def _backward(model: nn.Module, forward, backward) -> None:
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = torch.randint(vocabulary, (1, _NUM_TOKENS), device=next(model.parameters()).device)
+    backward(forward(input_ids=tokens, labels=tokens).loss)
+
+
+def _deepspeed_config(setting: Setting) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": setting.zero_stage}
+    if setting.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
+    return {
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if setting.fp32_gradients else {}),
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": setting.dtype == "bfloat16"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def _masters(wrapped) -> list[torch.Tensor]:
+    """DeepSpeed's fp32 weights; under ZeRO-0 in fp32 they are the model's own."""
+    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):  # ZeRO-1 and 2, ZeRO-3
+        if hasattr(wrapped, name):
+            return list(getattr(wrapped, name))
+    return [parameter for group in running_optimizer(wrapped).param_groups for parameter in group["params"]]
+
+
+def _gradients(model: nn.Module, wrapped, setting: Setting) -> list[torch.Tensor | None]:
+    """Reduced gradients where each ZeRO stage keeps them before its step."""
+    found = [parameter.grad for parameter in model.parameters()]
+    if setting.zero_stage in (1, 2) and not setting.offload:
+        found += [part for parts in wrapped.averaged_gradients.values() for part in parts]
+    if setting.zero_stage == 3:
+        found.append(wrapped.grad_partitions_flat_buffer)
+    if setting.offload:
+        found += [master.grad for master in _masters(wrapped)]
+    return found
+
+
+def _bytes(tensors: Iterable[torch.Tensor | None]) -> int:
+    """Bytes of the storages behind `tensors`, each once: views and padding of flat buffers stand in one."""
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor is not None]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _largest(ledger: MemoryLedger) -> MemoryLedger:
+    """The largest count over all processes, by component."""
+    components = ledger.components()
+    counts = torch.tensor(list(components.values()))
+    torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
+    return MemoryLedger(**dict(zip(components, counts.tolist(), strict=True)), on_host=ledger.on_host)
+
+
+def _main(task: dict[str, Any]) -> None:
+    prepare_process(verbose=False)
+    transformers.set_seed(0)
+    setting = Setting(**task["setting"])
+    # Plain PyTorch needs no engine; the processes meet to compare their counts all the same.
+    torch.distributed.init_process_group("gloo" if use_cpu_if_no_gpu() else "cpu:gloo,cuda:nccl")
+    config = AutoConfig.from_pretrained(task["folder"])
+    ledgers = [_largest(_measure(config, name, setting)) for name in task["optimizers"]]
+    if torch.distributed.get_rank() == 0:
+        (Path(task["folder"]) / "ledgers.json").write_text(json.dumps([vars(ledger) for ledger in ledgers]))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))

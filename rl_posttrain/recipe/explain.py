@@ -1,0 +1,58 @@
+"""A validation error of pydantic as one line: key=value: reason; fix."""
+
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from rl_posttrain.errors import did_you_mean
+from rl_posttrain.recipe.schema import Recipe, Section
+
+
+def explain(error: dict, data: dict) -> str:
+    """The first error of pydantic in the house's form: key=value: reason; fix."""
+    location = error["loc"]
+    if location[-1] == "[key]":  # a key of a mapping whose keys are given: the mapping is what is wrong
+        location = location[:-2]
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        return (
+            f"{key}={_short(error['input'])}: unknown key; {did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
+        )
+    if error["type"] == "missing":
+        return f"{key}: missing; every recipe says it, see `rl-posttrain recipes` for examples"
+    reason = _SHAPES.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}={_short(error['input'])}: {reason.replace('input ', 'it ')}; {_fix(error, location)}"
+
+
+# In YAML's words where pydantic's are Python's.
+_SHAPES = {
+    "model_type": "it should be a section of keys and values",
+    "dict_type": "it should be a section of keys and values",
+    "tuple_type": "it should be a list",
+}
+
+
+def _fix(error: dict, location: tuple) -> str:
+    if location == ("algorithm", "group_size"):
+        return "set 2 or more: advantages compare the completions of one prompt"
+    expected = error.get("ctx", {}).get("expected")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        return did_you_mean(error["input"], expected.replace("'", "").replace(" or ", ", ").split(", "))
+    if error["type"] == "string_pattern_mismatch":
+        return "use letters, digits, dot, dash and underscore"
+    return "set such a value in the recipe or as section.key=value"
+
+
+def _keys_at(location: Iterable) -> list[str]:
+    node: Any = Recipe
+    for part in location:
+        if isinstance(part, str):
+            annotation = node.model_fields[part].annotation
+            kinds = [annotation, *typing.get_args(annotation)]  # of a list of sections, or one that may be missing
+            node = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+    return list(node.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,48 @@
+"""The mean of a variant's runs and the band around it, for figures and for the terminal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from rl_posttrain.study.histories import History
+from rl_posttrain.study.judging import trailing_mean
+
+_GRID = 200
+
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def drawn(runs: Sequence[History], key: str, axis: str, window: int) -> list[Curve]:
+    """Each run's points with the trailing mean over `window` of them; runs without any are left out."""
+    curves = [run.points(key, axis) for run in runs]
+    return [(x, trailing_mean(y, window)) for x, y in curves if len(x)]
+
+
+def whole(runs: Sequence[History]) -> Sequence[History]:
+    """The runs that a variant's mean is taken over: one that is on its way would cut the mean short."""
+    return [run for run in runs if run.finished] or runs
+
+
+def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, mean, and half of the mean's 95 % confidence interval (Student's t; 0 for a single run), (P,) each.
+
+    Over the curves' own points where they share them, else over the stretch that all of them cover; empty where there
+    is none.
+    """
+    if all(np.array_equal(x, curves[0][0]) for x, _ in curves):
+        x, values = curves[0][0], np.array([y for _, y in curves])
+    else:
+        start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        x = np.linspace(start, end, _GRID if start < end else int(start == end))
+        values = np.array([np.interp(x, *curve) for curve in curves])
+    if len(curves) == 1:
+        return x, values[0], np.zeros(len(x))
+    half = values.std(axis=0, ddof=1) / np.sqrt(len(curves)) * t95(len(curves))
+    return x, values.mean(axis=0), half
+
+
+def t95(number: int) -> float:
+    """How many standard errors half of a 95 % interval over `number` runs is."""
+    return float(stats.t.ppf(0.975, number - 1))

@@ -1,0 +1,215 @@
+"""Whether a variant is better than, worse than or as good as a baseline over seeds.
+
+A pair is the same seed under both variants, which met the same prompts and started from the same weights; without seeds
+the runs are compared unpaired (Welch). The difference test and the two one-sided tests of equivalence (Schuirmann 1987)
+stand beside each other, because a difference that is not seen is no proof that there is none. P values of several
+variants are corrected by Holm's method. `experiments/verdicts/calibration.py` measures how often verdicts are wrong.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rl_posttrain.errors import RunError, did_you_mean
+
+ALPHA = 0.05
+FEWEST_SEEDS = 3
+_POWER = 0.8
+_MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant beside the baseline, on one measure.
+
+    Attributes:
+        word: better, worse, equivalent, undecided, or none (no verdict).
+        num_pairs: seeds that both have; of an unpaired comparison, the smaller number of runs.
+        difference, low, high: variant less baseline, with its 95 % confidence interval.
+        p_different, p_equivalent: of the two tests, after Holm's correction.
+        seeds_needed: that would decide with a power of 0.8 if difference and spread stay; None where decided, or over
+            `_MOST_SEEDS`.
+    """
+
+    variant: str
+    baseline: str
+    word: str
+    num_pairs: int
+    paired: bool
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_different: float | None = None
+    p_equivalent: float | None = None
+    seeds_needed: int | None = None
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A difference of means with its standard error and degrees of freedom."""
+
+    difference: float
+    error: float
+    freedom: float
+    num_pairs: int
+    paired: bool
+
+    def p_below(self, limit: float) -> float:
+        """P value of the claim that the true difference is below `limit`."""
+        return float(_t_tail(limit - self.difference, self.error, self.freedom))
+
+    def p_above(self, limit: float) -> float:
+        return float(_t_tail(self.difference - limit, self.error, self.freedom))
+
+    @property
+    def p_different(self) -> float:
+        return min(1.0, 2 * min(self.p_below(0.0), self.p_above(0.0)))
+
+    def p_equivalent(self, margin: float) -> float:
+        return max(self.p_below(margin), self.p_above(-margin))
+
+    def interval(self) -> tuple[float, float]:
+        half = float(stats.t.ppf(1 - ALPHA / 2, self.freedom)) * self.error
+        return self.difference - half, self.difference + half
+
+
+def compare_to_baseline(
+    values: Mapping[str, Sequence[tuple[int | None, float]]], baseline: str, margin: float
+) -> list[Comparison]:
+    """Every other variant beside `baseline`.
+
+    Args:
+        values: of the measure, by variant: (seed, value) of each of its runs; the seed is None where nobody said it.
+        margin: differences smaller than this do not matter; above 0, in the measure's unit.
+
+    Raises:
+        RunError: there is no such baseline.
+    """
+    check_baseline(baseline, values)
+    others = [variant for variant in values if variant != baseline]
+    counts = {variant: _estimate(values[variant], values[baseline]) for variant in others}
+    estimates = {variant: found for variant, found in counts.items() if isinstance(found, _Estimate)}
+    different = dict(zip(estimates, holm([e.p_different for e in estimates.values()]), strict=True))
+    equivalent = dict(zip(estimates, holm([e.p_equivalent(margin) for e in estimates.values()]), strict=True))
+    results = []
+    for variant in others:
+        found = counts[variant]
+        if not isinstance(found, _Estimate):
+            num_pairs, paired = found
+            kind = f"seed{'s' * (num_pairs != 1)} in common with" if paired else "runs of it or of"
+            results.append(
+                Comparison(
+                    variant, baseline, "none", num_pairs, paired,
+                    sentence=f"{variant}: no verdict, {num_pairs} {kind} {baseline}; {FEWEST_SEEDS} is the least",
+                )
+            )  # fmt: skip
+            continue
+        p_different, p_equivalent = different[variant], equivalent[variant]
+        if p_equivalent < ALPHA:
+            word = "equivalent"
+        elif p_different < ALPHA:
+            word = "better" if found.difference > 0 else "worse"
+        else:
+            word = "undecided"
+        needed = _seeds_needed(found, margin, len(estimates)) if word == "undecided" else None
+        low, high = found.interval()
+        results.append(
+            Comparison(
+                variant, baseline, word, found.num_pairs, found.paired, found.difference, low, high,
+                p_different, p_equivalent, needed,
+                _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed),
+            )
+        )  # fmt: skip
+    return results
+
+
+def check_baseline(baseline: str, variants: Iterable[str]) -> None:
+    """Fail unless `baseline` is one of `variants`.
+
+    Raises:
+        RunError: with the nearest of them.
+    """
+    if baseline not in variants:
+        raise RunError(f"--baseline={baseline}: no variant of that name; {did_you_mean(baseline, variants)}")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected so that the chance of any false claim among them stays at the level (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _estimate(
+    values: Sequence[tuple[int | None, float]], base: Sequence[tuple[int | None, float]]
+) -> _Estimate | tuple[int, bool]:
+    """The difference, or how many pairs there are where they are too few, and whether they are pairs."""
+    paired = all(seed is not None for seed, _ in [*values, *base])
+    if paired:
+        one, other = _by_seed(values), _by_seed(base)
+        differences = np.array([one[seed] - other[seed] for seed in one if seed in other])
+        number = len(differences)
+        if number < FEWEST_SEEDS:
+            return number, True
+        error = float(differences.std(ddof=1)) / math.sqrt(number)
+        return _Estimate(float(differences.mean()), error, number - 1, number, True)
+    one, other = (np.array([value for _, value in part]) for part in (values, base))
+    number = min(len(one), len(other))
+    if number < FEWEST_SEEDS:
+        return number, False
+    parts = [float(part.var(ddof=1)) / len(part) for part in (one, other)]
+    error = math.sqrt(sum(parts))
+    rest = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
+    freedom = error**4 / rest if rest else float(len(one) + len(other) - 2)
+    return _Estimate(float(one.mean() - other.mean()), error, freedom, number, False)
+
+
+def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, float]:
+    """A seed that was run twice is one seed still: its mean."""
+    runs: dict[int | None, list[float]] = {}
+    for seed, value in values:
+        runs.setdefault(seed, []).append(value)
+    return {seed: sum(found) / len(found) for seed, found in runs.items()}
+
+
+def _t_tail(distance: float, error: float, freedom: float) -> float:
+    if error == 0:  # every pair differs by the same: nothing is left to chance
+        return 0.0 if distance > 0 else 1.0
+    return stats.t.sf(distance / error, freedom)
+
+
+def _seeds_needed(found: _Estimate, margin: float, num_tests: int) -> int | None:
+    """The smallest number of seeds at which a test decides with a power of 0.8, if all stays as measured.
+
+    The level is divided by the number of tests, which is what Holm's correction asks of the first of them.
+    """
+    numbers = np.arange(found.num_pairs + 1, _MOST_SEEDS + 1)
+    freedom = found.freedom * (numbers - 1) / (found.num_pairs - 1)
+    error = found.error * np.sqrt(found.num_pairs / numbers)
+    two_sided = stats.t.ppf(1 - ALPHA / num_tests / 2, freedom)
+    one_sided = stats.t.ppf(1 - ALPHA / num_tests, freedom)
+    seen = stats.nct.sf(two_sided, freedom, abs(found.difference) / error)
+    inside = stats.nct.sf(one_sided, freedom, (found.difference + margin) / error)
+    inside += stats.nct.cdf(-one_sided, freedom, (found.difference - margin) / error) - 1
+    enough = np.flatnonzero(np.maximum(seen, inside) >= _POWER)
+    return int(numbers[enough[0]]) if len(enough) else None
+
+
+def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed) -> str:
+    low, high = found.interval()
+    kind = "seeds" if found.paired else "runs, unpaired"
+    shown = f"{found.difference:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
+    if word == "equivalent":
+        side = f", though {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
+        return f"{variant} is equivalent to {baseline} within {margin:.3g}{side}: {shown}, p = {p_equivalent:.2g})"
+    if word == "undecided":
+        seeds = f"about {needed} seeds" if needed else f"more than {_MOST_SEEDS} seeds"
+        return f"{variant} against {baseline} is undecided: {shown}); it would take {seeds}, if all stays as it is"
+    return f"{variant} is {word} than {baseline}: {shown}, p = {p_different:.2g})"

@@ -1,0 +1,191 @@
+"""Running what is missing of a comparison.
+
+Every run is a process of its own (`rl-posttrain train`), so nothing of one reaches the next, and a comparison that was
+stopped at any moment goes on where it stood.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_posttrain.errors import RunError
+from rl_posttrain.machine.process import num_cores
+from rl_posttrain.recipe.load import parse_recipe, recipe_change
+from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.files import write_atomically
+from rl_posttrain.study.plan import PlannedRun
+
+_POLL_S = 0.5
+_PATIENCE_S = 60.0  # for a run that was asked to end
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+class Runner:
+    """Runs what is missing of a comparison, `jobs` at a time, each in a process of its own.
+
+    Args:
+        runs: as `plan_runs` gives them; finished ones are left alone, broken ones resumed.
+        jobs: runs at a time. On a CPU they share its cores; GPUs are dealt out in turn.
+        num_processes: processes of each run, by torchrun.
+        devices: names of the GPUs that there are.
+
+    Raises:
+        RunError: what stands in a run's place was made with another recipe.
+    """
+
+    def __init__(
+        self, runs: Sequence[PlannedRun], *, jobs: int = 1, num_processes: int = 1, devices: Sequence[str] = ()
+    ):
+        self.runs = list(runs)
+        self.failed: dict[str, str] = {}  # name of a run to what it said last
+        self.running: dict[PlannedRun, subprocess.Popen] = {}
+        self.waiting = [run for run in runs if not run.is_finished()]
+        self._num_processes, self._devices = num_processes, list(devices)
+        self._jobs = max(1, min(jobs, len(self.waiting)))
+        self._slots = list(range(self._jobs))
+        self._slot_of: dict[PlannedRun, int] = {}
+        for run in runs:
+            _check_place(run)
+
+    def run(self, on_change: Callable[["Runner"], None]) -> None:
+        """Return once every run is finished or has failed. Interrupted, it ends its processes, which can be resumed.
+
+        Args:
+            on_change: called twice a second.
+        """
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while self.waiting or self.running:
+                while self.waiting and self._slots:
+                    planned = self.waiting.pop(0)
+                    if not planned.is_finished():  # by another process, meanwhile
+                        self._open(planned)
+                on_change(self)
+                time.sleep(_POLL_S)
+                for planned, process in list(self.running.items()):
+                    if process.poll() is not None:
+                        self._close(planned, process.returncode)
+            on_change(self)
+        finally:
+            self._end()
+            signal.signal(signal.SIGTERM, previous)
+
+    def _open(self, planned: PlannedRun) -> None:
+        self._slot_of[planned] = self._slots.pop(0)
+        try:
+            self.running[planned] = self._start(planned)
+        except RunError as error:
+            self._slots.append(self._slot_of.pop(planned))
+            self.failed[planned.path.name] = str(error)
+
+    def _close(self, planned: PlannedRun, status: int) -> None:
+        del self.running[planned]
+        self._slots.append(self._slot_of.pop(planned))
+        if status:
+            self.failed[planned.path.name] = _last_words(_log(planned), status)
+        else:
+            RunDirectory.open(planned.path).drop_checkpoints()  # it is finished; nothing goes on from them
+
+    def _start(self, planned: PlannedRun) -> subprocess.Popen:
+        """The process of one run, with its output in ``logs/``."""
+        folder = planned.path.parent
+        for place in ("recipes", "logs"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        file = folder / "recipes" / f"{planned.path.name}.yaml"
+        write_atomically(file, planned.recipe.to_yaml())
+        start = [sys.executable, "-m"]
+        if self._num_processes > 1:
+            start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self._num_processes}", "-m"]
+        start += ["rl_posttrain", "train", str(file)]
+        run = planned.directory()
+        if run is not None and run.last_checkpoint() is None:
+            with run.locked():
+                shutil.rmtree(run.path)  # its steps cannot be gone on from: they are made again
+        elif run is not None:
+            start.append("--resume")
+        with _log(planned).open("a") as log:
+            return subprocess.Popen(
+                start,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | self._variables(self._slot_of[planned]),
+                # A session of its own: Ctrl-C reaches this process alone, which then ends its runs in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def _variables(self, slot: int) -> dict[str, str]:
+        """What keeps runs at the same time out of each other's way."""
+        if self._jobs == 1:
+            return {}
+        number = self._num_processes
+        if len(self._devices) >= number:
+            own = [self._devices[(slot * number + place) % len(self._devices)] for place in range(number)]
+            return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+        threads = max(1, num_cores() // (self._jobs * number))
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+    def _end(self) -> None:
+        for process in self.running.values():
+            _signal(process, signal.SIGTERM)
+        for process in self.running.values():
+            try:
+                process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+                process.wait()
+        self.running.clear()
+
+
+def visible_devices() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return named.split(",")[:number] if named else [str(index) for index in range(number)]
+
+
+def _check_place(planned: PlannedRun) -> None:
+    run = planned.directory()
+    if run is None:
+        return
+    changed = recipe_change(parse_recipe(run.recipe()), planned.recipe)
+    if changed:
+        raise RunError(
+            f"{changed}: {planned.path} was run otherwise, and a comparison does not mix the two; set another --out"
+        )
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with_parent() -> None:
+    """In the new process: end when the comparison is killed, or it would write beside the next one's run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _log(planned: PlannedRun) -> Path:
+    return planned.path.parent / "logs" / f"{planned.path.name}.log"
+
+
+def _last_words(log: Path, status: int) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("rl-posttrain: ") if lines else "it said nothing"
+    return f"{said} (status {status}, {log})"

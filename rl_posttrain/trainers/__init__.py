@@ -1,1 +1,0 @@
-"""The training loops, on TRL and DeepSpeed."""

@@ -1,0 +1,128 @@
+"""TRL's GRPOConfig from a recipe."""
+
+import dataclasses
+from typing import Any
+
+from transformers.integrations import get_reporting_integration_callbacks
+from trl import GRPOConfig
+
+from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.plugins import check_arguments
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes
+from rl_posttrain.training.backends.deepspeed import deepspeed_config
+
+# Fields that would take rollouts, evaluation or checkpoints out of the project's hands.
+_NOT_OURS_TO_PASS = {
+    "use_vllm", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
+    "save_only_model", "resume_from_checkpoint", "steps_per_generation", "generation_batch_size", "do_eval", "do_train",
+    "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
+}  # fmt: skip
+
+
+def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
+    """Everything the recipe says, in TRL's words.
+
+    Raises:
+        RecipeError: as `check_trl`, or TRL refuses a value.
+    """
+    try:
+        return GRPOConfig(**_fields_from(recipe, sizes, on_cpu), **{**_DEFAULTS, **check_trl(recipe, sizes)})
+    except (ValueError, TypeError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {' '.join(str(error).split())}") from error
+
+
+def check_trl(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:
+    """The recipe's `trl:` section in the types of GRPOConfig's fields.
+
+    Raises:
+        RecipeError: it names a field that GRPOConfig has not, that the recipe says elsewhere or that would have no
+            effect, or a value of a wrong type; or a tracker is not there.
+    """
+    ours = _fields_from(recipe, sizes, on_cpu=True)
+    known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
+    for name, value in recipe.trl.items():
+        if name not in known:
+            raise RecipeError(f"trl.{name}={value}: GRPOConfig has no such field; {did_you_mean(name, known)}")
+        if name in ours or name in _NOT_OURS_TO_PASS:
+            said = _SAID_BY.get(name)
+            fix = f"set {said} instead" if said else "leave it out"
+            raise RecipeError(f"trl.{name}={value}: the recipe decides this field itself; {fix}")
+        if name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
+            raise RecipeError(f"trl.{name}={value}: it sets up TRL's own vLLM, which does not run here; see rollout")
+    trackers = list(recipe.logging.trackers)
+    try:
+        get_reporting_integration_callbacks(trackers)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"logging.trackers={trackers}: {reason}; install it, or name another") from error
+    return check_arguments(GRPOConfig, recipe.trl, key="trl")
+
+
+# Where TRL's default is not ours; `trl:` may say otherwise.
+_DEFAULTS: dict[str, Any] = {
+    # Costs a forward pass a step; the drift check needs none of it.
+    "vllm_importance_sampling_correction": False,
+}
+
+_SAID_BY = {
+    "learning_rate": "optimizer.lr", "weight_decay": "optimizer.weight_decay",
+    "max_grad_norm": "optimizer.max_grad_norm",
+    "lr_scheduler_type": "optimizer.schedule", "warmup_steps": "optimizer.warmup_steps", "optim": "optimizer.name",
+    "max_steps": "algorithm.num_steps", "num_generations": "algorithm.group_size", "loss_type": "algorithm.loss",
+    "beta": "algorithm.kl_coef", "scale_rewards": "algorithm.scale_rewards",
+    "per_device_train_batch_size": "algorithm.micro_batch_size",
+    "gradient_accumulation_steps": "algorithm.prompts_per_step",
+    "max_completion_length": "rollout.max_new_tokens", "temperature": "rollout.temperature", "top_p": "rollout.top_p",
+    "use_vllm": "rollout.engine", "seed": "run.seed", "output_dir": "run.output_dir", "run_name": "run.name",
+    "bf16": "model.dtype", "gradient_checkpointing": "model.gradient_checkpointing", "model_init_kwargs": "model.dtype",
+    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps",
+    "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
+    "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
+    "log_completions": "logging.print_samples",
+}  # fmt: skip
+
+
+def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
+    algorithm, optimizer, rollout = recipe.algorithm, recipe.optimizer, recipe.rollout
+    schedule = optimizer.schedule
+    if schedule == "constant" and optimizer.warmup_steps:
+        schedule = "constant_with_warmup"
+    half = recipe.model.dtype == "bfloat16"
+    # DeepSpeed keeps fp32 masters beside bf16 weights. Without it the weights are their own: fp32, under autocast.
+    load_as = "bfloat16" if half and recipe.distributed.engine == "deepspeed" else "float32"
+    return {
+        "output_dir": str(recipe.run_path / "checkpoints"),
+        "run_name": recipe.run.name,
+        "seed": recipe.run.seed,
+        "max_steps": algorithm.num_steps,
+        "per_device_train_batch_size": algorithm.micro_batch_size,
+        "gradient_accumulation_steps": sizes.gradient_accumulation,
+        "num_generations": algorithm.group_size,
+        "loss_type": algorithm.loss,
+        "scale_rewards": algorithm.scale_rewards,
+        "beta": algorithm.kl_coef,
+        "reward_weights": [reward.weight for reward in recipe.rewards],
+        "learning_rate": optimizer.lr,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": optimizer.warmup_steps,
+        "max_completion_length": rollout.max_new_tokens,
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "model_init_kwargs": {"dtype": load_as},
+        "bf16": half,
+        "use_cpu": on_cpu,
+        "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "deepspeed": deepspeed_config(recipe, sizes),
+        "use_vllm": False,  # the rollouts are rollout/'s, see training/rollouts.py
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": list(recipe.logging.trackers) or "none",
+        "save_strategy": "steps" if recipe.checkpoint.every_steps else "no",
+        "save_steps": recipe.checkpoint.every_steps or 500,
+    }

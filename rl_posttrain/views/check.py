@@ -1,0 +1,34 @@
+"""What `rl-posttrain check` prints: the recipe as YAML, then tables."""
+
+from typing import Any
+
+
+def print_check(result: dict[str, Any]) -> None:
+    """The result for people: the recipe as YAML, then tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print("# recipe, resolved", style="bold")
+    console.print(result["recipe"], markup=False)
+    sizes = Table(title="derived sizes", title_justify="left", box=None, show_header=False)
+    for name, value in result["sizes"].items():
+        sizes.add_row(name.replace("_", " "), f"{value:,}")
+    console.print(sizes)
+    console.print()
+    if result["optimizer_groups"] is not None:
+        groups = Table(title="optimizer groups", title_justify="left", box=None)
+        for name in ("roles", "parameters", "lr", "weight decay"):
+            groups.add_column(name, justify="left" if name == "roles" else "right")
+        for group in result["optimizer_groups"]:
+            roles, count = ", ".join(group["roles"]), f"{group['num_parameters']:,}"
+            groups.add_row(roles, count, f"{group['lr']:g}", f"{group['weight_decay']:g}")
+        console.print(groups)
+        console.print()
+    if result["memory_bytes"] is not None:
+        memory = Table(title="predicted memory on each device", title_justify="left", box=None, show_header=False)
+        for name, value in result["memory_bytes"].items():
+            memory.add_row(name.replace("_", " "), "unknown" if value is None else f"{value / 2**30:8.2f} GiB")
+        console.print(memory)
+    for note in result["notes"]:
+        console.print(f"- {note}", markup=False)

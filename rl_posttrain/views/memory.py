@@ -1,0 +1,91 @@
+"""The memory of a model under several optimizers: a table for people, and bars as a PNG."""
+
+from pathlib import Path
+from typing import Any
+
+from rl_posttrain.cost.memory import gib
+from rl_posttrain.runs.picture import COLOURS, write_png
+
+
+def print_memory(result: dict[str, Any]) -> None:
+    """The result for people: GiB a device and process, and each total over adamw's."""
+    from rich.console import Console
+    from rich.table import Table
+
+    stage = result["zero_stage"]
+    engine = "plain PyTorch" if stage is None else f"ZeRO-{stage}" + " with offload" * result["offload"]
+    devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
+    title = f"{result['model']}: {result['num_parameters']:,} parameters, {result['dtype']}, {engine}, {devices}"
+    table = Table(title=title, title_justify="left", box=None, caption_justify="left")
+    table.caption = "GiB on each device" + (", weights there and the rest on its host" if result["offload"] else "")
+    table.caption += "; w+s: weights and state alone"
+    table.add_column("optimizer", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for name in ("weights", "gradients", "masters", "state", "total", "/ adamw", "w+s / adamw"):
+        table.add_column(name, justify="right", no_wrap=True)
+    notes = []
+    for row in result["rows"]:
+        for kind in ("predicted", "measured"):
+            ledger = row[kind]
+            if ledger is not None:
+                cells = [gib(ledger[name]) for name in ("weights", "gradients", "masters", "optimizer_state", "total")]
+                ratios = [ledger["ratio"], ledger["ratio_of_weights_and_state"]]
+                table.add_row(row["optimizer"], kind, *cells, *("" if r is None else f"{r:.3f}" for r in ratios))
+        if row["difference"] is not None:
+            notes.append(f"{row['optimizer']}: measured and predicted differ by {abs(row['difference']):.2%}")
+        elif row["predicted"]["unknown"]:
+            reason = row["predicted"]["unknown"]
+            notes.append(f"{row['optimizer']}: its state cannot be predicted ({reason}); --measure counts it")
+    # Wider than a narrow terminal rather than cut: the title is read by eye, the numbers often by a program.
+    console = Console(highlight=False, width=max(Console().width, 110))
+    console.print(table)
+    for note in notes:
+        console.print(f"- {note}", markup=False, soft_wrap=True)
+
+
+def plot_memory(result: dict, path: Path) -> None:
+    """A bar for each optimizer, of weights, gradients, masters and optimizer state in GiB a device.
+
+    Measured bars stand below the predicted ones, hatched. What is not known is left out.
+
+    Args:
+        result: as `rl_posttrain.cost.memory.memory_of` gives it.
+        path: the PNG; it holds its old content or all of the new, whatever kills the process.
+    """
+    from matplotlib.figure import Figure
+
+    bars = [
+        (f"{row['optimizer']}, {kind}" if row["measured"] else row["optimizer"], kind, row[kind])
+        for row in result["rows"]
+        for kind in ("predicted", "measured")
+        if row[kind]
+    ]
+    figure = Figure(figsize=(6.4, 1.2 + 0.34 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, kind, ledger) in enumerate(bars):
+        left = 0.0
+        for colour, name in zip(COLOURS, ("weights", "gradients", "masters", "optimizer_state"), strict=False):
+            width = (ledger[name] or 0) / 2**30
+            axes.barh(
+                place,
+                width,
+                left=left,
+                color=tuple(part / 255 for part in colour),
+                edgecolor="white",
+                hatch="//" if kind == "measured" else None,
+                label=name.replace("_", " ") if place == 0 else None,
+            )
+            left += width
+        if ledger["total"] is not None:
+            axes.text(left, place, f" {left:.3g} GiB, {ledger['ratio']:.3f} of adamw", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
+    axes.set_xlabel("GiB on each device" + (" and its host" if result["offload"] else ""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
+    devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
+    stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
+    offload = ", offload" if result["offload"] else ""
+    figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {devices}")
+    write_png(figure, path)

@@ -1,0 +1,36 @@
+"""Reports over runs: figures, tables, one page."""
+
+from pathlib import Path
+
+from rl_posttrain.study.judging import Judgement
+
+
+def write_report(judgement: Judgement, out: Path, *, command: str) -> Path:
+    """The page and its figures in the folder `out`; files of an earlier report are replaced whole.
+
+    Args:
+        command: what makes this report again; the page shows it.
+
+    Returns:
+        ``index.html``. Beside it: ``rewards.png``, ``training.png``, ``cost.png``.
+
+    Raises:
+        RunError: `out` cannot be written.
+    """
+    from rl_posttrain.errors import RunError
+    from rl_posttrain.runs.files import write_atomically
+    from rl_posttrain.views.report.figures import FIGURES
+    from rl_posttrain.views.report.page import render_page
+    from rl_posttrain.views.report.payload import make_payload
+
+    page = out / "index.html"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, draw in FIGURES.items():
+            draw(judgement, out / name)
+        write_atomically(page, render_page(make_payload(judgement, command)))
+    except OSError as error:
+        raise RunError(
+            f"--out={out}: cannot be written ({error.strerror}); name a folder that you may write"
+        ) from error
+    return page

@@ -1,0 +1,182 @@
+"""What the page shows, as plain data."""
+
+import datetime
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rl_posttrain.errors import RunError
+from rl_posttrain.study.bands import t95
+from rl_posttrain.study.histories import History
+from rl_posttrain.study.judging import Judgement
+from rl_posttrain.views.report.figures import AXES, memory, phase_seconds
+from rl_posttrain.views.report.looks import look
+from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, verdict_table
+from rl_posttrain.views.text import as_text
+
+_CHARTS = {  # key: title, unit, note
+    "reward": ("Reward", "", "mean over the step's completions"),
+    "accuracy": ("Accuracy", "", "share of right answers, whatever the reward pays"),
+    "eval/accuracy": ("Evaluation accuracy", "", "on questions that are not trained on"),
+    "well_formed": ("Well-formed", "", "share in the form asked for"),
+    "completion_length": ("Completion length", "tokens", "mean, end included"),
+    "truncated_share": ("Truncated", "", "share that reached the limit of new tokens"),
+    "entropy": ("Entropy", "nats a token", "of the policy's next token; towards 0 it no longer explores"),
+    "kl": ("KL", "nats a token", "estimated divergence from the reference model"),
+    "grad_norm": ("Gradient norm", "", "before clipping"),
+    "update_norm": ("Update norm", "", "of one step's change of all weights"),
+    "frac_zero_variance": ("Groups that teach nothing", "", "all completions got the same reward"),
+    "sampling_logprob_difference": ("Sampler and trainer", "nats a token", "mean difference of log-probabilities"),
+}
+_MOST_POINTS = 24_000  # of all runs together, for each metric
+_FEWEST_POINTS = 50
+_MOST_SENTENCES = _MOST_IN_TITLE = 6
+_MOST_COMMANDS = 100
+_NUM_SAMPLES = 3
+_SAMPLE_CHARACTERS = 4000
+
+
+def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
+    """Everything on the page; see page.py for what it makes of it.
+
+    Args:
+        command: what makes this report again.
+    """
+    collection = judgement.collection
+    variants = list(collection.variants)
+    most = max(_FEWEST_POINTS, _MOST_POINTS // len(collection.runs))
+    charts = [key for key in _CHARTS if any(key in run.columns for run in collection.runs)]
+    binned = max(-(-len(run.columns["step"]) // most) for run in collection.runs)
+    note = f"; a point is the mean of up to {binned} steps" if binned > 1 else ""
+    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {
+        "title": _title(judgement),
+        "headline": _headline(judgement),
+        "notices": judgement.notices,
+        "checks": judgement.checks,
+        "footer": f"Made {made} by rl_posttrain from {len(collection.runs)} runs.",
+        "axes": {axis: label for axis, label in AXES.items() if any(axis in run.columns for run in collection.runs)},
+        "charts": [
+            {"id": key, "title": _CHARTS[key][0], "unit": _CHARTS[key][1], "note": _CHARTS[key][2] + note}
+            for key in charts
+        ],
+        "variants": [
+            {"label": label, "colour": look(index)[0], "dash": look(index)[1]} for index, label in enumerate(variants)
+        ],
+        "runs": [_run(run, variants.index(run.variant), charts, most) for run in collection.runs],
+        "smoothing": 5,
+        "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
+        "phases": {
+            "names": list(phase_seconds(judgement)),
+            "seconds": [_rounded(values) for values in phase_seconds(judgement).values()],
+        },
+        "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory(judgement).items()],
+        "tables": {
+            "verdict": verdict_table(judgement),
+            "stability": stability_table(judgement),
+            "seeds": seeds_table(judgement),
+            "differences": differences_table(judgement),
+        },
+        "samples": _samples(judgement),
+        "environment": _environments(collection.runs),
+        "commands": _commands(collection.runs, command),
+    }
+
+
+def _title(judgement: Judgement) -> str:
+    runs = judgement.collection.runs
+    task = next((run.recipe["task"]["name"] for run in runs if run.recipe.get("task")), None)
+    model = {run.recipe["model"]["name"] for run in runs if run.recipe.get("model")}
+    about = f"{model.pop()} on {task}" if len(model) == 1 and task else task or "runs made elsewhere"
+    variants = list(judgement.collection.variants)
+    return f"{about}: {', '.join(variants) if len(variants) <= _MOST_IN_TITLE else f'{len(variants)} variants'}"
+
+
+def _headline(judgement: Judgement) -> list[str]:
+    comparisons = judgement.comparisons
+    if len(comparisons) <= _MOST_SENTENCES:
+        return [comparison.sentence for comparison in comparisons]
+    words = [comparison.word for comparison in comparisons]
+    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+    said = ", ".join(f"{number} {'no verdict' if word == 'none' else word}" for word, number in counts.items())
+    return [f"{len(comparisons)} variants against {judgement.baseline}: {said}. The table has each of them."]
+
+
+def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[str, Any]:
+    number = len(run.columns["step"])
+    width = -(-number // most)
+    return {
+        "name": run.name,
+        "variant": variant,
+        "seed": run.seed,
+        "state": "finished" if run.finished else "unfinished",
+        "x": {axis: _binned(run.columns[axis], width, last=True) for axis in AXES if axis in run.columns},
+        "y": {key: _binned(run.columns[key], width) for key in charts if key in run.columns},
+    }
+
+
+def _binned(column: np.ndarray, width: int, *, last: bool = False) -> list[float | None]:
+    """Means over `width` steps at a time, or each such stretch's last value; None where there is none."""
+    starts = np.arange(0, len(column), width)
+    if last:
+        return _rounded(column[np.minimum(starts + width, len(column)) - 1], 9)
+    finite = np.isfinite(column)
+    sums, counts = (np.add.reduceat(values, starts) for values in (np.where(finite, column, 0.0), finite.astype(float)))
+    return _rounded(np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0))
+
+
+def _rounded(values: Sequence[float | None], digits: int = 5) -> list[float | None]:
+    return [None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}") for value in values]
+
+
+def _samples(judgement: Judgement) -> list[dict[str, Any]]:
+    """Completions of each variant's first seed, at its first and its last step."""
+    found = []
+    for variant, runs in judgement.collection.variants.items():
+        run = min(runs, key=lambda run: (not run.finished, run.seed if run.seed is not None else 0))
+        steps = run.columns["step"]
+        early, late = (_sample(run, int(step)) for step in (steps[0], steps[-1]))
+        if early and late:
+            found.append({"variant": variant, "seed": run.seed, "early": early, "late": late})
+    return found
+
+
+def _sample(run: History, step: int) -> dict[str, Any] | None:
+    try:
+        rollouts = run.source.rollouts(step)
+    except RunError:
+        return None
+    by_prompt = {as_text(row["prompt"]): row for row in reversed(rollouts)}  # the first completion of each prompt
+    rows = [
+        {key: as_text(row.get(key))[:_SAMPLE_CHARACTERS] for key in ("prompt", "completion", "answer")}
+        | {"reward": row.get("reward")}
+        for row in reversed(list(by_prompt.values())[-_NUM_SAMPLES:])
+    ]
+    return {"step": step, "rows": rows} if rows else None
+
+
+def _environments(runs: Sequence[History]) -> list[dict[str, Any]]:
+    """Each environment that there was, with the number of its runs."""
+    groups: dict[str, list[History]] = {}
+    for run in runs:
+        shared = {key: value for key, value in run.environment.items() if key not in ("started", "command")}
+        shared.pop("initial_weights_sha256", None)
+        if shared:
+            groups.setdefault(json.dumps(shared, sort_keys=True), []).append(run)
+    found = []
+    for text, members in groups.items():
+        shared = json.loads(text)
+        packages = shared.pop("packages", {})
+        rows = [[key.replace("_", " "), str(value)] for key, value in shared.items() if value is not None]
+        rows += [[name, version] for name, version in packages.items() if version]
+        found.append({"name": f"{len(members)} run{'s' * (len(members) > 1)}", "rows": rows})
+    return found
+
+
+def _commands(runs: Sequence[History], command: str) -> list[str]:
+    made = [run.environment["command"] for run in runs if run.environment.get("command")]
+    more = [f"# and {len(made) - _MOST_COMMANDS} more"] if len(made) > _MOST_COMMANDS else []
+    return ["\n".join([*made[:_MOST_COMMANDS], *more]), command] if made else [command]

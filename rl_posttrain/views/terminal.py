@@ -1,0 +1,165 @@
+"""Curves, tables and verdicts in the terminal."""
+
+import string
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rl_posttrain.errors import RunError, did_you_mean
+from rl_posttrain.runs.picture import COLOURS
+from rl_posttrain.runs.series import summarize
+from rl_posttrain.study.bands import Curve, band, drawn, whole
+from rl_posttrain.study.histories import Collection, History
+from rl_posttrain.study.judging import Judgement
+from rl_posttrain.views.tables import cell_text, state_of, verdict_table
+
+AXES = ("step", "tokens", "seconds")
+_CELLS = {  # of the table: key of the summary, format
+    "reward_first5": ".3f",
+    "reward_last5": ".3f",
+    "reward_gain": "+.3f",
+    "reward_best": ".3f",
+    "accuracy_last5": ".3f",
+    "seconds_per_step": ".1f",
+    "tokens": ",d",
+}
+_VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "final", "auc", "steps_to")
+_NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # in fewer than `_WIDE` cells
+_WIDE = 110
+_VERDICT_STYLES = {"good": "green", "bad": "red", "even": "blue", "open": "yellow"}
+_MARKERS = "*o+x#@%&" + string.ascii_lowercase
+
+
+def print_curves(
+    collection: Collection,
+    *,
+    keys: Sequence[str] = ("reward",),
+    axis: str = "step",
+    smoothing: int = 1,
+    every_run: bool = False,
+    console: Console,
+) -> None:
+    """Curves in the terminal, one plot a key: a line a run, or the mean over the seeds where variants have several.
+
+    Written to a pipe or a file it holds no colour codes, and each line has its own plotting character instead.
+
+    Args:
+        keys: names of metrics, such as "reward" or "eval/accuracy".
+        axis: step, tokens or seconds.
+        smoothing: steps of the trailing mean; 1 draws the values as they are.
+        every_run: a line for every run, also where there are several seeds.
+
+    Raises:
+        RunError: a run did not record a key or the axis, or the seeds of a variant share no stretch of it; nothing is
+            printed then.
+    """
+    for run in collection.runs:
+        for key in keys:
+            _require(run, key, axis)
+    groups = {run.name: [run] for run in collection.runs}
+    if collection.is_study and not every_run:
+        groups = {label: whole(runs) for label, runs in collection.variants.items()}
+    plots = {
+        key: {label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()} for key in keys
+    }
+    for key, curves in plots.items():
+        for label, (x, _) in curves.items():
+            if not len(x):
+                raise RunError(f"{label}: its seeds share no stretch of {axis} with {key!r}; set --every-run")
+    for key, curves in plots.items():
+        console.print(*_plot(curves, key, axis, smoothing, console), "", sep="\n", soft_wrap=True)
+
+
+def print_runs(collection: Collection, console: Console) -> None:
+    """A table with one line a run."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("run", overflow="fold", min_width=8)
+    for heading in ("steps", "reward\nfirst 5", "last 5", "gain", "best", "accuracy\nlast 5", "s/step", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state", min_width=10)
+    for run in collection.runs:
+        summary = summarize(run.source.metrics())
+        cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
+        steps = f"{summary['steps']}/{run.num_planned or '?'}"
+        state = "finished" if run.finished else "running or stopped"
+        table.add_row(Text(run.name), steps, *cells, state)
+    console.print(table)
+
+
+def print_verdicts(judgement: Judgement, console: Console) -> None:
+    """The notices, a table with one line a variant, and the verdicts in words."""
+    print_notices(judgement.notices, console)
+    table = verdict_table(judgement)
+    columns = {column["key"]: column for column in table["columns"]}
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    keys = _VERDICT_COLUMNS if console.width >= _WIDE else _NARROW_COLUMNS
+    for key in keys:
+        number = columns[key]["kind"] == "number"
+        shown.add_column(columns[key]["label"].lower(), justify="right" if number else "left", overflow="fold")
+    for row in table["rows"]:
+        cells = {key: Text(cell_text(row.get(key))) for key in keys}
+        if isinstance(row["verdict"], dict):
+            cells["verdict"].stylize(_VERDICT_STYLES[row["verdict"]["class"]])
+        shown.add_row(*cells.values())
+    console.print(shown)
+    console.print(Text(f"\n{judgement.terms}", style="dim"))
+    for check in judgement.checks:
+        console.print(Text(check, style="bold red" if "DIFFERENT" in check else "dim"))
+    console.print()
+    for comparison in judgement.comparisons:
+        console.print(Text(comparison.sentence), soft_wrap=True)
+
+
+def print_notices(notices: Sequence[str], console: Console) -> None:
+    for notice in notices:
+        console.print(Text(notice, style="yellow"), soft_wrap=True)
+
+
+def going_on(collection: Collection) -> list[str]:
+    """What to say of runs with steps to come, and of those that were left out."""
+    states = [f"{run.name}: {state_of(run)}" for run in collection.runs if not run.finished]
+    return [f"left out: {reason}" for reason in collection.left_out] + states
+
+
+def _require(run: History, key: str, axis: str) -> None:
+    for wanted in (key, axis):
+        if wanted not in run.columns:
+            raise RunError(
+                f"{run.name}: no finished step recorded {wanted!r}; {did_you_mean(wanted, set(run.columns) - {'step'})}"
+            )
+    if not len(run.points(key, axis)[0]):
+        raise RunError(f"{run.name}: no finished step recorded both {key!r} and {axis!r}; set another --axis")
+
+
+def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console: Console) -> list[Text]:
+    """A heading with the legend, and the plot. (plotext would draw its own legend over the curves' first steps.)"""
+    import plotext
+
+    coloured = console.is_terminal and console.color_system is not None and len(curves) <= len(COLOURS)
+    mean = f", mean of {smoothing}" if smoothing > 1 else ""
+    legend = Text(f"{key}{mean}", style="bold")
+    plotext.terminal.limit(False, False)  # the console's size counts, which need not be the terminal's
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(max(console.width, 40), 16)
+    figure.theme("simple")
+    for index, (label, (x, y)) in enumerate(curves.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        symbol = "braille" if coloured else _MARKERS[index % len(_MARKERS)]
+        marker = plotext.marker(symbol, pixel=colour) if coloured else symbol
+        figure.draw(figure.signal(x.tolist(), y.tolist(), marker=marker).lines())
+        legend.append("   ")
+        legend.append(
+            f"{'━━' if coloured else symbol} {label}", style="rgb({},{},{})".format(*colour) if coloured else ""
+        )
+    low, high = min(x.min() for x, _ in curves.values()), max(x.max() for x, _ in curves.values())
+    ticks = sorted({round(low + (high - low) * part / 6) for part in range(7)})
+    figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
+    figure.label(axis, "x")
+    figure.label(key, "y")
+    plot = Text.from_ansi(figure.build().string().rstrip("\n"))
+    figure.clear()
+    return [legend, plot if coloured else Text(plot.plain)]

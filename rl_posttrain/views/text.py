@@ -1,0 +1,110 @@
+"""Text of rows and completions for a terminal: escaped, shortened, and numbers that may be missing.
+
+What comes from a model or a data set is not trusted: nothing here lets it move a cursor or break a line.
+"""
+
+import math
+import statistics
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from rich.cells import cell_len
+
+from rl_posttrain.runs.series import number
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """The first `limit` characters of `text`, with nothing that moves a cursor, turns text around or breaks a line.
+
+    A newline is shown as an arrow; other control, format, surrogate and unassigned characters as Python escapes.
+    """
+    shown_text = "".join(
+        "↵" if character == "\n" else character if _is_harmless(character) else ascii(character)[1:-1]
+        for character in text[:limit]
+    )
+    return shown_text + "…" * (len(text) > limit)
+
+
+def _is_harmless(character: str) -> bool:
+    category = unicodedata.category(character)
+    return not category.startswith("C") and category not in ("Zl", "Zp")
+
+
+def tail(text: str, width: int) -> str:
+    """The end of `text` in at most `width` cells, as `printable` shows it."""
+    end = printable(text[-width:])
+    if len(text) <= width and cell_len(end) <= width:
+        return end
+    while end and cell_len(end) > width - 1:
+        end = end[1:]
+    return f"…{end}"
+
+
+def as_text(value: Any) -> str:
+    """A prompt, completion or answer as one text; of chat messages, the last one's."""
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content")
+    return "" if value is None else str(value)
+
+
+def shown(row: dict, key: str, form: str) -> str:
+    """`row[key]` in the format `form`, or a dash as wide where it is missing, null or not finite."""
+    value = number(row, key)
+    return format(value, form) if value is not None else format("-", f">{len(format(0.0, form))}")
+
+
+def evaluation_text(row: dict) -> str:
+    """The row's `eval/...` values in one line, rewards last; empty where no evaluation followed the step."""
+    keys = [key for key in row if key.startswith("eval/")]
+    keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@")))  # a narrow screen cuts the end
+    return "  ".join(f"{key.removeprefix('eval/')} {shown(row, key, '.3f')}" for key in keys)
+
+
+def trouble_text(row: dict) -> str:
+    """Rewards that failed, or answers that could not be judged in time, in one line; empty where there were none."""
+    keys = [key for key in row if key.endswith(("/errors", "/timeout")) and row[key]]
+    return "  ".join(f"{key} {shown(row, key, '.1%')}" for key in keys)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 42s, 1m52s, 2h05m, 3d04h; a dash for None."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """`values` as block characters from their minimum (lowest block) to their maximum (full block).
+
+    More values than `width` are averaged into `width` bins; fewer take one character each. The scale is that of the
+    values, not of the bins, so that the minimum and maximum printed beside it are the run's own. A bin without a finite
+    value is a space; values that are all equal are drawn at half height.
+    """
+    values = [math.nan if value is None else float(value) for value in values]
+    finite = [value for value in values if math.isfinite(value)]
+    count = min(width, len(values))
+    if count < 1 or not finite:
+        return " " * max(count, 0)
+    low, high = min(finite), max(finite)
+    drawn = []
+    for index in range(count):
+        part = values[index * len(values) // count : (index + 1) * len(values) // count]
+        part = [value for value in part if math.isfinite(value)]
+        if not part:
+            drawn.append(" ")
+        elif high == low:
+            drawn.append(_BLOCKS[3])
+        else:
+            share = (statistics.fmean(part) - low) / (high - low)
+            drawn.append(_BLOCKS[round(share * (len(_BLOCKS) - 1))])
+    return "".join(drawn)

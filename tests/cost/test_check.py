@@ -1,0 +1,187 @@
+"""`rl-posttrain check`: sizes and memory by hand, for every bundled recipe, with no network."""
+
+import json
+
+import pytest
+import yaml
+
+from rl_posttrain.cli import main as cli
+from rl_posttrain.cost.check import check_recipe
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.models import find as models
+from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.views.check import print_check
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No hub, as far as huggingface_hub is concerned, whatever was imported before."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_every_bundled_recipe_checks_out_with_no_network(name):
+    result = check_recipe(load_recipe(name), 1)
+    assert result["sizes"]["num_processes"] == 1
+    assert json.loads(json.dumps(result)) == result
+    assert result["memory_bytes"] is not None, result["notes"]
+    assert result["memory_bytes"]["total"] == sum(
+        value for key, value in result["memory_bytes"].items() if key != "total"
+    )
+
+
+# The tiny model: 128 x 64 tied embedding; in each of 2 layers q 64x64, k and v 64x32, o 64x64, three 64x128 of the MLP
+# and two norms of 64; a last norm.
+TINY = 128 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
+
+
+def test_parameters_are_counted_once_where_they_are_tied(tiny_model):
+    config = models.load_config(str(tiny_model))
+    assert sum(p.numel() for p in models.model_without_weights(config).parameters()) == TINY == 82_240
+    config.tie_word_embeddings = False
+    assert sum(p.numel() for p in models.model_without_weights(config).parameters()) == TINY + 128 * 64
+
+
+def test_optimizer_groups_are_shown_and_what_the_model_refuses_is_an_error(tiny_recipe, capsys):
+    overrides = ["optimizer.weight_decay=0.1", "optimizer.lr_by_role={embeddings: 1.0e-4}"]
+    result = check_recipe(load_recipe(tiny_recipe, overrides), 1)
+    norms, embeddings = 5 * 64, 128 * 64
+    assert result["optimizer_groups"] == [
+        {"roles": ["matrices"], "num_parameters": TINY - norms - embeddings, "lr": 1e-3, "weight_decay": 0.1},
+        {"roles": ["embeddings"], "num_parameters": embeddings, "lr": 1e-4, "weight_decay": 0.1},
+        {"roles": ["norms"], "num_parameters": norms, "lr": 1e-3, "weight_decay": 0.0},
+    ]
+    print_check(result)
+    assert "embeddings       8,192  0.0001           0.1" in capsys.readouterr().out
+    for override, message in (
+        ("optimizer.lr_by_role={biases: 1.0e-4}", "the model trains no parameter of this role, but matrices, embed"),
+        ("optimizer={name: galore, lr: 1.0e-3, rank: 64}", "GaLore refuses the model .*64 or less"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            check_recipe(load_recipe(tiny_recipe, [override, "distributed.zero_stage=0"]), 1)
+
+
+def test_a_class_of_ones_own_that_needs_whole_matrices_is_refused_under_zero(tiny_recipe, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.SGD):\n    needs_whole_matrices = True\n")
+    with pytest.raises(RecipeError, match=r"optimizer.name=.*:Mine needs whole matrices, but DeepSpeed's ZeRO stage 2"):
+        check_recipe(load_recipe(tiny_recipe, [f"optimizer.name={tmp_path / 'mine.py'}:Mine"]), 1)
+
+
+def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
+    result = check_recipe(load_recipe(tiny_recipe), 1)
+    assert result["num_parameters"] == TINY
+    assert result["sizes"] == {
+        "num_processes": 1,
+        "completions_per_step": 16,
+        "completions_per_process": 16,
+        "gradient_accumulation": 4,
+        "completions_in_run": 48,
+        "max_new_tokens_per_step": 128,
+    }
+    expected = {
+        "weights": 2 * TINY,
+        "gradients": 4 * TINY,  # four micro batches: summed in fp32
+        "masters": 4 * TINY,
+        "optimizer_state": 4 * TINY,  # AdamS: one fp32 value
+        "reference_model": 0,
+        "rollout_weights": 2 * TINY,
+        # Keys and values of 2 layers, 1 head of 32, in bf16, for 16 completions of 8 tokens.
+        "kv_cache_of_completions": 2 * 2 * 1 * 32 * 2 * 16 * 8,
+    }
+    assert result["memory_bytes"] == expected | {"total": sum(expected.values())}
+
+
+# The third quarter of the parameters touches most of them: a down projection, two norms, and of the second layer the
+# attention and the gate.
+TOUCHED = 64 * 128 + 2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 64 * 128
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "gradients", "masters", "state"),
+    [
+        (0, 2 * TINY, 2 * TINY, 4 * TINY, 4 * TINY),
+        (1, 2 * TINY, 2 * TOUCHED, TINY, TINY),
+        (2, 2 * TINY, 2 * TOUCHED, TINY, TINY),
+        # All of these parameters are small enough that ZeRO-3 keeps them whole beside their shards.
+        (3, 2.5 * TINY, TINY / 2, TINY, TINY),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adams", "adamw"])
+def test_memory_on_four_processes(tiny_recipe, stage, weights, gradients, masters, state, optimizer):
+    overrides = (f"distributed.zero_stage={stage}", f"optimizer.name={optimizer}", "rollout.engine=transformers")
+    memory = check_recipe(load_recipe(tiny_recipe, overrides), 4)["memory_bytes"]
+    if optimizer == "adamw":  # two buffers, and a counter for each of 20 tensors or for one shard
+        state = 2 * state + 4 * (1 if stage else 20)
+    expected = {
+        "weights": weights,
+        "gradients": gradients,
+        "masters": masters,
+        "optimizer_state": state,
+        "reference_model": 0,
+        "rollout_weights": 0,
+    }
+    assert memory == expected | {"total": sum(expected.values())}
+
+
+def test_a_reference_model_takes_as_much_as_the_weights_and_plain_pytorch_has_no_masters(tiny_recipe):
+    overrides = ("algorithm.kl_coef=0.1", "distributed.engine=none")
+    memory = check_recipe(load_recipe(tiny_recipe, overrides), 1)["memory_bytes"]
+    assert memory["weights"] == memory["reference_model"] == memory["gradients"] == 4 * TINY
+    assert memory["optimizer_state"] == 4 * TINY
+    assert memory["masters"] == 0
+    assert memory["rollout_weights"] == 2 * TINY
+
+
+def test_an_optimizer_of_ones_own_has_a_total_unless_its_step_reads_values(tiny_recipe):
+    overrides = ["optimizer.name=torch.optim:SGD", "optimizer.momentum=0.9"]
+    assert check_recipe(load_recipe(tiny_recipe, overrides), 1)["memory_bytes"]["optimizer_state"] == 4 * TINY
+    result = check_recipe(load_recipe(tiny_recipe, ["optimizer.name=torch.optim:Adafactor"]), 1)
+    assert result["memory_bytes"]["optimizer_state"] is None
+    assert result["memory_bytes"]["total"] is None
+    assert any("torch.optim:Adafactor is unknown" in note for note in result["notes"])
+
+
+def test_a_hub_model_that_is_not_reached_is_sized_by_its_published_shapes_or_not_at_all(tiny_recipe):
+    result = check_recipe(load_recipe(tiny_recipe, ["model.name=Qwen/Qwen2.5-3B"]), 1)
+    assert result["num_parameters"] == 3_085_938_688  # as its model card counts: 3.09 B
+    assert any("published shapes" in note for note in result["notes"])
+    result = check_recipe(load_recipe(tiny_recipe, ["model.name=no-such-owner/no-such-model"]), 1)
+    assert result["memory_bytes"] is None
+    assert any(note.startswith("memory is not predicted: ") for note in result["notes"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=/no/such/model", "model.name=/no/such/model: no such folder"),
+        ("algorithm.micro_batch_size=3", "algorithm.micro_batch_size=3: "),
+        ("task.name=arithmetc", "task.name=arithmetc: "),
+        ("task.num_train=null", "task.num_train: missing"),
+        ("task.operatos=[+]", "task.operatos=['+']: "),
+        ("rewards.0.fn=nothing", "rewards.0.fn=nothing: "),
+        ("rewards.0.args.x=1", "rewards.0.args.x=1: "),
+        ("optimizer.name=adms", "optimizer.name=adms: "),
+        ("optimizer.eps=0", "optimizer={"),
+    ],
+)
+def test_what_cannot_run_does_not_check_out(tiny_recipe, override, message):
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(load_recipe(tiny_recipe, [override]), 1)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_command_prints_json_that_parses_and_text_that_reads_back(tiny_recipe, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rl-posttrain", "check", str(tiny_recipe), "--num-processes", "2", "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    result = json.loads(capsys.readouterr().out)
+    assert result["sizes"]["completions_per_process"] == 8
+    assert yaml.safe_load(result["recipe"])["algorithm"]["group_size"] == 4
+    print_check(result)
+    text = capsys.readouterr().out
+    assert "gradient accumulation" in text
+    assert "predicted memory on each device" in text
+    assert "bf16 weights, fp32 masters" in text

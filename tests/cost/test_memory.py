@@ -1,0 +1,173 @@
+"""`rl-posttrain optim memory`: predictions beside live objects of real steps, under every engine."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import clean_environment, run_command
+from transformers import LlamaConfig
+
+from rl_posttrain.cost.measure import Setting, measure_memory
+from rl_posttrain.cost.memory import memory_of
+from rl_posttrain.errors import EngineError, RecipeError
+from rl_posttrain.models.find import model_without_weights, published_config
+from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim.ledger import predict_memory
+from rl_posttrain.views.memory import plot_memory, print_memory
+
+# Odd sizes, so that shards have edges and padding; an embedding and a head that ZeRO-3 does not keep whole.
+CONFIG = LlamaConfig(
+    vocab_size=2501,
+    hidden_size=42,
+    intermediate_size=99,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    tie_word_embeddings=False,
+)
+NUM_TENSORS = 3 * 9 + 3
+PLAIN, ZERO_0 = {"zero_stage": None}, {"zero_stage": 0}
+SETTINGS = [
+    PLAIN,
+    ZERO_0,
+    *({"zero_stage": stage, "offload": offload} for stage in (1, 2, 3) for offload in (False, True)),
+    *({"zero_stage": stage, "fp32_gradients": True} for stage in (2, 3)),
+]
+
+
+def predict(name, dtype, setting):
+    found = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options={})
+    return predict_memory(model_without_weights(CONFIG, dtype), *found, **setting)
+
+
+def check_agreement(predicted, measured):
+    """Within 1 %, component by component."""
+    for name, held in measured.components().items():
+        assert predicted.components()[name] == pytest.approx(held, rel=0.01), (name, predicted, measured)
+    assert predicted.on_host == measured.on_host
+
+
+def check_half(adams, adamw, num_tensors):
+    """AdamS holds half of AdamW's two buffers, to the byte; AdamW's counters are 4 bytes a tensor."""
+    assert 2 * adams.optimizer_state == adamw.optimizer_state - 4 * num_tensors
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting.values())))
+def test_one_process_holds_what_was_predicted(setting, dtype):
+    if dtype == "float32" and setting.get("fp32_gradients"):
+        pytest.skip("fp32 gradients are fp32 already")
+    names = ["adams", "adamw", "scale", *(["sgd"] if setting in (PLAIN, ZERO_0) else [])]
+    measured = dict(zip(names, measure_memory(CONFIG, names, Setting(dtype=dtype, **setting)), strict=True))
+    for name in names:
+        check_agreement(predict(name, dtype, setting), measured[name])
+    check_half(measured["adams"], measured["adamw"], 1 if setting["zero_stage"] else NUM_TENSORS)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_processes_hold_what_was_predicted(stage):
+    setting = {"zero_stage": stage, "num_processes": 2}
+    names = ["adams", "adamw", "scale"]
+    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", **setting))
+    for name, ledger in zip(names, measured, strict=True):
+        check_agreement(predict(name, "bfloat16", setting), ledger)
+    check_half(*measured[:2], 1)
+
+
+SHARDED = """
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from rl_posttrain.optim import AdamS
+
+dist.init_process_group("gloo")
+held = []
+for cls in (AdamS, torch.optim.AdamW):
+    model = torch.nn.Sequential(torch.nn.Linear(33, 17), torch.nn.Linear(17, 9))
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    optimizer = cls(model.parameters())
+    model(torch.ones(4, 33)).sum().backward()
+    optimizer.step()
+    values = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    held.append(sum(value.to_local().nbytes for value in values))
+whole = 4 * sum(parameter.numel() for parameter in model.parameters())
+assert 0 < held[0] < whole and 2 * held[0] == held[1], (held, whole)
+"""
+
+
+def test_fsdp2_holds_half_of_adamws_buffers_on_each_of_two_processes(tmp_path):
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(start, capture_output=True, text=True, env=clean_environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scale_at_60m_really_takes_the_published_part_of_adams_memory():
+    config = published_config("llama-60m")
+    scale, adamw = measure_memory(config, ["scale", "adamw"], Setting(dtype="bfloat16", zero_stage=None))
+    ratio = scale.weights_and_state() / adamw.weights_and_state()
+    assert ratio == pytest.approx(0.43, abs=0.005)
+
+
+ARGUMENTS = {"zero_stage": "2", "num_processes": 1, "dtype": "bfloat16", "offload": False, "measure": False}
+
+
+def test_measured_and_predicted_stand_side_by_side(tiny_model, tmp_path, capsys):
+    result = memory_of(str(tiny_model), ["adams", "torch.optim:Adafactor"], **ARGUMENTS | {"measure": True})
+    assert [row["optimizer"] for row in result["rows"]] == ["adams", "torch.optim:Adafactor", "adamw"]
+    adams, adafactor, adamw = result["rows"]
+    assert abs(adams["difference"]) < 0.01
+    assert abs(adamw["difference"]) < 0.01
+    assert adamw["measured"]["ratio"] == 1
+    assert adams["measured"]["total"] == adams["measured"]["on_device"] > 0
+    # What no step without values can tell is counted all the same.
+    assert adafactor["predicted"]["total"] is adafactor["difference"] is None
+    assert adafactor["measured"]["optimizer_state"] > 0
+    print_memory(result)
+    text = capsys.readouterr().out
+    assert "82,240 parameters, bfloat16, ZeRO-2, 1 device " in text
+    assert "adams: measured and predicted differ by" in text
+    assert "unknown" in text
+    picture = tmp_path / "memory.png"
+    plot_memory(result, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_sizes_a_model_far_past_this_machine(tmp_path):
+    options = ["--zero-stage", "3", "--num-processes", "64", "--json", "--plot", str(tmp_path / "70b.png")]
+    done = run_command("optim", "memory", "llama-70b", "--optimizers", "adams,scale", *options)
+    result = json.loads(done.stdout)
+    assert result["num_parameters"] == 68_976_648_192
+    adams = result["rows"][0]["predicted"]
+    assert adams["total"] / 2**30 == pytest.approx(12 * 68.98e9 / 64 / 2**30, rel=0.001)
+    assert (tmp_path / "70b.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizers", "changed", "message"),
+    [
+        ("llama-7", ["adams"], {}, r"MODEL=llama-7: .*did you mean 'llama-7b'\?"),
+        ("/no/such/folder", ["adams"], {}, "MODEL=/no/such/folder: .*no such folder"),
+        ("llama-60m", ["adms"], {}, "--optimizers.name=adms: .* did you mean 'adams'"),
+        ("llama-60m", ["adams"], {"zero_stage": "4"}, "--zero-stage=4: "),
+        ("llama-60m", ["adams"], {"dtype": "float16"}, "--dtype=float16: "),
+        ("llama-60m", ["adams"], {"zero_stage": "none", "offload": True}, "--offload: "),
+        ("llama-70b", ["adams"], {"measure": True}, "--measure: it needs .* GiB before activations, and .* are free"),
+    ],
+)
+def test_what_cannot_be_sized_is_one_line(model, optimizers, changed, message, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RecipeError, match=message) as caught:
+        memory_of(model, optimizers, **ARGUMENTS | changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_fails_says_why():
+    setting = Setting(dtype="bfloat16", zero_stage=None, num_processes=2)
+    with pytest.raises(EngineError, match="--num-processes=2: a process failed"):
+        measure_memory(CONFIG, ["torch.optim:LBFGS"], setting)

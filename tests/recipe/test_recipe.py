@@ -1,0 +1,330 @@
+"""Recipes: loading, overrides, one-line errors, derived sizes."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.machine.process import world_size
+from rl_posttrain.recipe.load import bundled_recipes, find_recipe, headline, load_recipe, parse_recipe
+from rl_posttrain.recipe.schema import CompareSection, Recipe, RewardSection
+from rl_posttrain.recipe.sizes import derive_sizes, precision
+
+MINIMAL = {
+    "run": {"name": "minimal"},
+    "model": {"name": "some/model"},
+    "task": {"name": "arithmetic"},
+    "rewards": [{"fn": "math_accuracy"}],
+    "algorithm": {"num_steps": 10, "prompts_per_step": 8, "group_size": 6, "micro_batch_size": 12},
+    "optimizer": {"lr": 1e-6},
+    "rollout": {"max_new_tokens": 32},
+}
+
+
+def changed(key: str, value) -> dict:
+    """MINIMAL with `key` (dotted) set to `value`."""
+    data = copy.deepcopy(MINIMAL)
+    *sections, last = key.split(".")
+    node = data
+    for section in sections:
+        node = node[int(section)] if isinstance(node, list) else node.setdefault(section, {})
+    node[int(last) if isinstance(node, list) else last] = value
+    return data
+
+
+def error_of(data) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(data)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "; " in text, "a fix is missing"
+    return text
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "run"}))
+    return path
+
+
+def test_defaults_are_what_the_page_of_keys_says():
+    recipe = parse_recipe(MINIMAL)
+    assert (recipe.run.seed, recipe.run.output_dir) == (0, "runs")
+    assert (recipe.optimizer.name, recipe.optimizer.max_grad_norm, recipe.optimizer.options) == ("adams", 1.0, {})
+    assert (recipe.algorithm.name, recipe.algorithm.loss, recipe.algorithm.kl_coef) == ("grpo", "dr_grpo", 0.0)
+    assert (recipe.rollout.engine, recipe.rollout.temperature) == ("vllm", 1.0)
+    assert (recipe.distributed.engine, recipe.distributed.zero_stage) == ("deepspeed", 2)
+    assert recipe.trl == {}
+
+
+def test_the_name_of_a_run_is_by_default_that_of_the_file(file):
+    recipe = load_recipe(file)
+    assert recipe.run.name == "mine"
+    assert str(recipe.run_path) == "runs/mine"
+
+
+def test_overrides_are_yaml_and_reach_lists_and_new_sections(file):
+    recipe = load_recipe(
+        file,
+        [
+            "optimizer.lr=3e-5",
+            "optimizer.betas=[0.8, 0.9]",
+            "rewards.0.weight=0.5",
+            "rewards.0.args={answer_in: [boxed]}",
+            "task.operators=['+', '*']",
+            "trl.top_k=5",
+            "run.name=other",
+            "logging.trackers=[]",
+            "eval.k=[1, 2]",
+        ],
+    )
+    assert recipe.optimizer.lr == 3e-5
+    assert recipe.optimizer.options == {"betas": [0.8, 0.9]}
+    assert recipe.rewards[0].weight == 0.5
+    assert recipe.rewards[0].args == {"answer_in": ["boxed"]}
+    assert recipe.task.options == {"operators": ["+", "*"]}
+    assert recipe.trl == {"top_k": 5}
+    assert recipe.run.name == "other"
+    assert recipe.logging.trackers == ()
+    assert recipe.eval.k == (1, 2)
+
+
+def test_an_override_replaces_and_a_later_one_wins(file):
+    assert load_recipe(file, ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr", "an override is written section.key=value"),
+        ("=3", "an override is written section.key=value"),
+        ("optimizer.lr=[1", "the value is no YAML"),
+        ("rewards.1.weight=2", "1 is no place in a list of 1"),
+        ("rewards.first.weight=2", "first is no place in a list of 1"),
+        ("optimizer.lr.start=2", "lr is the value 1e-06 and has no keys of its own"),
+    ],
+)
+def test_overrides_that_cannot_be_applied(file, override, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, [override])
+    assert str(caught.value).startswith(override.split("=")[0] if override[0] != "=" else override)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("algorithm.group_sise", 8, "algorithm.group_sise=8: unknown key; did you mean 'group_size'?"),
+        ("algoritm", {}, "algoritm={}: unknown key; did you mean 'algorithm'?"),
+        ("rewards.0.wieght", 1, "rewards.0.wieght=1: unknown key; did you mean 'weight'?"),
+        ("rollout.zzzz", 1, "rollout.zzzz=1: unknown key; known: engine, gpu_memory_share, "),
+        ("algorithm.group_size", 1, "algorithm.group_size=1: it should be greater than or equal to 2; set 2 or more"),
+        ("algorithm.num_steps", "ten", "algorithm.num_steps=ten: it should be a valid integer"),
+        ("algorithm.num_steps", 1.5, "algorithm.num_steps=1.5: it should be a valid integer"),
+        ("algorithm.num_steps", 0, "algorithm.num_steps=0: it should be greater than 0"),
+        ("algorithm.loss", "drgrpo", "algorithm.loss=drgrpo: it should be 'grpo', 'dr_grpo'"),
+        ("model.dtype", "bf16", "model.dtype=bf16: it should be 'bfloat16' or 'float32'; did you mean 'bfloat16'?"),
+        ("distributed.zero_stage", 4, "distributed.zero_stage=4: it should be 0, 1, 2 or 3; set such a value"),
+        ("optimizer.lr", -1, "optimizer.lr=-1: it should be greater than 0"),
+        ("optimizer.lr", float("nan"), "optimizer.lr=nan: it should be a finite number"),
+        ("run.name", "../up", "run.name=../up: string should match pattern"),
+        ("run", 3, "run=3: it should be a section of keys and values"),
+        ("distributed", None, "distributed=null: it should be a section of keys and values"),
+        ("rewards", {}, "rewards={}: it should be a list"),
+        ("rewards", [], "rewards=[]: "),
+        ("eval.k", [1, "x"], "eval.k.1=x: it should be a valid integer"),
+        ("trl", [], "trl=[]: it should be a section of keys and values"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line_with_key_value_reason_and_fix(key, value, message):
+    assert error_of(changed(key, value)).startswith(message)
+
+
+@pytest.mark.parametrize("key", ["model", "algorithm.num_steps", "optimizer.lr", "rollout.max_new_tokens", "task.name"])
+def test_what_is_missing_is_named(key):
+    data = copy.deepcopy(MINIMAL)
+    *sections, last = key.split(".")
+    node = data
+    for section in sections:
+        node = node[section]
+    del node[last]
+    assert error_of(data).startswith(f"{key}: missing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval": {"every_steps": 5, "num_samples": 2, "k": [1, 4]}}, "eval.k=[1, 4]: pass@4 needs as many samples"),
+        (
+            {"eval": {"every_steps": 5}, "task": {"name": "arithmetic", "num_eval": 0}},
+            "eval.every_steps=5: task.num_eval=0 leaves nothing",
+        ),
+        ({"rewards": [{"fn": "a.py:good"}, {"fn": "b.py:good"}]}, "rewards=['good', 'good']: good stands there twice"),
+        (
+            {"trl": {"num_iterations": 2}, "checkpoint": {"every_steps": 5}},
+            "checkpoint.every_steps=5: rollouts serve trl.num_iterations=2 steps",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(changes, message):
+    assert error_of({**MINIMAL, **changes}).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval": {"every_steps": 0, "num_samples": 2, "k": [1, 4]}},  # no evaluation: k is of no consequence
+        {"trl": {"num_iterations": 2}, "checkpoint": {"every_steps": 6}},
+        {"trl": {"num_iterations": 2}},
+    ],
+)
+def test_values_that_do(changes):
+    parse_recipe({**MINIMAL, **changes})
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "- 1\n- 2", "just text", "", "\t", "? [x]\n: y"])
+def test_a_file_that_is_no_recipe(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"RECIPE={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(RecipeError, match="cannot be read as YAML"):
+        load_recipe(path)
+
+
+def test_recipes_are_found_by_bundled_name_and_by_path(file, monkeypatch):
+    assert find_recipe("quickstart") == bundled_recipes()["quickstart"]
+    assert find_recipe(file) == file
+    with pytest.raises(RecipeError, match="no file and no bundled recipe of that name; did you mean 'quickstart'"):
+        find_recipe("quikstart")
+    with pytest.raises(RecipeError, match="no such file"):
+        find_recipe("quikstart.yaml")
+    with pytest.raises(RecipeError):
+        find_recipe(file.parent)  # a folder
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_every_bundled_recipe_says_what_it_shows_and_reads_back_the_same(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.run.name == name
+    assert len(headline(bundled_recipes()[name])) > 20
+    path = tmp_path / "again.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(path) == recipe
+
+
+def test_sizes_by_hand():
+    sizes = derive_sizes(parse_recipe(MINIMAL), 2)
+    assert sizes.model_dump() == {
+        "num_processes": 2,
+        "completions_per_step": 48,  # 8 prompts x 6
+        "completions_per_process": 24,
+        "gradient_accumulation": 2,  # 48 / (12 x 2 processes)
+        "completions_in_run": 480,
+        "max_new_tokens_per_step": 1536,
+    }
+
+
+def test_a_step_that_does_not_divide_says_which_micro_batches_do():
+    recipe = parse_recipe(changed("algorithm.micro_batch_size", 5))
+    with pytest.raises(RecipeError) as caught:
+        derive_sizes(recipe, 1)
+    assert str(caught.value) == (
+        "algorithm.micro_batch_size=5: 8 prompts x 6 completions = 48 a step do not divide into micro batches of 5 "
+        "on 1 process; set micro_batch_size to one of [1, 2, 3, 4, 6, 8, 12, 16]"
+    )
+    with pytest.raises(RecipeError, match="on 7 processes; make prompts_per_step a multiple of 7"):
+        derive_sizes(recipe, 7)
+
+
+@given(st.integers(1, 24), st.integers(2, 16), st.integers(1, 40), st.integers(1, 6))
+def test_sizes_always_multiply_up_or_the_fix_is_one(prompts, group, micro_batch, processes):
+    numbers = {"prompts_per_step": prompts, "group_size": group, "micro_batch_size": micro_batch, "num_steps": 3}
+    recipe = parse_recipe({**MINIMAL, "algorithm": numbers})
+    try:
+        sizes = derive_sizes(recipe, processes)
+    except RecipeError as error:
+        fix = str(error).partition("; ")[2]
+        if fix.startswith("set micro_batch_size"):
+            for size in yaml.safe_load(fix.partition("one of ")[2]):
+                derive_sizes(parse_recipe({**MINIMAL, "algorithm": {**numbers, "micro_batch_size": size}}), processes)
+        else:
+            assert (prompts * group) % processes
+    else:
+        assert sizes.gradient_accumulation * micro_batch * processes == sizes.completions_per_step == prompts * group
+        assert sizes.completions_per_process * processes == sizes.completions_per_step
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = parse_recipe(MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.run.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine", "words"),
+    [
+        ("bfloat16", "deepspeed", "bf16 weights, fp32 masters under DeepSpeed ZeRO-2"),
+        ("bfloat16", "none", "fp32 weights, which are their own masters, under bf16 autocast"),
+        ("float32", "deepspeed", "fp32 weights"),
+    ],
+)
+def test_precision_in_words(dtype, engine, words):
+    data = {**MINIMAL, "model": {"name": "m", "dtype": dtype}, "distributed": {"engine": engine}}
+    assert precision(parse_recipe(data)) == words
+
+
+def test_world_size_is_the_launchers(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert world_size() == 4
+    monkeypatch.delenv("WORLD_SIZE")
+    assert world_size() == 1
+
+
+def test_the_page_of_keys_has_every_key_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "recipe.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE))
+    expected = {"trl": "`{}`"}
+    for section, field in Recipe.model_fields.items():
+        if section == "trl":
+            continue
+        prefix, kind = ("rewards.0", RewardSection) if section == "rewards" else (section, field.annotation)
+        kind = CompareSection if section == "compare" else kind
+        for key, of_key in kind.model_fields.items():
+            value = None if of_key.is_required() else of_key.default
+            expected[f"{prefix}.{key}"] = "required" if of_key.is_required() else f"`{as_yaml(value)}`"
+    expected["run.name"] = "the file's name"  # load_recipe gives it one
+    expected["task.num_train"] = expected["task.num_eval"] = "the task's own"
+    assert told == expected
+
+
+def as_yaml(value) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
+
+
+@pytest.mark.parametrize("name", ["torch.optim:Muon"])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_sharded(name, stage):
+    choice = f"optimizer={{name: '{name}', lr: 1.0e-3}}"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", [choice, f"distributed.zero_stage={stage}"])
+    assert str(caught.value) == (
+        f"optimizer.name={name} needs whole matrices, but distributed.zero_stage={stage} hands the "
+        "optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
+    )
+    load_recipe("quickstart", [choice, "distributed.zero_stage=0"])
+    load_recipe("quickstart", [choice, "distributed.engine=none"])

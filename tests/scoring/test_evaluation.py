@@ -1,0 +1,107 @@
+"""pass@k, and evaluation over any number of processes."""
+
+import itertools
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import pytest
+
+from rl_posttrain.scoring.evaluation import evaluate_policy, pass_at_k
+
+
+@pytest.mark.parametrize("num_samples", [1, 4, 7])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(num_samples):
+    for num_correct in range(num_samples + 1):
+        for k in range(1, num_samples + 1):
+            draws = list(itertools.combinations([True] * num_correct + [False] * (num_samples - num_correct), k))
+            by_counting = Fraction(sum(map(any, draws)), len(draws))
+            assert pass_at_k(num_samples, num_correct, k) == pytest.approx(float(by_counting), abs=1e-12)
+
+
+def test_pass_at_k_by_hand_and_with_large_numbers():
+    assert pass_at_k(4, 1, 1) == 0.25
+    assert pass_at_k(4, 1, 4) == 1.0
+    assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
+    assert pass_at_k(200, 3, 100) == pytest.approx(1 - (100 * 99 * 98) / (200 * 199 * 198))
+
+
+ROWS = [{"prompt": f"p{number}", "answer": str(number)} for number in range(5)]
+
+
+def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batch_size=3):
+    """evaluate_policy on every rank, a thread each; its metrics, and the sizes of each rank's calls of `sample`."""
+    calls: list[list[int]] = [[] for _ in range(world_size)]
+    parts: list[list] = [[] for _ in range(world_size)]
+    barrier = threading.Barrier(world_size, timeout=30)
+
+    def process(rank: int) -> dict:
+        def sample(prompts: list, call: int) -> tuple[list, list]:
+            assert call == len(calls[rank])
+            calls[rank].append(len(prompts))
+            return [f"{prompt} by {rank}" for prompt in prompts], [[rank]] * len(prompts)
+
+        def gather(own: list) -> list:
+            parts[rank] = own
+            barrier.wait()
+            return list(itertools.chain(*parts))
+
+        options = {"num_samples": num_samples, "ks": ks, "batch_size": batch_size, "world_size": world_size}
+        judge = next((name for name in rewards if name in ("math_accuracy", "countdown_equation")), None)
+        return evaluate_policy(ROWS, sample, rewards, judge=judge, rank=rank, gather=gather, **options)
+
+    with ThreadPoolExecutor(world_size) as pool:
+        first, *others = pool.map(process, range(world_size))
+    assert all(other == first for other in others)
+    return first, calls
+
+
+def by_row(completions, prompts, answer, **kwargs):
+    """Right on rows 0 and 1 always; never elsewhere. No judgement of row 4."""
+    assert [f"p{gold}" for gold in answer] == prompts
+    assert all(text.startswith(prompt) for text, prompt in zip(completions, prompts, strict=True))
+    return [None if gold == "4" else float(gold in "01") for gold in answer]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_every_row_counts_once_on_any_number_of_processes(world_size):
+    metrics, calls = run_processes(world_size, rewards={"math_accuracy": by_row})
+    assert metrics["eval/math_accuracy"] == pytest.approx(8 / 16)  # of those that were judged
+    assert metrics["eval/accuracy"] == pytest.approx(8 / 20)  # no judgement is no right answer
+    assert [metrics[f"eval/pass@{k}"] for k in (1, 2, 4)] == pytest.approx([2 / 5, 2 / 5, 2 / 5])
+    # Generation is a collective under ZeRO-3: every process makes the same calls of the same sizes.
+    assert len(set(map(tuple, calls))) == 1
+    assert sum(calls[0]) == math.ceil(20 / world_size)
+    assert max(calls[0]) <= 3
+
+
+def test_pass_at_k_counts_draws_of_the_same_row():
+    draws = itertools.count()
+
+    def first_draw_only(completions, **kwargs):
+        return [float(next(draws) % 4 == 0) for _ in completions]
+
+    metrics, _ = run_processes(1, rewards={"countdown_equation": first_draw_only})
+    assert metrics["eval/accuracy"] == 0.25
+    assert metrics["eval/pass@1"] == pytest.approx(0.25)
+    assert metrics["eval/pass@2"] == pytest.approx(0.5)
+    assert metrics["eval/pass@4"] == 1.0
+
+
+def test_partial_credit_is_no_right_answer_and_other_rewards_tell_only_their_mean():
+    rewards = {
+        "think_answer_format": lambda completions, **kwargs: [0.5] * len(completions),
+        "countdown_equation": lambda completions, **kwargs: [0.1] * len(completions),
+    }
+    metrics, _ = run_processes(1, rewards=rewards)
+    assert metrics["eval/think_answer_format"] == pytest.approx(0.5)
+    assert metrics["eval/countdown_equation"] == pytest.approx(0.1)
+    assert metrics["eval/accuracy"] == 0.0
+    metrics, _ = run_processes(1, rewards={"think_answer_format": rewards["think_answer_format"]})
+    assert metrics == {"eval/think_answer_format": pytest.approx(0.5)}
+
+
+def test_a_reward_that_judges_nothing_is_null():
+    metrics, _ = run_processes(1, rewards={"mine": lambda completions, **kwargs: [None] * len(completions)})
+    assert metrics == {"eval/mine": None}

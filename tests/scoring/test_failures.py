@@ -1,0 +1,171 @@
+"""Rewards that raise, hang or crash, TRL's own rewards by name, and golds that cannot be read."""
+
+import time
+
+import pytest
+from test_scoring import PASSED, error_of, recipe_of
+
+from rl_posttrain.errors import RecipeError, RewardError
+from rl_posttrain.recipe.load import parse_recipe
+from rl_posttrain.scoring.rewards import build_rewards, check_golds, check_rewards
+
+FILE = """
+import os, time
+
+def fragile(completions, answer, log_metric=None, **kwargs):
+    if log_metric:
+        log_metric("seen", len(completions))
+    return [float(1 / int(text) == float(gold)) for text, gold in zip(completions, answer, strict=True)]
+
+def hangs(completions, seconds: float = 0.0, **kwargs):
+    if completions == ["hang"]:
+        while True:
+            pass
+    if completions == ["crash"]:
+        os.abort()
+    return [float(len(text)) for text in completions]
+
+def together(completions, **kwargs):
+    if len(completions) > 1:
+        raise ValueError("too many")
+    return [1.0]
+
+def wants_state(completions, trainer_state, **kwargs):
+    return [0.0] * len(completions)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def build(section: dict, columns=("prompt", "answer")):
+    (reward,) = build_rewards(recipe_of(section), columns)
+    return reward
+
+
+def logged():
+    metrics = {}
+    return metrics, {**PASSED, "log_metric": metrics.__setitem__}
+
+
+def test_the_row_and_the_completion_that_a_reward_raises_on_are_named(file):
+    reward = build({"fn": f"{file}:fragile"})
+    metrics, passed = logged()
+    batch = {"completions": ["1", "2", "0", "x" * 999], "answer": ["1", "3", "1", "1"]}
+    passed["prompts"] = ["a", "b", "What\nis it?", "d"]
+    text = error_of(reward, **{**passed, **batch}, kind=RewardError)
+    assert text == (
+        "rewards.0.fn=fragile: raised ZeroDivisionError: division by zero on row 2 of 4, prompt 'What\\nis it?', "
+        "completion '0'; a reward takes any text: mend it, or set rewards.0.on_error=zero"
+    )
+    batch["completions"][2] = "y" * 999
+    assert len(error_of(reward, **{**passed, **batch}, kind=RewardError)) < 600
+    assert "fragile/errors" not in metrics
+
+
+def test_on_error_zero_pays_nothing_for_that_row_and_counts_it(file):
+    reward = build({"fn": f"{file}:fragile", "on_error": "zero"})
+    metrics, passed = logged()
+    assert reward(completions=["1", "0", "2", "x"], answer=["1", "1", "0.5", "1"], **passed) == [1.0, 0.0, 1.0, 0.0]
+    assert metrics["fragile/errors"] == 0.5
+    assert reward(completions=["1", "4"], answer=["1", "1"], **passed) == [1.0, 0.0]
+    assert metrics == {"fragile/errors": 0.0, "fragile/seen": 2}
+
+
+def test_a_reward_that_fails_only_on_the_batch_says_so(file):
+    text = error_of(build({"fn": f"{file}:together"}), completions=["a", "b"], answer=["1", "1"], kind=RewardError)
+    assert "raised ValueError: too many on 2 completions together, and on none of them alone" in text
+
+
+def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(file):
+    section = {"fn": f"{file}:hangs", "isolated": True, "timeout_s": 1.0, "on_error": "zero"}
+    reward = build(section)
+    metrics, passed = logged()
+    batch = {"completions": ["a", "hang", "abc", "crash"], "answer": ["1"] * 4}
+    started = time.monotonic()
+    assert reward(**batch, **passed) == [1.0, 0.0, 3.0, 0.0]
+    assert time.monotonic() - started < 60
+    assert metrics == {"hangs/errors": 0.5}
+    stopping = build(section | {"on_error": "stop"})
+    text = error_of(stopping, **batch, kind=RewardError)
+    assert text.startswith("rewards.0.fn=hangs: took longer than timeout_s=1 on row 1 of 4, completion 'hang'; ")
+    batch["completions"][1] = "ok"
+    assert "ended its worker process on row 3 of 4" in error_of(stopping, **batch, kind=RewardError)
+
+
+def test_what_isolation_cannot_give_is_said_before_the_run(file):
+    text = error_of(build, {"fn": f"{file}:wants_state", "isolated": True})
+    assert "it needs 'trainer_state', which is no column of the task" in text
+    text = error_of(recipe_of, {"fn": "math_accuracy", "timeout_s": 3})
+    assert text.startswith("rewards.0.timeout_s=3.0: only a reward in a process of its own can be ended; set ")
+
+
+def test_trls_own_rewards_go_by_name():
+    recipe = recipe_of(
+        {"fn": "repetition_penalty", "args": {"ngram_size": 2, "max_penalty": -0.5}},
+        {"fn": "soft_overlong", "args": {"max_completion_len": 10, "soft_punish_cache": 4}},
+        {"fn": "cosine_scaled", "args": {"max_len": 4}},
+    )
+    check_rewards(recipe)
+    repetition, overlong, cosine = build_rewards(recipe, ["prompt", "answer"])
+    batch = {
+        "completions": [r"\boxed{\frac{1}{3}}", r"\boxed{\frac{1}{2}}"],
+        "answer": [r"\frac{1}{3}"] * 2,
+        **PASSED,
+        "completion_ids": [[5, 5, 5, 5], [1, 2, 3, 4, 5, 6, 7, 8]],
+    }
+    assert repetition(**batch) == pytest.approx([-0.5 * (1 - 1 / 3), 0.0])
+    assert overlong(**batch) == [0.0, -0.5]
+    # Both have reached max_len: the cosine's end, the same for any length beyond.
+    assert cosine(**batch) == pytest.approx([0.5, -0.5])
+    chats = [[{"role": "assistant", "content": text}] for text in batch["completions"]]
+    assert cosine(**{**batch, "completions": chats}) == cosine(**batch)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"fn": "repetition_penalty", "args": {"ngram": 2}}, "rewards.0.args.ngram=2: get_repetition_penalty_reward"),
+        ({"fn": "soft_overlong"}, "rewards.0.args."),
+        ({"fn": "repetition_penalty", "args": {"max_penalty": 2.0}}, "max_penalty 2.0 should not be positive"),
+    ],
+)
+def test_what_trls_rewards_refuse_is_said_before_the_run(section, message):
+    assert message in error_of(check_rewards, recipe_of(section))
+    assert message in error_of(build_rewards, recipe_of(section), ["prompt", "answer"])
+
+
+def with_limit(share: float):
+    data = recipe_of({"fn": "math_accuracy"}).model_dump()
+    data["task"]["max_unreadable_golds"] = share
+    return parse_recipe(data)
+
+
+def test_golds_that_cannot_be_read_are_counted_named_and_refused_above_a_share():
+    rows = [{"answer": gold} for gold in ("7", r"\frac{", "x+1", None, r"\frac{", "yes", "B", "1,000")]
+    assert check_golds(with_limit(0.01), [row for row in rows if row["answer"] != r"\frac{"]) is None
+    text = error_of(check_golds, with_limit(0.01), rows, kind=RecipeError)
+    assert text.startswith("task.max_unreadable_golds=0.01: 2 of 7 golds cannot be read: '\\\\frac{'; ")
+    assert check_golds(with_limit(0.3), rows).startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
+    assert check_golds(recipe_of({"fn": "think_answer_format"}), rows) is None
+
+
+@pytest.mark.parametrize("choice", ["skip", "resample"])
+def test_group_choices_need_a_judge(choice):
+    data = recipe_of({"fn": "think_answer_format"}).model_dump()
+    data["algorithm"]["zero_variance_groups"] = choice
+    text = error_of(check_rewards, parse_recipe(data))
+    assert text.startswith(f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right")
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [("algorithm", "kl_coef", 0.1), ("trl", "entropy_coef", 0.1)])
+def test_skip_is_refused_where_every_completion_has_a_gradient(section, key, value):
+    data = recipe_of({"fn": "math_accuracy"}).model_dump()
+    data["algorithm"]["zero_variance_groups"] = "skip"
+    data[section][key] = value
+    text = error_of(parse_recipe, data)
+    assert text.startswith(f"algorithm.zero_variance_groups=skip: with {section}.{key} every completion has a part in")

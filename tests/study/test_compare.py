@@ -1,0 +1,341 @@
+"""Comparisons: what is planned, and real runs that are stopped, killed and gone on with."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import clean_environment, command, run_command
+from rich.console import Console
+
+from rl_posttrain.errors import RunError
+from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.series import summarize
+from rl_posttrain.study.plan import PlannedRun, plan_runs, read_plan, split_list
+from rl_posttrain.study.runner import Runner
+from rl_posttrain.views.comparison import ComparisonDisplay
+
+QUICKSTART = load_recipe("quickstart")
+PLAIN = ("rollout.engine=transformers", "distributed.engine=none", "algorithm.num_steps=4", "checkpoint.every_steps=1")
+
+
+def plan(optimizers, seeds=(0,), settings=({},), recipe=QUICKSTART, folder=Path("cmp")) -> list[PlannedRun]:
+    return plan_runs(recipe, split_list(optimizers), seeds, settings, folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("adams,adamw", ["adams", "adamw"]),
+        ("adams, adamw(betas=[0.9,0.95], lr=1e-5) ,sgd", ["adams", "adamw(betas=[0.9,0.95], lr=1e-5)", "sgd"]),
+        ("[1,2],{a: [3,4]},5", ["[1,2]", "{a: [3,4]}", "5"]),
+        ("", []),
+        (",,", []),
+    ],
+)
+def test_lists_are_split_outside_of_brackets(text, parts):
+    assert split_list(text) == parts
+
+
+def test_every_variant_of_a_seed_comes_before_the_next_seed():
+    runs = plan("adams,adamw", seeds=(3, 1))
+    assert [(run.variant, run.seed, run.path.name) for run in runs] == [
+        ("adams", 3, "adams-seed3"),
+        ("adamw", 3, "adamw-seed3"),
+        ("adams", 1, "adams-seed1"),
+        ("adamw", 1, "adamw-seed1"),
+    ]
+    assert {run.recipe.run.seed for run in runs} == {3, 1}
+    assert {run.path.parent for run in runs} == {Path("cmp")}
+
+
+def test_what_is_adams_own_does_not_go_to_another_optimizer():
+    adams, adamw, fair = (run.recipe.optimizer for run in plan("adams,adamw,adamw(betas=[0.9,0.95], lr=2.0e-5)"))
+    assert adams.options == {"betas": [0.9, 0.95]}
+    assert adamw.options == {}
+    assert fair.options == {"betas": [0.9, 0.95]}
+    assert (adams.lr, adamw.lr, fair.lr) == (1e-5, 1e-5, 2e-5)
+    assert adamw.max_grad_norm == QUICKSTART.optimizer.max_grad_norm
+
+
+def test_all_but_optimizer_and_run_is_the_recipe():
+    for run in plan("adams,sgd(lr=0.01)", seeds=(5,)):
+        ours, theirs = run.recipe.model_dump(), QUICKSTART.model_dump()
+        for section in ("optimizer", "run"):
+            del ours[section], theirs[section]
+        assert ours == theirs
+
+
+def test_settings_are_crossed_with_optimizers():
+    _, _, settings = read_plan(
+        QUICKSTART, optimizers=None, seeds=None, vary=["optimizer.lr=1.0e-5,2.0e-5", "algorithm.loss=dapo,grpo"]
+    )
+    runs = plan("adams,adamw", settings=settings)
+    assert len(runs) == 8
+    assert {(run.recipe.optimizer.name, run.recipe.optimizer.lr, run.recipe.algorithm.loss) for run in runs} == {
+        (name, lr, loss) for name in ("adams", "adamw") for lr in (1e-5, 2e-5) for loss in ("dapo", "grpo")
+    }
+    assert runs[0].path.name == "adams-lr-1e-05-loss-dapo-seed0"
+
+
+def test_lists_can_be_varied():
+    _, _, settings = read_plan(QUICKSTART, optimizers=None, seeds=None, vary=["optimizer.betas=[0.9,0.95],[0.95,0.98]"])
+    assert [run.recipe.optimizer.options["betas"] for run in plan("adams", settings=settings)] == [
+        [0.9, 0.95],
+        [0.95, 0.98],
+    ]
+
+
+def test_the_recipe_says_what_the_command_line_does_not():
+    recipe = load_recipe("studies/batch")
+    optimizers, seeds, settings = read_plan(recipe, optimizers=None, seeds="7", vary=[])
+    assert (optimizers, seeds) == (["adams", "adamw"], [7])
+    samples = set()
+    for run in plan_runs(recipe, optimizers, seeds, settings, Path("cmp")):
+        algorithm = run.recipe.algorithm
+        samples.add(algorithm.num_steps * algorithm.prompts_per_step * algorithm.group_size)
+        assert run.recipe.compare is None, "a run's own recipe knows nothing of the comparison"
+        assert "compare" not in yaml.safe_load(run.recipe.to_yaml())
+    assert samples == {1920}, "small and large batches see equally many samples"
+
+
+@pytest.mark.parametrize("name", [name for name in bundled_recipes() if name.startswith("study_")])
+def test_studies_can_be_planned(name):
+    recipe = load_recipe(name)
+    runs = plan_runs(recipe, *read_plan(recipe, optimizers=None, seeds=None, vary=[]), Path("cmp"))
+    assert len({run.path for run in runs}) == len(runs) >= 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--optimizers", "adms"), "optimizer.name=adms: no built-in of that name; did you mean 'adams'?"),
+        (("--optimizers", "adams,adams"), "--optimizers=adams: two variants are called adams"),
+        (("--optimizers", "adams(betas"), "--optimizers=adams(betas: an optimizer is written name or name(key=value"),
+        (("--optimizers", "adams(bets=[1,2])"), "optimizer.bets=[1, 2]: AdamS takes no such argument; did you mean"),
+        (("--optimizers", "adams(lr=-1)"), "optimizer.lr=-1: it should be greater than 0"),
+        (("--optimizers", "adams(lr)"), "optimizer.lr: an override is written section.key=value"),
+        (("--seeds", "0,one"), "--seeds=0,one: seeds are whole numbers with commas"),
+        (("--seeds", ","), "--seeds=,: seeds are whole numbers with commas"),
+        (("--seeds", "0,\u00b2"), "--seeds=0,\u00b2: seeds are whole numbers with commas"),
+        (("--optimizers", ","), "--optimizers=,: no name in it"),
+        (("--vary", "task.digits=1,2"), "--vary=task.digits: it changes what is rewarded"),
+        (("--vary", "rewards.0.weight=1,2"), "--vary=rewards.0.weight: it changes what is rewarded"),
+        (("--vary", "run.seed=1,2"), "--vary=run.seed: it changes nothing that is learned"),
+        (("--vary", "eval.every_steps=1,2"), "--vary=eval.every_steps: it changes nothing that is learned"),
+        (("--baseline", "adamv"), "--baseline=adamv: no variant of that name; did you mean 'adamw'?"),
+        (("--seeds", "1,1"), "--seeds=1,1: a seed stands there twice"),
+        (("--vary", "optimizer.lr"), "--vary=optimizer.lr: it is written key=a,b,c"),
+        (("--vary", "optimizer.lr="), "--vary=optimizer.lr=: it is written key=a,b,c"),
+        (("--vary", "algorithm.los=dapo"), "algorithm.los=dapo: unknown key; did you mean 'loss'?"),
+        (("--vary", "algorithm.micro_batch_size=5"), "algorithm.micro_batch_size=5: 8 prompts x 8 completions"),
+        (("--measure", "last"), "--measure=last: no such measure"),
+        (("--margin", "0"), "--margin=0.0: equivalence needs room on both sides"),
+        (("compare.seds=[1]",), "compare.seds=[1]: unknown key; did you mean 'seeds'?"),
+        (("no-such=1",), "no-such=1: unknown key"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_runs(run_main, tmp_path, arguments, message):
+    status, _, stderr = run_main("compare", "quickstart", *arguments, "--out", tmp_path / "cmp")
+    assert status == 2
+    assert stderr.startswith(f"rl-posttrain: {message}")
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "cmp").exists()
+
+
+def test_runs_of_another_recipe_are_not_mixed_in(tmp_path):
+    (run,) = plan("adams", folder=tmp_path)
+    finished = RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml())
+    finished.append_metrics({"step": 30, "reward": 1.0})
+    finished.write_summary({})
+    Runner([run])
+    Runner(plan("adams", folder=Path(os.path.relpath(tmp_path))))  # the same place by another name
+    longer = load_recipe("quickstart", ["algorithm.num_steps=40"])
+    with pytest.raises(RunError, match=r"algorithm.num_steps=40 \(was 30\): .*adams-seed0 was run otherwise"):
+        Runner(plan("adams", recipe=longer, folder=tmp_path))
+
+
+def test_gpus_and_cores_are_dealt_out(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    runs = plan("adams,adamw", folder=tmp_path)
+    enough = Runner(runs, jobs=2, num_processes=2, devices=["0", "1", "2", "5"])
+    assert [enough._variables(slot) for slot in (0, 1)] == [
+        {"CUDA_VISIBLE_DEVICES": "0,1"},
+        {"CUDA_VISIBLE_DEVICES": "2,5"},
+    ]
+    shared = Runner(plan("adams,adamw,sgd", folder=tmp_path), jobs=3, devices=["0", "1"])
+    assert [shared._variables(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1, 2)] == ["0", "1", "0"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    assert Runner(runs, jobs=2)._variables(1) == {"OMP_NUM_THREADS": "3"}
+    assert Runner(runs, jobs=8)._variables(1) == {"OMP_NUM_THREADS": "3"}, "there are two runs, whatever was asked for"
+    assert Runner(runs, jobs=1, devices=["0", "1"])._variables(0) == {}
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    (run,) = plan("adams", folder=tmp_path)
+    directory = RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml())
+    directory.append_metrics({"step": 1, "reward": 1.0})
+    runner = Runner([run])
+    with directory.locked():
+        runner.run(lambda runner: None)
+    assert runner.failed == {
+        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or end it"
+    }
+    assert steps(directory) == 1
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_made_again(tmp_path):
+    (run,) = plan("adams", folder=tmp_path)
+    runner = Runner([run])
+    directory = RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml())
+    directory.append_metrics({"step": 30, "reward": 1.0})
+    directory.write_summary({})
+    runner.run(lambda runner: None)
+    assert not runner.failed
+    assert steps(directory) == 30
+
+
+def test_the_time_left_counts_steps(tmp_path, monkeypatch):
+    runs = plan("adams,adamw", folder=tmp_path)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    file = io.StringIO()
+    display = ComparisonDisplay(runs, console=Console(file=file, width=120))
+    runner = Runner(runs)
+    with display:
+        display.show(runner)
+        run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+        for step in range(1, 11):
+            run.append_metrics({"step": step, "reward": 0.5})
+        clock[0] += 50  # 10 of 60 steps in 50 s: 50 steps are left, 5 s each
+        assert display.seconds_left(runner) == pytest.approx(250)
+        shutil.rmtree(run.path)  # it starts again: what it had made counts for nothing, and what it makes now does
+        assert display.seconds_left(runner) is None
+        run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+        run.append_metrics({"step": 1, "reward": 0.5})
+        assert display.seconds_left(runner) == pytest.approx(50 * 59)
+
+
+PICKY = """
+import torch
+class Picky(torch.optim.SGD):
+    def step(self, *args, **kwargs):
+        raise RuntimeError("no step today")
+"""
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process of this machine has `path` in its command line."""
+    return any(str(path).encode() in _command_line(folder) for folder in Path("/proc").glob("[0-9]*"))
+
+
+def _command_line(folder: Path) -> bytes:
+    try:
+        return (folder / "cmdline").read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def wait_until(condition, process: subprocess.Popen | None = None, timeout_s: float = 240):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.2)
+
+
+def steps(run: RunDirectory) -> int:
+    row = run.last_row()
+    return row["step"] if row else 0
+
+
+@pytest.mark.slow
+def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(tiny_recipe, tmp_path):
+    out = tmp_path / "cmp"
+    arguments = ("compare", tiny_recipe, *PLAIN, "--optimizers", "adams,adamw", "--seeds", "4", "--out", out)
+    first, second = RunDirectory(out / "adams-seed4"), RunDirectory(out / "adamw-seed4")
+
+    # Ctrl-C once the first run has a checkpoint to go on from: status 130, a word, and no process is left behind.
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    wait_until(lambda: first.last_checkpoint() is not None and steps(first) < 4, process)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "stopped: 0 of 2 runs are finished; the same command goes on with the rest" in stdout
+    assert not is_running(out / "recipes")
+    rows_before = first.metrics()
+
+    # The same command resumes it. Killed without a word, it takes its run with it.
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()
+    )
+    wait_until(lambda: first.summary() is not None and is_running(out / "recipes" / "adamw-seed4.yaml"), process)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not is_running(out / "recipes"))
+
+    # Gone on with, beside a variant that fails: that one is named, and the others come to their end.
+    (tmp_path / "picky.py").write_text(PICKY)
+    done = run_command(*arguments, "--jobs", "2", "--optimizers", f"adams,adamw,{tmp_path}/picky.py:Picky")
+    assert done.returncode == 1, done.stderr
+    assert "3 runs of adams, adamw, " in done.stdout
+    assert ", 1 of them finished before" in done.stdout
+    assert "adamw-seed4 finished" in done.stdout
+    assert "Picky-seed4 FAILED" in done.stdout
+    assert "no step today" in done.stderr
+    assert "adams-seed4 begins" not in done.stdout
+    for run in (first, second):
+        rows = run.metrics()
+        assert [row["step"] for row in rows] == [1, 2, 3, 4]
+        assert run.summary() == json.loads(json.dumps(summarize(rows)))
+        assert run.last_checkpoint() is None, "nothing goes on from a finished run"
+    resumed = first.metrics()
+    for before, after in zip(rows_before, resumed, strict=False):
+        assert before["reward"] == after["reward"], "the steps before the interruption are the same"
+
+    # Both met the same conditions, and one seed is no verdict.
+    assert "initial weights: the same in every variant at each of 1 seeds" in done.stdout
+    assert "prompts: the same in the same order in every variant at each of 1 seeds" in done.stdout
+    assert "adams: no verdict, 1 seed in common with adamw; 3 is the least" in done.stdout
+    assert first.rollouts(1) == second.rollouts(1), "before the first update no optimizer has done anything"
+    assert first.rollouts(4) != second.rollouts(4)
+    for name in ("index.html", "rewards.png", "training.png", "cost.png"):
+        assert (out / "report" / name).stat().st_size > 10_000
+
+    # A last call has nothing to run, and says as JSON what it found.
+    written = first.metrics_path.stat().st_mtime_ns
+    done = run_command(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["baseline"] == "adamw"
+    assert {run["run"] for run in found["runs"]} == {"adams-seed4", "adamw-seed4"}
+    assert first.metrics_path.stat().st_mtime_ns == written
+
+
+def test_the_live_view_shows_what_runs_and_what_failed(tmp_path):
+    runs = plan("adams,adamw", folder=tmp_path)
+    run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+    run.append_metrics({"step": 12, "reward": 0.25})
+    runner = Runner(runs)
+    runner.waiting.clear()
+    runner.failed["adamw-seed0"] = "no step today\x1b[31m (status 1)"
+    file = io.StringIO()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        runner.running[runs[0]] = process
+        with ComparisonDisplay(runs, console=Console(file=file, width=100, force_terminal=True)) as display:
+            display.show(runner)
+        process.kill()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    assert "0/2 runs done, 1 running, 1 failed, left -" in shown
+    assert re.search(r"adams-seed0 +━+╸?━* +step 12/30 +reward 0\.25", shown)
+    assert r"adamw-seed0 failed: no step today\x1b[31m (status 1)" in shown
