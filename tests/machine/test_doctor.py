@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from rl_posttrain.machine.doctor import COMPANIONS, Check, checks, ok
+from rl_posttrain.models.find import bundled_status
 
 PROGRAM = """
 import dataclasses, json
 from rl_posttrain.machine.doctor import checks, ok
-found = checks()
+from rl_posttrain.models.find import bundled_status
+found = checks(bundled_status())
 print("\\n" + json.dumps({"ok": ok(found), "checks": {check.name: dataclasses.asdict(check) for check in found}}))
 """
 COMPANION_CHECK = "/".join(COMPANIONS)
@@ -67,7 +69,7 @@ def test_ok_is_false_only_for_something_missing():
 
 
 def test_here_every_part_of_a_run_is_found():
-    found = {check.name: check for check in checks()}
+    found = {check.name: check for check in checks(bundled_status())}
     assert list(found)[:2] == ["Python", "torch"]
     assert set(found) >= {"GPU", "CPU", "memory", "disk", "vLLM", "C++ compiler", "bundled model", COMPANION_CHECK}
     assert torch.__version__ in found["torch"].found

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from test_scoring import PASSED, error_of, recipe_of
+from test_rewards import PASSED, error_of, recipe_of
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe

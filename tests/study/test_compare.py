@@ -107,7 +107,7 @@ def test_the_recipe_says_what_the_command_line_does_not():
     assert samples == {1920}, "small and large batches see equally many samples"
 
 
-@pytest.mark.parametrize("name", [name for name in bundled_recipes() if name.startswith("study_")])
+@pytest.mark.parametrize("name", [name for name in bundled_recipes() if name.startswith("studies/")])
 def test_studies_can_be_planned(name):
     recipe = load_recipe(name)
     runs = plan_runs(recipe, *read_plan(recipe, optimizers=None, seeds=None, vary=[]), Path("cmp"))

@@ -12,7 +12,7 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.study.equivalence import ALPHA, compare_to_baseline, holm
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments" / "verdicts"))
-import calibration as calibration
+import calibration
 
 
 def seeded(*values, start=0):
