@@ -1,0 +1,80 @@
+"""Files that are whole or absent: atomic writes, JSON without NaN, and reading both back."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rl_posttrain.errors import RunError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds either its old content or all of the new, whatever kills the process."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are their owner's alone
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it: numbers that are not finite become null, numpy and torch scalars plain numbers."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Plain JSON: no NaN, no Infinity, and text that a lone surrogate cannot make unwritable."""
+    return json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, **options)
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The complete objects of a JSON lines file; a last line that a dying process left half written is left out."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: no text; the file was damaged by something else") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise RunError(
+                f"{path}:{number}: not JSON, and not the last line; the file was damaged by something else"
+            ) from None
+        if not isinstance(row, dict):
+            raise RunError(f"{path}:{number}: no JSON object; it is no file of ours, or was damaged by something else")
+        rows.append(row)
+    return rows
+
+
+def read_json_object(path: Path) -> dict | None:
+    """What `write_atomically` left there; None where nothing did."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: no JSON object; the file was damaged by something else")
+    return value
