@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import build_optimizer
 
 NUM_TOKENS = 1024
 WINDOW = 64
@@ -206,9 +206,7 @@ def train(
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(vocab_size=NUM_TOKENS, tie_word_embeddings=False, **sizes)
     model = transformers.LlamaForCausalLM(config)
-    cls, options = optimizer_class_and_arguments(contender.name, lr=lr, weight_decay=0.0, options=contender.options)
-    # A class that tells layers apart asks for the model.
-    optimizer = cls.from_model(model, **options) if hasattr(cls, "from_model") else cls(model.parameters(), **options)
+    optimizer = build_optimizer(model, contender.name, lr=lr, **contender.options)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, num_steps))
     order = torch.Generator().manual_seed(seed)
     losses = {}

@@ -4,10 +4,9 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import OptimizerSpec, resolve_optimizer
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.optim.roles import describe_groups
-from rl_posttrain.optim.table import build_optimizer, refuse_shards
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes, precision, sums_gradients_in_fp32
@@ -37,11 +36,16 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     check_arguments(task, given, key="task", supplied=("seed",))
     check_rewards(recipe)
     section = recipe.optimizer
-    cls, arguments = optimizer_class_and_arguments(
-        section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+    optimizer = resolve_optimizer(
+        section.name,
+        lr=section.lr,
+        weight_decay=section.weight_decay,
+        options=section.options,
+        no_decay=section.no_decay,
+        lr_by_role=section.lr_by_role,
     )
     if recipe.distributed.engine == "deepspeed":
-        refuse_shards(cls, section.name, recipe.distributed.zero_stage, key="optimizer.name")
+        optimizer.refuse_shards(recipe.distributed.zero_stage)
     check_trl(recipe, sizes)
     notes = [precision(recipe)]
     config, source = _config(recipe.model.name)
@@ -53,9 +57,8 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         dtype = recipe.model.dtype if recipe.distributed.engine == "deepspeed" else "float32"
         model = model_without_weights(config, dtype)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        arguments |= {"no_decay": section.no_decay, "lr_by_role": section.lr_by_role}
-        groups = describe_groups(build_optimizer(cls, model, **arguments), model)
-        memory = _memory(recipe, model, (cls, arguments), sizes, notes)
+        groups = describe_groups(optimizer.build(model), model)
+        memory = _memory(recipe, model, optimizer, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
@@ -79,11 +82,11 @@ def _config(name: str):
         return None, f"memory is not predicted: {error}"
 
 
-def _memory(recipe: Recipe, model, optimizer: tuple[type, dict[str, Any]], sizes: Sizes, notes: list[str]):
+def _memory(recipe: Recipe, model, optimizer: OptimizerSpec, sizes: Sizes, notes: list[str]):
     deepspeed = recipe.distributed.engine == "deepspeed"
     ledger = predict_memory(
         model,
-        *optimizer,
+        optimizer,
         zero_stage=recipe.distributed.zero_stage if deepspeed else None,
         num_processes=sizes.num_processes,
         fp32_gradients=sums_gradients_in_fp32(recipe, sizes),

@@ -20,10 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_optimizer, running_optimizer
-from rl_posttrain.optim.table import build_optimizer
 from rl_posttrain.training.backends.deepspeed import start_deepspeed
 
 _NUM_TOKENS = 8
@@ -74,8 +73,8 @@ def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[
 
 def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     """Bytes that this process holds for `model`, from one step with the optimizer `name`."""
-    cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
-    optimizer = build_optimizer(cls, model, **arguments)
+    spec = resolve_optimizer(name, lr=1e-5, key="--optimizers")
+    optimizer = spec.build(model)
     if setting.zero_stage is None:
         _backward(model, model, lambda loss: loss.backward())
         gradients = _bytes(parameter.grad for parameter in model.parameters())
@@ -84,8 +83,8 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     import deepspeed
 
     engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=_deepspeed_config(setting))
-    check_optimizer(wrapped, cls)
-    if hasattr(cls, "find_shards"):
+    check_optimizer(wrapped, spec.cls)
+    if hasattr(spec.cls, "find_shards"):
         optimizer.find_shards(wrapped)
     _backward(model, engine, engine.backward)
     gradients = _bytes(_gradients(model, wrapped, setting))

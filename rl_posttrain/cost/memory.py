@@ -7,9 +7,8 @@ from typing import Any
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.find import load_config, model_without_weights, published_config
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
-from rl_posttrain.optim.table import refuse_shards
 
 _BASELINE = "adamw"
 _DTYPES = ("bfloat16", "float32")
@@ -51,16 +50,13 @@ def memory_of(
         raise RecipeError(f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage")
     config = _config(model)
     names = list(dict.fromkeys([*optimizers, _BASELINE]))
-    classes = {
-        name: optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
-        for name in names
-    }
-    for name, (cls, _) in classes.items():
-        refuse_shards(cls, name, stage or 0, key="--optimizers")
+    specs = {name: resolve_optimizer(name, lr=1e-5, key="--optimizers") for name in names}
+    for spec in specs.values():
+        spec.refuse_shards(stage or 0, stage_key="--zero-stage")
     shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
     predicted = {
         # A model for each: a step leaves gradients and other parameters in its groups.
-        name: predict_memory(model_without_weights(config, dtype), *classes[name], **shared)
+        name: predict_memory(model_without_weights(config, dtype), specs[name], **shared)
         for name in names
     }
     measured = _measure(config, predicted, dtype, shared) if measure else {}

@@ -16,7 +16,7 @@ from torch import nn
 
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
-from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments
+from rl_posttrain.optim.spec import resolve_optimizer
 
 _BASELINE = "adamw fused"
 _COPY_VALUES = 2**26
@@ -74,10 +74,12 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
         parameter.grad = torch.randn_like(parameter)
     running = {_BASELINE: torch.optim.AdamW(holder.parameters(), fused=True)}
     for name in optimizers:
-        cls, arguments = optimizer_class_and_arguments(name, lr=1e-5, weight_decay=0.0, options={}, key="--optimizers")
-        running[name] = build_optimizer(cls, holder, **arguments)
-        if dtype != "float32" and "state_dtype" in inspect.signature(cls).parameters:
-            running[f"{name}, fp32 state"] = build_optimizer(cls, holder, state_dtype="float32", **arguments)
+        spec = resolve_optimizer(name, lr=1e-5, key="--optimizers")
+        running[name] = spec.build(holder)
+        if dtype != "float32" and "state_dtype" in inspect.signature(spec.cls).parameters:
+            in_fp32 = {"state_dtype": "float32"}
+            wide = resolve_optimizer(name, lr=1e-5, options=in_fp32, key="--optimizers")
+            running[f"{name}, fp32 state"] = wide.build(holder)
     first = {name: _timed(optimizer.step, device) for name, optimizer in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(num_steps):

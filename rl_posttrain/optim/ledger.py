@@ -10,13 +10,12 @@ bucket of 5e8 gradient values at its default, and offloading a copy of the shard
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from rl_posttrain.optim.table import build_optimizer
+from rl_posttrain.optim.spec import OptimizerSpec
 
 _FP32 = 4
 _COMPONENTS = ("weights", "gradients", "masters", "optimizer_state")
@@ -66,8 +65,7 @@ def offloaded(offload: bool) -> tuple[str, ...]:
 
 def predict_memory(
     model: nn.Module,
-    optimizer: type,
-    arguments: dict[str, Any],
+    optimizer: OptimizerSpec,
     *,
     zero_stage: int | None,
     num_processes: int = 1,
@@ -82,13 +80,13 @@ def predict_memory(
 
     Args:
         model: on the meta device, in the dtype of its weights; frozen parameters have weights and nothing else.
-        optimizer, arguments: as `optimizer_class_and_arguments` gives them.
+        optimizer: with its arguments.
         zero_stage: what DeepSpeed shards: 0 nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None
             is plain PyTorch, where weights are updated in their own dtype.
         offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3.
         fp32_gradients: whether DeepSpeed sums bf16 gradients in fp32 (stages 2 and 3).
     """
-    built = build_optimizer(optimizer, model, **arguments)
+    built = optimizer.build(model)
     groups = [list(group["params"]) for group in built.param_groups]
     trained = [parameter for group in groups for parameter in group]
     frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
@@ -113,7 +111,7 @@ def predict_memory(
     if offload:
         # The update takes fp32 gradients on the host; ZeRO-3 holds what it was sent beside them.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
-    whole = hasattr(optimizer, "find_shards")
+    whole = hasattr(optimizer.cls, "find_shards")
     for index, group in enumerate(built.param_groups):
         if zero_stage and not whole:
             group["params"] = [_meta(shards[index])]

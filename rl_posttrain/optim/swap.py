@@ -1,14 +1,15 @@
 """Another optimizer in a trainer of TRL or transformers, and the proof that it is the one that runs."""
 
-import functools
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
 from rl_posttrain.errors import EngineError, RecipeError
-from rl_posttrain.optim.roles import NO_DECAY, check_roles
-from rl_posttrain.optim.table import build_optimizer, optimizer_class_and_arguments, refuse_shards
+from rl_posttrain.optim.roles import NO_DECAY
+from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
 
 
 def use_optimizer(
@@ -16,7 +17,7 @@ def use_optimizer(
     name: str,
     *,
     no_decay: Collection[str] = NO_DECAY,
-    lr_by_role: Mapping[str, float] | None = None,
+    lr_by_role: Mapping[str, float] = MappingProxyType({}),
     **options: Any,
 ) -> None:
     """Let `trainer` train with the optimizer `name`; to be called before its ``train()``.
@@ -43,28 +44,31 @@ def use_optimizer(
             f"optimizer={name}: the trainer has {type(trainer.optimizer).__name__} already; call use_optimizer before "
             "train(), and make the trainer without optimizers=(...)"
         )
-    arguments = {"lr": trainer.args.learning_rate, "weight_decay": trainer.args.weight_decay, **options}
-    cls, arguments = optimizer_class_and_arguments(
-        name, lr=arguments.pop("lr"), weight_decay=arguments.pop("weight_decay"), options=arguments
+    settings = {"lr": trainer.args.learning_rate, "weight_decay": trainer.args.weight_decay, **options}
+    spec = resolve_optimizer(
+        name,
+        lr=settings.pop("lr"),
+        weight_decay=settings.pop("weight_decay"),
+        options=settings,
+        no_decay=no_decay,
+        lr_by_role=lr_by_role,
     )
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is not None:
-        refuse_shards(cls, name, plugin.zero_stage)
+        spec.refuse_shards(plugin.zero_stage, stage_key="zero_optimization.stage")
         _check_deepspeed(name, plugin.deepspeed_config)
-    check_roles(no_decay, lr_by_role or {})
-    trainer.optimizer_cls_and_kwargs = optimizer_factory(cls, no_decay, lr_by_role), arguments
-    trainer.add_callback(OptimizerCheck(cls))
+    put_in(trainer, spec)
 
 
-def optimizer_factory(
-    cls: type, no_decay: Collection[str], lr_by_role: Mapping[str, float] | None
-) -> Callable[[], Callable[..., torch.optim.Optimizer]]:
-    """What transformers builds the optimizer from: called first with nothing, then with the model and arguments."""
+def put_in(trainer: Any, spec: OptimizerSpec) -> None:
+    """Let `trainer`, of transformers or TRL, build the optimizer of `spec`, and check that it is the one that runs."""
 
-    def factory() -> Callable[..., torch.optim.Optimizer]:
-        return functools.partial(build_optimizer, cls, no_decay=no_decay, lr_by_role=lr_by_role)
+    def build(model: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
+        return spec.build(model)
 
-    return factory
+    # transformers reads this when training begins. What is no class is called with nothing, then with the model.
+    trainer.optimizer_cls_and_kwargs = (lambda: build), dict(spec.arguments)
+    trainer.add_callback(OptimizerCheck(spec.cls))
 
 
 def running_optimizer(optimizer: Any) -> torch.optim.Optimizer:

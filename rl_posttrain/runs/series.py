@@ -9,8 +9,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rl_posttrain.errors import RunError, did_you_mean
-from rl_posttrain.runs.metrics import PHASES
+from rl_posttrain.errors import RunError
+from rl_posttrain.errors import did_you_mean
+
+PHASES = ("rollout", "reward", "update", "sync")
 
 
 def number(row: dict, key: str) -> float | None:

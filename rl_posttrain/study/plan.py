@@ -104,7 +104,7 @@ def plan_runs(
     Raises:
         RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
     """
-    from rl_posttrain.optim import optimizer_class_and_arguments
+    from rl_posttrain.optim import resolve_optimizer
 
     if len(set(seeds)) < len(seeds):
         raise RecipeError(f"--seeds={','.join(map(str, seeds))}: a seed stands there twice; name each once")
@@ -129,9 +129,7 @@ def plan_runs(
         section = run.recipe.optimizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arguments that are dubious and not wrong
-            optimizer_class_and_arguments(
-                section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
-            )
+            resolve_optimizer(section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options)
     return planned
 
 

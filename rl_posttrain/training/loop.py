@@ -18,7 +18,8 @@ from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer
 
 from rl_posttrain.errors import WeightSyncError
-from rl_posttrain.optim.swap import OptimizerCheck, optimizer_factory
+from rl_posttrain.optim import OptimizerSpec
+from rl_posttrain.optim.swap import put_in
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.seeds import derive_seed
@@ -40,7 +41,7 @@ class GRPOTrainer(trl.GRPOTrainer):
 
     Args:
         recipe: the run's recipe.
-        optimizer: class and arguments; transformers builds it, which holds under every wrapper (DeepSpeed, DDP).
+        optimizer: transformers builds it, which holds under every wrapper (DeepSpeed, DDP).
         engine: makes the rollout engine once the model is placed; None to generate with transformers.
         on_step: called on the main process after every update with the step's metrics row and its rollouts.
         on_phase: called with what the trainer is doing now: rollout, reward, update, evaluation, checkpoint.
@@ -51,17 +52,14 @@ class GRPOTrainer(trl.GRPOTrainer):
         self,
         *,
         recipe: Recipe,
-        optimizer: tuple[type, dict[str, Any]],
+        optimizer: OptimizerSpec,
         engine: Callable[[], VLLMEngine] | None,
         on_step: OnStep,
         on_phase: OnPhase,
         **trainer_arguments: Any,
     ):
         super().__init__(**trainer_arguments)
-        # transformers reads this when it creates the optimizer; TRL's constructor has no argument for it.
-        section = recipe.optimizer
-        factory = optimizer_factory(optimizer[0], section.no_decay, section.lr_by_role)
-        self.optimizer_cls_and_kwargs = factory, optimizer[1]
+        put_in(self, optimizer)
         plain_head = not (self.args.cast_lm_head_to_fp32 or self.aux_loss_enabled)
         self._scores_itself = self.accelerator.device.type == "cpu" and plain_head and can_score(self.model)
         if self._scores_itself:
@@ -71,7 +69,6 @@ class GRPOTrainer(trl.GRPOTrainer):
         self.recipe = recipe
         assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
-        self.add_callback(OptimizerCheck(optimizer[0]))
         self._update_watch = UpdateWatch(self.model)
         self.add_callback(self._update_watch)
         self._on_step, self._on_phase = on_step, on_phase

@@ -132,17 +132,21 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     """The GRPO trainer with its model, engine, optimizer and records."""
     import datasets
 
-    from rl_posttrain.optim import optimizer_class_and_arguments
-    from rl_posttrain.optim.table import refuse_shards
+    from rl_posttrain.optim import resolve_optimizer
     from rl_posttrain.rollout.vllm import VLLMEngine, require_vllm
 
     on_cpu = process.use_cpu_if_no_gpu()
     section = recipe.optimizer
-    optimizer = optimizer_class_and_arguments(
-        section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options
+    optimizer = resolve_optimizer(
+        section.name,
+        lr=section.lr,
+        weight_decay=section.weight_decay,
+        options=section.options,
+        no_decay=section.no_decay,
+        lr_by_role=section.lr_by_role,
     )
     if recipe.distributed.engine == "deepspeed":
-        refuse_shards(optimizer[0], section.name, recipe.distributed.zero_stage, key="optimizer.name")
+        optimizer.refuse_shards(recipe.distributed.zero_stage)
     config = load_config(model)
     tokenizer = _load_tokenizer(model)
     longest = _longest_sequence(tokenizer, rows, recipe, config)

@@ -12,7 +12,7 @@ from rl_posttrain.cost.measure import Setting, measure_memory
 from rl_posttrain.cost.memory import memory_of
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.models.find import model_without_weights, published_config
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.views.memory import plot_memory, print_memory
 
@@ -37,8 +37,7 @@ SETTINGS = [
 
 
 def predict(name, dtype, setting):
-    found = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options={})
-    return predict_memory(model_without_weights(CONFIG, dtype), *found, **setting)
+    return predict_memory(model_without_weights(CONFIG, dtype), resolve_optimizer(name, lr=0.1), **setting)
 
 
 def check_agreement(predicted, measured):

@@ -8,9 +8,7 @@ import pytest
 import torch
 from adams_reference import DEFAULTS, random_case, reference, train
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim import AdamS, adams_kernels, optimizer_class_and_arguments
-from rl_posttrain.optim.table import build_optimizer
+from rl_posttrain.optim import AdamS, adams_kernels
 
 SHAPES = {"scalar": (), "vector": (7,), "matrix": (5, 3), "3-D": (2, 3, 4)}
 
@@ -229,53 +227,3 @@ def test_it_can_be_copied_and_shown():
 def test_settings_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         AdamS([torch.nn.Parameter(torch.zeros(2))], **options)
-
-
-@pytest.mark.parametrize("name", ["adams", "adamw", "scale", "sgd"])
-def test_a_name_takes_its_arguments_and_steps(name):
-    options = {} if name == "sgd" else {"betas": [0.8, 0.9]}
-    cls, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.01, options=options)
-    own = {"momentum": 0.9} if name == "sgd" else {"betas": [0.8, 0.9] if name == "scale" else (0.8, 0.9)}
-    assert arguments == {"lr": 0.1, "weight_decay": 0.01, **own}
-    layer = torch.nn.Linear(3, 2, bias=False)
-    torch.nn.init.ones_(layer.weight).grad = torch.ones(2, 3)
-    build_optimizer(cls, layer, **arguments).step()
-    assert (layer.weight < 1).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("adms", {}, "optimizer.name=adms: no built-in of that name; did you mean 'adams'?"),
-        (
-            "adams",
-            {"bets": [0.9, 0.9]},
-            "optimizer.bets=[0.9, 0.9]: AdamS takes no such argument; did you mean 'betas'?",
-        ),
-        ("adams", {"betas": [0.9]}, "optimizer.betas=[0.9]: "),
-        ("adams", {"betas": [0.9, 1.5]}, "AdamS refuses it (ValueError: Invalid beta2: betas[1]=1.5"),
-        ("adams", {"params": []}, "optimizer.params=[]: AdamS takes no such argument"),
-        ("os:path", {}, "optimizer.name=os:path: no class of torch.optim.Optimizer"),
-        ("torch.nn:Linear", {}, "optimizer.name=torch.nn:Linear: no class of torch.optim.Optimizer"),
-    ],
-)
-def test_optimizers_that_cannot_be_built(name, options, message):
-    with pytest.raises(RecipeError) as caught:
-        optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options=options)
-    assert message.replace("AdamS refuses", "adams refuses") in str(caught.value)
-
-
-def test_an_optimizer_of_ones_own_hands_its_keywords_on_and_a_wrong_one_is_seen_before_the_run(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import torch\n"
-        "class Mine(torch.optim.AdamW):\n"
-        "    def __init__(self, params, warm: bool = False, **kwargs):\n"
-        "        super().__init__(params, **kwargs)\n"
-    )
-    name = f"{path}:Mine"
-    options = {"warm": True, "betas": (0.8, 0.9)}
-    _, arguments = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options=options)
-    assert arguments == {"lr": 0.1, "weight_decay": 0.0, **options}
-    with pytest.raises(RecipeError, match=r"refuses it \(TypeError: .*'bets'"):
-        optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options={"bets": (0.8, 0.9)})

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
-from rl_posttrain.optim import optimizer_class_and_arguments
+from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.bench import Llama
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 
@@ -20,8 +20,8 @@ def four_matrices(dtype=torch.bfloat16) -> nn.Module:
 
 
 def predict(name, *, model=None, options=None, zero_stage=2, num_processes=4, **more) -> MemoryLedger:
-    found = optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options=options or {})
-    return predict_memory(model or four_matrices(), *found, zero_stage=zero_stage, num_processes=num_processes, **more)
+    spec = resolve_optimizer(name, lr=0.1, options=options or {})
+    return predict_memory(model or four_matrices(), spec, zero_stage=zero_stage, num_processes=num_processes, **more)
 
 
 def parts(ledger) -> tuple:

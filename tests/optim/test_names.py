@@ -12,10 +12,9 @@ import transformers
 from conftest import clean_environment, run_command
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim import OPTIMIZERS, optimizer_class_and_arguments, table, use_optimizer
+from rl_posttrain.optim import OPTIMIZERS, build_optimizer, use_optimizer
 from rl_posttrain.optim.swap import running_optimizer
-from rl_posttrain.optim.table import ABOUT, build_optimizer
-from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.optim.table import ABOUT
 
 # What suits ten steps of the tiny model; its hidden matrices are 64 x 64, 32 x 64 and 64 x 128.
 OPTIONS = {
@@ -74,8 +73,7 @@ def test_it_learns_a_batch_and_goes_on_from_a_checkpoint_exactly(name, tiny_mode
 def stepped(name, tiny_model, **options):
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "lr"} | options
-    cls, arguments = optimizer_class_and_arguments(name, lr=1e-3, weight_decay=0.0, options=options)
-    optimizer = build_optimizer(cls, model, **arguments)
+    optimizer = build_optimizer(model, name, lr=1e-3, **options)
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -133,8 +131,7 @@ def test_adam_mini_takes_heads_of_any_width_and_refuses_what_has_none():
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     config = transformers.Qwen3Config(**sizes, **heads, head_dim=16)
     model = transformers.Qwen3ForCausalLM(config)
-    cls, arguments = optimizer_class_and_arguments("adam_mini", lr=1e-3, weight_decay=0.0, options={})
-    optimizer = build_optimizer(cls, model, **arguments)
+    optimizer = build_optimizer(model, "adam_mini", lr=1e-3)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
@@ -145,44 +142,7 @@ def test_adam_mini_takes_heads_of_any_width_and_refuses_what_has_none():
         transformers.MixtralConfig(**sizes, **heads, num_local_experts=2, num_experts_per_tok=1)
     )
     with pytest.raises(RecipeError, match=r"experts.*Adam-mini has no rule for it"):
-        build_optimizer(cls, mixture, **arguments)
-
-
-@pytest.mark.parametrize("name", ["lion", "adam_mini", "galore", "fira"])
-def test_a_package_that_is_not_installed_is_one_line_with_the_fix(name, monkeypatch):
-    monkeypatch.setattr(table, "_installed", lambda package: False)
-    with pytest.raises(RecipeError) as caught:
-        optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options={})
-    assert str(caught.value).endswith("is not installed; pip install 'rl_posttrain[optimizers]'")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("lion", {"bets": [0.9, 0.99]}, "Lion takes no such argument; did you mean 'betas'?"),
-        ("galore", {"ranks": 8}, "from_model takes no such argument; did you mean 'rank'?"),
-        ("galore", {"rank": 0}, "Invalid rank: 0"),
-        ("apollo", {"scale_type": "row"}, "optimizer.scale_type=row"),
-        ("apollo", {"update_proj_gap": 0}, "Invalid update_proj_gap=0"),
-        ("muon", {"momentum": -1.0}, "momentum should be >= 0"),
-        ("adam_mini", {"betas": [0.9, 1.5]}, "Invalid beta parameter at index 1"),
-    ],
-    ids=str,
-)
-def test_a_wrong_argument_shows_before_a_model_is_loaded(name, options, message):
-    with pytest.raises(RecipeError) as caught:
-        optimizer_class_and_arguments(name, lr=0.1, weight_decay=0.0, options=options)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("name", WHOLE_MATRICES)
-def test_flat_shards_are_refused_before_training(name):
-    choice = f"optimizer={{name: {name}, lr: 1.0e-3}}"
-    load_recipe("quickstart", [choice, "distributed.zero_stage=0"])
-    with pytest.raises(RecipeError, match=r"needs whole matrices, but distributed.zero_stage=1 .*; set zero_stage: 0"):
-        load_recipe("quickstart", [choice, "distributed.zero_stage=1"])
-    cls, _ = optimizer_class_and_arguments(name, lr=1e-3, weight_decay=0.0, options={})
-    assert cls.needs_whole_matrices
+        build_optimizer(mixture, "adam_mini", lr=1e-3)
 
 
 def test_each_runs_from_a_recipe_under_deepspeed(tiny_recipe):

@@ -11,10 +11,9 @@ from test_swap import make_trainer
 from torch import nn
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim import ROLES, SCALE, parameter_groups, use_optimizer
+from rl_posttrain.optim import ROLES, SCALE, build_optimizer, parameter_groups, use_optimizer
 from rl_posttrain.optim.roles import NO_DECAY, describe_groups, roled_parameters
 from rl_posttrain.optim.swap import running_optimizer
-from rl_posttrain.optim.table import build_optimizer
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.schema import OptimizerSection, Role
 
@@ -110,7 +109,7 @@ def test_by_default_vectors_have_no_decay_and_without_decay_there_is_one_group()
 def test_an_optimizer_with_groups_of_its_own_has_them_split():
     model = llama(tied=False)
     optimizer = build_optimizer(
-        SCALE, model, lr=0.1, weight_decay=0.2, no_decay=["embeddings"], lr_by_role={"embeddings": 0.3, "norms": 0.4}
+        model, "scale", lr=0.1, weight_decay=0.2, no_decay=["embeddings"], lr_by_role={"embeddings": 0.3, "norms": 0.4}
     )
     found = {(group["role"], group["axis"]): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
     assert found == {
@@ -120,7 +119,7 @@ def test_an_optimizer_with_groups_of_its_own_has_them_split():
         ("vector", None): (0.4, 0.2),
     }
     with pytest.raises(RecipeError, match=r"lr_by_role.norms=0.4: the optimizer's own arguments set 0.5 for them"):
-        build_optimizer(SCALE, model, lr=0.1, vector_lr=0.5, weight_decay=0.0, lr_by_role={"norms": 0.4})
+        build_optimizer(model, "scale", lr=0.1, vector_lr=0.5, lr_by_role={"norms": 0.4})
 
 
 @pytest.mark.parametrize(

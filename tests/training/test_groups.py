@@ -40,7 +40,7 @@ def trainer(tiny_model, tiny_recipe, tmp_path_factory):
     import datasets
     from transformers import AutoTokenizer
 
-    from rl_posttrain.optim import AdamS
+    from rl_posttrain.optim import resolve_optimizer
     from rl_posttrain.training.loop import GRPOTrainer
     from rl_posttrain.training.trl_config import grpo_config
 
@@ -48,7 +48,7 @@ def trainer(tiny_model, tiny_recipe, tmp_path_factory):
     recipe = load_recipe(tiny_recipe, [*overrides, f"run.output_dir={tmp_path_factory.mktemp('runs')}"])
     trainer = GRPOTrainer(
         recipe=recipe,
-        optimizer=(AdamS, {"lr": 1e-3}),
+        optimizer=resolve_optimizer("adams", lr=1e-3),
         engine=None,
         on_step=lambda row, rollouts: None,
         on_phase=lambda text: None,
