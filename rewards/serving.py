@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from rl_posttrain.errors import class_and_message
+
 # Beyond the deadline at which the parent kills: only an orphan lives to see it.
 _ORPHAN_GRACE_S = 2.0
 
@@ -56,7 +58,7 @@ def _call(function: Callable, request: bytes) -> dict[str, Any]:
         value = function(*pickle.loads(request))
         json.dumps(value)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+        return {"error": class_and_message(error)}
     return {"value": value}
 
 

@@ -20,6 +20,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from rl_posttrain.errors import RewardError
+from rl_posttrain.machine.process import cores_per_process
 
 START_LIMIT_S = 180.0
 MAX_WORKERS = 16
@@ -44,7 +45,7 @@ class WorkerPool:
 
     def __init__(self, function: str, *, memory_bytes: int, num_workers: int | None = None):
         self._function, self._memory_bytes = function, memory_bytes
-        self.num_workers = num_workers or _share_of_cores()
+        self.num_workers = num_workers or min(MAX_WORKERS, cores_per_process())
         self._open()
         os.register_at_fork(after_in_child=self._leave_to_parent)
         atexit.register(self.close)
@@ -286,9 +287,3 @@ def pool_for(function: str, *, memory_bytes: int) -> WorkerPool:
         if function not in _pools:
             _pools[function] = WorkerPool(function, memory_bytes=memory_bytes)
         return _pools[function]
-
-
-def _share_of_cores() -> int:
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # torchrun tells how many processes share this machine.
-    return min(MAX_WORKERS, max(1, num_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -10,7 +10,6 @@ run but the first. The rewards must be equal, or the command fails.
 
 import argparse
 import json
-import os
 import random
 import statistics
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from trl.rewards import accuracy_reward
 
+from rl_posttrain.machine.process import num_cores
 from rl_posttrain.rewards import math_accuracy
 
 THINKING = (
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     print(
         f"{arguments.prompts} golds x {arguments.group_size} completions, median of {arguments.repeats}, {cores} cores"
     )

@@ -127,12 +127,13 @@ def _failing_imports(modules: list[str]) -> dict[str, str]:
         return {}
     program = (
         "import importlib, json, sys, torch\n"
+        "from rl_posttrain.errors import class_and_message\n"
         "failed = {}\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"
         "        importlib.import_module(name)\n"
         "    except BaseException as error:\n"
-        "        failed[name] = f'{type(error).__name__}: {error}'\n"
+        "        failed[name] = class_and_message(error, limit=200)\n"
         "print('\\n' + json.dumps(failed))\n"
     )
     try:
@@ -145,7 +146,7 @@ def _failing_imports(modules: list[str]) -> dict[str, str]:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return dict.fromkeys(modules, f"importing it failed: {last}")
     failed = json.loads(done.stdout.splitlines()[-1])
-    return {module: f"importing it failed: {' '.join(reason.split())[:200]}" for module, reason in failed.items()}
+    return {module: f"importing it failed: {reason}" for module, reason in failed.items()}
 
 
 def _driver_gpus() -> list[str]:

@@ -36,7 +36,7 @@ def prepare_process(*, verbose: bool) -> None:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Unset, vLLM takes torch's threads down to one and the update with them.
-        "OMP_NUM_THREADS": str(max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))),
+        "OMP_NUM_THREADS": str(cores_per_process()),
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -90,6 +90,11 @@ def is_main_process() -> bool:
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores_per_process() -> int:
+    """This process's share of the cores: torchrun says how many processes of the job share this machine."""
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ def parameter_groups(
     lr: float,
     weight_decay: float = 0.0,
     no_decay: Collection[str] = NO_DECAY,
-    lr_by_role: Mapping[str, float] | None = None,
+    lr_by_role: Mapping[str, float] = MappingProxyType({}),
+    key: str = "optimizer",
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model` as groups for any optimizer of torch, by role.
 
@@ -80,12 +82,15 @@ def parameter_groups(
         lr, weight_decay: of every role that the other two do not name.
         no_decay: roles without weight decay.
         lr_by_role: learning rates of single roles, in place of `lr`.
+        key: the recipe's section, for errors.
 
     Raises:
         RecipeError: there is no such role, or `lr_by_role` names one that no parameter of the model has.
     """
     groups = [{"params": [found.parameter for found in roled_parameters(model)]}]
-    return split_groups(groups, model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, lr_by_role=lr_by_role or {})
+    return split_groups(
+        groups, model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, lr_by_role=lr_by_role, key=key
+    )
 
 
 def split_groups(

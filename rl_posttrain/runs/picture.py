@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+from rl_posttrain.errors import RunError
 from rl_posttrain.runs.series import numbers, points, recorded
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without the two that a background can hide.
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233))
-from rl_posttrain.errors import RunError
 
 
 def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") -> None:

@@ -9,10 +9,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rl_posttrain.errors import RunError
-from rl_posttrain.errors import did_you_mean
-
-PHASES = ("rollout", "reward", "update", "sync")
+from rl_posttrain.errors import RunError, did_you_mean
+from rl_posttrain.runs.metrics import PHASES
 
 
 def number(row: dict, key: str) -> float | None:

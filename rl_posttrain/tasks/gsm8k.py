@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import RecipeError, class_and_message
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
 from rl_posttrain.tasks.templates import render
 
@@ -65,9 +65,8 @@ def _load(path: str) -> dict[str, list[dict[str, Any]]]:
     try:
         loaded = datasets.load_dataset(**source)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RecipeError(
-            f"task.path={path}: loading failed ({reason}); check the name, the network or file"
+            f"task.path={path}: loading failed ({class_and_message(error)}); check the name, the network or the file"
         ) from error
     missing = [
         f"{column} in {name}"

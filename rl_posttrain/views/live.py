@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from rl_posttrain.runs.series import PHASES, number, numbers, smooth, step_seconds
+from rl_posttrain.runs.metrics import PHASES
+from rl_posttrain.runs.series import number, numbers, smooth, step_seconds
 from rl_posttrain.views.text import as_text, duration, evaluation_text, printable, shown, sparkline, tail, trouble_text
 
 _PHASE_LOOKS = {"rollout": ("█", "blue"), "reward": ("░", "magenta"), "update": ("▓", "yellow"), "sync": ("▒", "cyan")}

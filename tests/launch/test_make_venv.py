@@ -51,7 +51,8 @@ def test_the_wheel_holds_the_package_rewards_and_recipes_and_no_tests(wheel):
         str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".js")
     }
     expected |= {f"rl_posttrain/rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")}
-    expected |= {f"rl_posttrain/recipes/{path.name}" for path in (ROOT / "recipes").iterdir() if path.is_file()}
+    recipes = (path for path in (ROOT / "recipes").rglob("*.*") if path.suffix in (".py", ".yaml"))
+    expected |= {f"rl_posttrain/recipes/{path.relative_to(ROOT / 'recipes')}" for path in recipes}
     assert shipped == expected
     assert any(name.endswith(".yaml") for name in shipped)
     assert "License-Expression: Apache-2.0" in metadata
@@ -73,9 +74,9 @@ def checkout(tmp_path) -> Path:
     checkout = tmp_path / "checkout"
     (checkout / "launch").mkdir(parents=True)
     (checkout / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
-    (checkout / "launch" / "setup.py").write_bytes((ROOT / "launch" / "setup.py").read_bytes())
+    (checkout / "launch" / "make_venv.py").write_bytes((ROOT / "launch" / "make_venv.py").read_bytes())
     venv.create(checkout / ".venv", symlinks=True)
-    spec = importlib.util.spec_from_file_location("setup_of_copy", checkout / "launch" / "setup.py")
+    spec = importlib.util.spec_from_file_location("setup_of_copy", checkout / "launch" / "make_venv.py")
     setup = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(setup)
     setup.STAMP.write_text(setup.stamp(setup.has_nvidia_gpu()))

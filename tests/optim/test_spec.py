@@ -166,7 +166,7 @@ def test_a_plain_loop_trains_with_groups_by_role():
         ("hidden.bias",): (0.02, 0.0),
     }
     losses = losses_of_a_loop(model, optimizer)
-    assert losses[-1] < 0.1 * losses[0], losses
+    assert losses[-1] < 0.2 * losses[0], losses
 
 
 def test_a_loop_of_accelerate_makes_the_same_steps():

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rl_posttrain.runs.series import first_last, smooth, step_seconds, summarize
-from rl_posttrain.views.text import sparkline
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.picture import plot_png, write_png
+from rl_posttrain.runs.series import first_last, smooth, step_seconds, summarize
+from rl_posttrain.views.text import sparkline
 
 
 def rows_of(rewards, **columns):

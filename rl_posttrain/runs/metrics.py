@@ -1,0 +1,248 @@
+"""The table of metrics: what every name in metrics.jsonl means, and where each metric is shown.
+
+Whatever writes, reads, prints or draws a metric looks here: the recorder, runs of other programs, the live view, the
+terminal, the plots, the report page and docs/metrics.md. A new metric is one entry of `METRICS`.
+
+`python -m rl_posttrain.runs.metrics` prints the table of docs/metrics.md.
+"""
+
+import re
+
+from rl_posttrain.runs.metric import Metric, Plot, name_pattern
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "step", "Optimizer steps made so far, the first is 1.", unit="steps", x_label="step",
+        spellings=("global_step", "_step"),
+    ),
+    Metric(
+        "reward", "Mean over the step's completions of the weighted sum of rewards; training maximizes it.",
+        better="higher", trl="reward", verl="critic/score/mean", openrlhf="reward",
+        plots=("page", "rewards", "curve:top"), label="reward", column="5.2f", must_be_finite=True,
+    ),
+    Metric(
+        "rewards/<name>", "Mean of one reward function, before its weight.",
+        better="higher", trl="rewards/<name>/mean",
+    ),
+    Metric(
+        "accuracy", "Share of right answers, whatever the reward pays.", unit="0 to 1",
+        detail="A right answer has full credit from the first reward that judges answers. Absent without one.",
+        better="higher", plots=("page", "rewards", "curve:top"), label="accuracy", live_line="answers", column="4.2f",
+    ),
+    Metric(
+        "well_formed", "Share of completions in the form that was asked for.", unit="0 to 1",
+        detail="Such a completion has full credit from the first reward that judges form. Absent without one.",
+        better="higher", title="Well-formed", plots=("page",), label="well-formed", live_line="answers",
+    ),
+    Metric(
+        "right_and_well_formed", "Share of completions that are both right and well-formed.", unit="0 to 1",
+        detail="Of the completions that both rewards judge. Absent without both.", better="higher",
+    ),
+    Metric(
+        "math_accuracy/exact", "Share of completions that `math_accuracy` judged by text or exact arithmetic.",
+        unit="0 to 1",
+    ),
+    Metric(
+        "math_accuracy/symbolic",
+        "Share that it judged as an expression, by math-verify or by the expression's value at a point.",
+        unit="0 to 1",
+    ),
+    Metric(
+        "math_accuracy/timeout", "Share that it could not judge within its limits of time and memory.", unit="0 to 1",
+        better="lower",
+    ),
+    Metric(
+        "math_accuracy/unparseable", "Share with an answer that cannot be read.", unit="0 to 1", better="lower",
+    ),
+    Metric("math_accuracy/missing", "Share without an answer.", unit="0 to 1", better="lower"),
+    Metric(
+        "loss", "Value of the objective that the update minimizes.", unit="nats",
+        detail="Tokens weigh as `algorithm.loss` says. It does not measure progress: rewards are compared within "
+        "their group, so it stays near 0.",
+        trl="loss", must_be_finite=True,
+    ),
+    Metric(
+        "completion_length", "Mean length of the completions, the end-of-sequence token included.", unit="tokens",
+        trl="completions/mean_length", verl="response_length/mean", openrlhf="response_length",
+        plots=("page", "training", "curve:left"), label="length", form=".1f", live_line="tokens", column="6.1f",
+    ),
+    Metric(
+        "truncated_share", "Share of completions that reached `rollout.max_new_tokens` without an end.", unit="0 to 1",
+        better="lower", trl="completions/clipped_ratio", verl="response_length/clip_ratio",
+        openrlhf="response_clip_ratio", title="Truncated", plots=("page",), label="truncated", form=".1%",
+        live_line="tokens",
+    ),
+    Metric(
+        "entropy", "Mean entropy of the policy's next-token distribution; near 0 the policy no longer explores.",
+        unit="nats per token", detail="Over the completions' tokens.", trl="entropy", verl="actor/entropy",
+        plots=("page", "training", "curve:right"), label="entropy", live_line="update", column="5.2f",
+    ),
+    Metric(
+        "grad_norm", "Norm of the whole gradient before clipping.",
+        detail="`optimizer.max_grad_norm` is the limit of clipping. Null under ZeRO-0 in float32, where DeepSpeed "
+        "reports none.",
+        trl="grad_norm", verl="actor/grad_norm", title="Gradient norm", plots=("page", "training"),
+        label="grad norm", live_line="update", column="6.2f", must_be_finite=True,
+    ),
+    Metric(
+        "update_norm", "L2 norm of the change that the step made to all weights.",
+        detail="Estimated from an evenly spaced sample of 4 million weights; exact for smaller models.",
+        plots=("page", "training"),
+    ),
+    Metric(
+        "lr", "Learning rate of the step.", trl="learning_rate", verl="actor/lr", openrlhf="actor_lr",
+        title="Learning rate", label="lr", form=".1e", live_line="update",
+    ),
+    Metric(
+        "kl", "Estimated KL divergence of the policy from the reference model.", unit="nats per token",
+        detail="Absent at `algorithm.kl_coef: 0`.", trl="kl", verl="actor/kl_loss", openrlhf="kl", title="KL",
+        plots=("page",), label="kl", form=".4f", live_line="update",
+    ),
+    Metric(
+        "frac_zero_variance", "Share of groups whose completions all got the same reward; they teach nothing.",
+        unit="0 to 1", better="lower", trl="frac_reward_zero_std", title="Groups that teach nothing", plots=("page",),
+    ),
+    Metric(
+        "skipped_share", "Share of completions that `zero_variance_groups: skip` left out of the update.",
+        unit="0 to 1", detail="`entropy` and `kl` are then means over the other completions.",
+    ),
+    Metric(
+        "resampled_share", "Share of groups whose prompt `zero_variance_groups: resample` replaced by another.",
+        unit="0 to 1",
+    ),
+    Metric(
+        "sampling_logprob_difference",
+        "Mean absolute difference between the sampler's and the trainer's log-probabilities of the sampled tokens.",
+        unit="nats per token",
+        detail="A large value says that the sampler has other weights than the trainer; beyond "
+        "`rollout.max_logprob_difference` the run fails. Absent without vLLM.",
+        better="lower", trl="sampling/sampling_logp_difference/mean", title="Sampler and trainer", plots=("page",),
+    ),
+    Metric(
+        "prompts_sha256", "The first 16 digits of a hash of the step's prompts in their order.",
+        detail="Text, not a number. Runs that were asked the same have the same.",
+    ),
+    Metric(
+        "<reward>/errors", "Share of completions on which a reward with `on_error: zero` failed.", unit="0 to 1",
+        better="lower", form=".1%",
+    ),
+    Metric(
+        "tokens", "Prompt and completion tokens since the start of the run.", unit="tokens",
+        detail="Includes what resampling threw away.", trl="num_tokens", x_label="tokens",
+    ),
+    Metric(
+        "seconds", "Wall-clock time since training began, evaluations and checkpoints included.", unit="s",
+        detail="Start-up is not included. A resumed run continues the count.", x_label="wall-clock (s)",
+    ),
+    Metric(
+        "time/rollout", "Time that the step spent sampling completions.", unit="s", verl="timing_s/gen",
+        plots=("phases",), better="lower",
+    ),
+    Metric(
+        "time/reward", "Time that the step spent in reward functions.", unit="s", verl="timing_s/reward",
+        plots=("phases",), better="lower",
+    ),
+    Metric(
+        "time/update",
+        "The rest of the step's time: log-probabilities, forward, backward, optimizer, bookkeeping.", unit="s",
+        plots=("phases",), better="lower",
+    ),
+    Metric(
+        "time/sync", "Time that the step spent handing the weights to the sampler.", unit="s", plots=("phases",),
+        better="lower",
+    ),
+    Metric("time/evaluation", "Time of the evaluation, on the steps that have one.", unit="s", better="lower"),
+    Metric(
+        "optimizer_state_bytes", "Bytes of optimizer state, in the process that has most.", unit="bytes",
+        better="lower", title="Optimizer state", plots=("memory",),
+    ),
+    Metric(
+        "peak_memory_bytes", "Most memory in use since the process started, in the process that used most.",
+        unit="bytes",
+        detail="Of a GPU as torch's allocator counts it; of main memory where training is on a CPU.",
+        better="lower", title="Peak memory", plots=("memory",),
+    ),
+    Metric(
+        "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
+        unit="0 to 1", better="higher", title="Evaluation accuracy", plots=("page",),
+    ),
+    Metric(
+        "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",
+        detail="For each k of `eval.k`; the unbiased estimate (arXiv:2107.03374, eq. 1).", better="higher",
+    ),
+    Metric(
+        "eval/well_formed", "Share of the evaluation's completions in the form that was asked for.", unit="0 to 1",
+        better="higher",
+    ),
+    Metric(
+        "eval/right_and_well_formed", "Share of the evaluation's completions that are both.", unit="0 to 1",
+        better="higher",
+    ),
+    Metric("eval/<name>", "Mean of one reward function in the evaluation, before its weight.", better="higher"),
+    Metric(
+        "<reward>/<metric>", "What a reward function logs itself, by `log_metric`.", detail="Mean over processes.",
+    ),
+)  # fmt: skip
+
+PROGRAMS = ("trl", "verl", "openrlhf")
+TRL_NAMES: dict[str, str] = {metric.name: metric.trl for metric in METRICS if metric.trl and not metric.is_family}
+"""Our name to the name in TRL's logs, for the metrics that TRL logs."""
+AXES: dict[str, str] = {metric.name: metric.x_label for metric in METRICS if metric.x_label}
+"""What metrics are drawn against: name to label."""
+PHASES: tuple[str, ...] = tuple(metric.name.removeprefix("time/") for metric in METRICS if "phases" in metric.plots)
+"""The phases of a step whose times add up to it."""
+
+
+def plotted(plot: Plot) -> list[Metric]:
+    """The metrics that a plot shows, in their order."""
+    return [metric for metric in METRICS if plot in metric.plots]
+
+
+def find_metric(name: str) -> Metric | None:
+    """The entry for a name in metrics.jsonl, such as ``rewards/math_accuracy``; None where no entry fits."""
+    return _BY_NAME.get(name) or next((metric for metric in _FAMILIES if metric.pattern.fullmatch(name)), None)
+
+
+def our_name(theirs: str) -> str:
+    """Our name for a metric in another program's log; a name that no entry has stays as it is.
+
+    What transformers logs of an evaluation (``eval_reward``) becomes ``eval/`` and our name. Case does not count where
+    a whole name is known.
+    """
+    if theirs.startswith("eval_"):
+        return f"eval/{our_name(theirs.removeprefix('eval_'))}"
+    if known := _OURS.get(theirs.lower()):
+        return known
+    for metric in _FAMILIES:
+        for program in PROGRAMS:
+            pattern = getattr(metric, program)
+            if pattern and (match := name_pattern(pattern).fullmatch(theirs)):
+                return re.sub(r"<\w+>", lambda _, found=match: found[1], metric.name)
+    return theirs
+
+
+def markdown_table() -> str:
+    """The table of docs/metrics.md."""
+    lines = ["| name | meaning | unit | better | in other programs |", "| --- | --- | --- | --- | --- |"]
+    for metric in METRICS:
+        others = [(program, getattr(metric, program)) for program in PROGRAMS]
+        names = ", ".join(f"`{name}` ({_PROGRAM_NAMES[program]})" for program, name in others if name)
+        meaning = f"{metric.meaning} {metric.detail}".strip()
+        better = "" if metric.better == "neutral" else metric.better
+        lines.append(f"| `{metric.name}` | {meaning} | {metric.unit} | {better} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+_PROGRAM_NAMES = {"trl": "TRL", "verl": "verl", "openrlhf": "OpenRLHF"}
+_BY_NAME = {metric.name: metric for metric in METRICS if not metric.is_family}
+_FAMILIES = [metric for metric in METRICS if metric.is_family]
+_OURS: dict[str, str] = {
+    name.lower(): metric.name
+    for metric in METRICS
+    if not metric.is_family
+    for name in (*(getattr(metric, program) for program in PROGRAMS), *metric.spellings, metric.name)
+    if name
+}
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")
