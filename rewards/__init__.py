@@ -4,18 +4,41 @@ A reward takes `completions` and the data set's columns by name, and returns one
 cannot judge. Importing this package loads no mathematics library; `math_accuracy` does so when an answer needs it.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 from rl_posttrain.rewards.accuracy import math_accuracy
 from rl_posttrain.rewards.countdown import countdown_equation
 from rl_posttrain.rewards.format import think_answer_format
 
-__all__ = ["ACCURACY", "REWARDS", "WELL_FORMED", "countdown_equation", "math_accuracy", "think_answer_format"]
+__all__ = ["REWARDS", "BuiltIn", "countdown_equation", "math_accuracy", "think_answer_format"]
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """What a recipe gets under a short name.
+
+    Attributes:
+        location: of the function, as ``package.module:name``.
+        judges: whether full credit means a right ``answer`` or a completion in the right ``form``; None for a reward
+            that only shapes.
+        range: the lowest and the highest that it pays; None where its arguments decide that.
+        is_factory: whether the function makes the reward from the recipe's `args`, as TRL's do.
+    """
+
+    location: str
+    judges: Literal["answer", "form"] | None = None
+    range: tuple[float, float] | None = None
+    is_factory: bool = False
+
 
 REWARDS = {
-    "math_accuracy": "rl_posttrain.rewards.accuracy:math_accuracy",
-    "countdown_equation": "rl_posttrain.rewards.countdown:countdown_equation",
-    "think_answer_format": "rl_posttrain.rewards.format:think_answer_format",
+    "math_accuracy": BuiltIn("rl_posttrain.rewards.accuracy:math_accuracy", judges="answer", range=(0.0, 1.0)),
+    "countdown_equation": BuiltIn(
+        "rl_posttrain.rewards.countdown:countdown_equation", judges="answer", range=(0.0, 1.0)
+    ),
+    "think_answer_format": BuiltIn("rl_posttrain.rewards.format:think_answer_format", judges="form", range=(0.0, 1.0)),
+    "repetition_penalty": BuiltIn("trl.rewards:get_repetition_penalty_reward", is_factory=True),
+    "soft_overlong": BuiltIn("trl.rewards:get_soft_overlong_punishment", range=(-1.0, 0.0), is_factory=True),
+    "cosine_scaled": BuiltIn("trl.rewards:get_cosine_scaled_reward", is_factory=True),
 }
-
-# Which of them say that an answer is right (at 1.0; less is partial credit), and which judge its form.
-ACCURACY = {"math_accuracy", "countdown_equation"}
-WELL_FORMED = {"think_answer_format"}

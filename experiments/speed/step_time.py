@@ -62,8 +62,8 @@ def measure_trl(num_tokens: int, num_steps: int) -> float:
     from transformers import AutoTokenizer, TrainerCallback
 
     from rl_posttrain.models.find import resolve_model
+    from rl_posttrain.recipe.resolve import resolve
     from rl_posttrain.rewards import math_accuracy
-    from rl_posttrain.training.train import build_task
 
     recipe = quickstart(num_tokens, num_steps, "unused")
     model = resolve_model(recipe.model.name)
@@ -98,7 +98,7 @@ def measure_trl(num_tokens: int, num_steps: int) -> float:
                 save_strategy="no",
                 disable_tqdm=True,
             ),
-            train_dataset=datasets.Dataset.from_list(build_task(recipe).train),
+            train_dataset=datasets.Dataset.from_list(resolve(recipe).task.make_rows(algorithm.prompts_per_step).train),
             processing_class=tokenizer,
             callbacks=[Clock()],
         )

@@ -4,14 +4,12 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
-from rl_posttrain.optim import OptimizerSpec, resolve_optimizer
+from rl_posttrain.optim import OptimizerSpec
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.optim.roles import describe_groups
-from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes, precision, sums_gradients_in_fp32
-from rl_posttrain.scoring.rewards import check_rewards
-from rl_posttrain.tasks import TASKS
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
@@ -30,22 +28,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
-    task = load_object(recipe.task.name, table=TASKS, key="task.name")
-    counts = {"num_train": recipe.task.num_train, "num_eval": recipe.task.num_eval}
-    given = {name: count for name, count in counts.items() if count is not None} | recipe.task.options
-    check_arguments(task, given, key="task", supplied=("seed",))
-    check_rewards(recipe)
-    section = recipe.optimizer
-    optimizer = resolve_optimizer(
-        section.name,
-        lr=section.lr,
-        weight_decay=section.weight_decay,
-        options=section.options,
-        no_decay=section.no_decay,
-        lr_by_role=section.lr_by_role,
-    )
-    if recipe.distributed.engine == "deepspeed":
-        optimizer.refuse_shards(recipe.distributed.zero_stage)
+    optimizer = resolve(recipe).optimizer
     check_trl(recipe, sizes)
     notes = [precision(recipe)]
     config, source = _config(recipe.model.name)

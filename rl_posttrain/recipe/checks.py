@@ -2,9 +2,7 @@
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe
-
-# By both names; a class of one's own is asked when it is loaded, before training.
-_NEED_WHOLE_MATRICES = {"torch.optim:Muon", "muon", "adam_mini", "galore", "fira", "apollo"}
+from rl_posttrain.rewards import REWARDS
 
 
 def check_keys_together(recipe: Recipe) -> None:
@@ -35,13 +33,13 @@ def check_keys_together(recipe: Recipe) -> None:
             f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only a reward in a process of its own "
             f"can be ended; set rewards.{limited}.isolated=true, or leave the limit out"
         )
+    for place, reward in enumerate(recipe.rewards):
+        if reward.range is not None and not reward.range[0] < reward.range[1]:
+            raise RecipeError(
+                f"rewards.{place}.range={list(reward.range)}: it is the lowest and the highest that the reward pays; "
+                "set two numbers, the smaller one first"
+            )
     _cross_check_groups(recipe)
-    distributed, optimizer = recipe.distributed, recipe.optimizer
-    if distributed.engine == "deepspeed" and distributed.zero_stage and optimizer.name in _NEED_WHOLE_MATRICES:
-        raise RecipeError(
-            f"optimizer.name={optimizer.name} needs whole matrices, but distributed.zero_stage="
-            f"{distributed.zero_stage} hands the optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
-        )
     num_iterations = recipe.trl.get("num_iterations", 1)
     if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
         raise RecipeError(
@@ -53,7 +51,14 @@ def check_keys_together(recipe: Recipe) -> None:
 
 def _cross_check_groups(recipe: Recipe) -> None:
     algorithm, trl = recipe.algorithm, recipe.trl
-    if algorithm.zero_variance_groups != "skip":
+    choice = algorithm.zero_variance_groups
+    if choice != "keep" and not any(reward.judges == "answer" for reward in recipe.rewards):
+        judges = [name for name, built_in in REWARDS.items() if built_in.judges == "answer"]
+        raise RecipeError(
+            f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right, and no reward here judges "
+            f"that; say judges: answer of your own reward, add {' or '.join(judges)}, or set keep"
+        )
+    if choice != "skip":
         return
     # With these a completion has a gradient, or a part in others', also where its advantage is zero.
     needs_all = {

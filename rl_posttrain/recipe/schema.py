@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rl_posttrain.rewards import REWARDS
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -55,6 +57,20 @@ class RewardSection(Section):
     on_error: Literal["stop", "zero"] = "stop"
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    judges: Literal["answer", "form"] | None = None
+    range: tuple[float, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_it_judges(cls, data: Any) -> Any:
+        """Fill in what a built-in judges and pays, so that the resolved recipe says it; a judge pays 0 to 1."""
+        if not isinstance(data, dict):
+            return data
+        own = (built_in for name, built_in in REWARDS.items() if data.get("fn") in (name, built_in.location))
+        if built_in := next(own, None):
+            data = {"judges": built_in.judges, "range": built_in.range} | data
+        pays_one = data.get("judges") is not None and data.get("range") is None
+        return data | {"range": (0.0, 1.0)} if pays_one else data
 
     @property
     def name(self) -> str:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rl_posttrain.recipe.reward_spec import RewardSpec
+
 Sample = Callable[[list, int], tuple[list, list[list[int]]]]
 
 
@@ -22,7 +24,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def shares_of_full_credit(
-    rewards: Sequence[Mapping[str, float | None]], judge: str | None, form: str | None
+    rewards: Sequence[Mapping[str, float | None]], judge: RewardSpec | None, form: RewardSpec | None
 ) -> dict[str, float | None]:
     """Right answers, completions in the form asked for, and those that are both, each as a share.
 
@@ -31,13 +33,14 @@ def shares_of_full_credit(
 
     Args:
         rewards: by name, of each completion.
-        judge: the reward that tells ``accuracy``, or None.
-        form: the reward that tells ``well_formed``, or None.
+        judge: the reward that says which answers are right, for ``accuracy``, or None.
+        form: the reward that says which completions have the right form, for ``well_formed``, or None.
     """
 
-    def share(*names: str) -> float | None:
-        known = [[row[name] for name in names] for row in rewards if all(row[name] is not None for name in names)]
-        return sum(all(value >= 1.0 for value in values) for values in known) / len(known) if known else None
+    def share(*specs: RewardSpec) -> float | None:
+        known = [row for row in rewards if all(row[spec.name] is not None for spec in specs)]
+        full = [all(spec.gives_full_credit(row[spec.name]) for spec in specs) for row in known]
+        return sum(full) / len(full) if full else None
 
     shares = {"accuracy": (judge,), "well_formed": (form,), "right_and_well_formed": (judge, form)}
     return {name: share(*needed) for name, needed in shares.items() if None not in needed}
@@ -48,8 +51,8 @@ def evaluate_policy(
     sample: Sample,
     rewards: Mapping[str, Callable],
     *,
-    judge: str | None,
-    form: str | None = None,
+    judge: RewardSpec | None,
+    form: RewardSpec | None = None,
     num_samples: int,
     ks: Sequence[int],
     batch_size: int,
@@ -98,7 +101,7 @@ def evaluate_policy(
     metrics |= {f"eval/{name}": share for name, share in shares.items() if name != "accuracy"}
     if judge is not None:
         right = [
-            sum((by_place[row * num_samples + draw][judge] or 0.0) >= 1.0 for draw in range(num_samples))
+            sum(judge.gives_full_credit(by_place[row * num_samples + draw][judge.name]) for draw in range(num_samples))
             for row in range(len(rows))
         ]
         metrics["eval/accuracy"] = sum(right) / (len(rows) * num_samples)

@@ -12,6 +12,7 @@ import yaml
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.load import apply_override, parse_recipe
+from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import CompareSection, OptimizerSection, Recipe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
@@ -104,8 +105,6 @@ def plan_runs(
     Raises:
         RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
     """
-    from rl_posttrain.optim import resolve_optimizer
-
     if len(set(seeds)) < len(seeds):
         raise RecipeError(f"--seeds={','.join(map(str, seeds))}: a seed stands there twice; name each once")
     variants: dict[str, dict[str, Any]] = {}
@@ -126,10 +125,9 @@ def plan_runs(
         planned.append(PlannedRun(name, seed, parse_recipe(data | {"run": run})))
     for run in planned[: len(variants)]:  # what can be wrong with a variant shows before hours of running
         derive_sizes(run.recipe, num_processes)
-        section = run.recipe.optimizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of arguments that are dubious and not wrong
-            resolve_optimizer(section.name, lr=section.lr, weight_decay=section.weight_decay, options=section.options)
+            resolve(run.recipe)
     return planned
 
 

@@ -67,6 +67,7 @@ class GRPOTrainer(trl.GRPOTrainer):
             if self.ref_model is not None:
                 add_completion_scoring(self.accelerator.unwrap_model(self.ref_model), self.temperature)
         self.recipe = recipe
+        self._reward_specs = [reward.spec for reward in self.reward_funcs]
         assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
         self._update_watch = UpdateWatch(self.model)
@@ -124,11 +125,12 @@ class GRPOTrainer(trl.GRPOTrainer):
 
         TRL has described the first drawing by now; what the run records is described again.
         """
-        judge = self.reward_funcs[self.reward_func_names.index(judging_rewards(self.recipe)[0])]
+        spec, _ = judging_rewards(self._reward_specs)
+        judge = self.reward_funcs[self.reward_func_names.index(spec.name)]
 
         def is_right(rows: list[dict], completions: list) -> list[bool]:
             columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
-            return [(reward or 0.0) >= 1.0 for reward in judge(completions=completions, **columns)]
+            return [spec.gives_full_credit(reward) for reward in judge(completions=completions, **columns)]
 
         def complete(rows: list[dict], number: int) -> Drawn:
             return self._complete([row["prompt"] for row in rows], "resample", number)
@@ -304,7 +306,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         step = self.state.global_step
         # A step that trains on the completions of the one before has no new values of what describes them.
         self._described |= self._metrics["train"]
-        row = metrics_row(step, logs, self._described, self._rollouts, self.recipe)
+        row = metrics_row(step, logs, self._described, self._rollouts, self._reward_specs)
         self._metrics["train"].clear()
         row |= self._update_watch.metrics(self.accelerator)
         row |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
@@ -324,7 +326,7 @@ class GRPOTrainer(trl.GRPOTrainer):
         """Accuracy and pass@k over the task's eval rows, sampled as in training."""
         self._on_phase("evaluation")
         torch.manual_seed(self._seed("evaluation"))
-        judge, form = judging_rewards(self.recipe)
+        judge, form = judging_rewards(self._reward_specs)
 
         def sample(prompts: list, call: int) -> tuple[list, list]:
             drawn = self._complete(prompts, "evaluation", call)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.scoring.evaluation import shares_of_full_credit
 from rl_posttrain.scoring.rewards import judging_rewards
 
@@ -24,7 +24,11 @@ _OURS = ("sampling_logprob_difference", "skipped_share", "resampled_share")
 
 
 def metrics_row(
-    step: int, logs: Mapping[str, float], trl_metrics: Mapping[str, list[float]], rollouts: list[dict], recipe: Recipe
+    step: int,
+    logs: Mapping[str, float],
+    trl_metrics: Mapping[str, list[float]],
+    rollouts: list[dict],
+    specs: Sequence[RewardSpec],
 ) -> dict[str, Any]:
     """One row of metrics.jsonl, but for the seconds.
 
@@ -33,19 +37,19 @@ def metrics_row(
         logs: what transformers logs a step: loss, grad_norm, learning_rate.
         trl_metrics: TRL's metric lists, one value a micro batch.
         rollouts: the step's rollout rows.
-        recipe: names the rewards, and which of them tell accuracy and form.
+        specs: the recipe's rewards.
     """
     row: dict[str, Any] = {"step": step, "reward": _mean([rollout["reward"] for rollout in rollouts])}
-    for reward in recipe.rewards:
+    for reward in specs:
         row[f"rewards/{reward.name}"] = _mean([rollout["rewards"][reward.name] for rollout in rollouts])
-    row |= shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *judging_rewards(recipe))
+    row |= shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *judging_rewards(specs))
     row["prompts_sha256"] = _digest([rollout["prompt"] for rollout in rollouts])
     row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
     for ours, theirs in (_FROM_TRL | {name: name for name in _OURS}).items():
         if theirs in trl_metrics:
             row[ours] = _mean(trl_metrics[theirs])
     # What rewards log themselves stands under their names.
-    names = {reward.name for reward in recipe.rewards}
+    names = {reward.name for reward in specs}
     row |= {key: _mean(values) for key, values in trl_metrics.items() if key.partition("/")[0] in names}
     return row
 

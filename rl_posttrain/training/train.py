@@ -11,13 +11,12 @@ from rl_posttrain.machine import process
 from rl_posttrain.machine.describe import describe, device_name
 from rl_posttrain.machine.process import world_size
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, resolve_model
-from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe.load import parse_recipe, recipe_change
+from rl_posttrain.recipe.resolve import Specs, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import derive_sizes, precision
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.rewards import build_rewards, check_golds
-from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 
@@ -39,9 +38,10 @@ def train(
     """
     process.prepare_process(verbose=verbose)
     sizes = derive_sizes(recipe, world_size())
-    rows = build_task(recipe)
-    rewards = build_rewards(recipe, list(rows.train[0]))
-    unreadable = check_golds(recipe, [*rows.train, *rows.eval])
+    specs = resolve(recipe)
+    rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+    rewards = build_rewards(specs.rewards, list(rows.train[0]))
+    unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     shown = display is not None and process.is_main_process()
     # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
     model = resolve_model(recipe.model.name, note=print if shown else lambda text: None)
@@ -63,7 +63,7 @@ def train(
         if unreadable:
             view.note(unreadable)
         view.note("loading transformers, TRL and DeepSpeed")
-        trainer = build_trainer(recipe, sizes, rows, rewards, model, run, view)
+        trainer = build_trainer(recipe, specs, sizes, rows, rewards, model, run, view)
         earlier = _rewind(run, trainer, started_from)
         view.resumed(earlier)
         trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
@@ -75,26 +75,6 @@ def train(
             view.finish()
         trainer.accelerator.wait_for_everyone()
     return run
-
-
-def build_task(recipe: Recipe) -> TaskRows:
-    """The rows to train and evaluate on, from the task that the recipe names.
-
-    Raises:
-        RecipeError: there is no such task, or it refuses an option.
-    """
-    section = recipe.task
-    function = load_object(section.name, table=TASKS, key="task.name")
-    given = {"num_train": section.num_train, "num_eval": section.num_eval, **section.options}
-    given = {name: value for name, value in given.items() if value is not None}
-    arguments = check_arguments(function, given, key="task", supplied=("seed",))
-    rows = function(**arguments, seed=recipe.run.seed)
-    if recipe.algorithm.prompts_per_step > len(rows.train):
-        raise RecipeError(
-            f"algorithm.prompts_per_step={recipe.algorithm.prompts_per_step}: the task has {len(rows.train)} training "
-            "rows; raise task.num_train or lower prompts_per_step"
-        )
-    return rows
 
 
 def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
@@ -128,25 +108,15 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
     return run, checkpoint
 
 
-def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: str, run: RunDirectory, view):
+def build_trainer(
+    recipe: Recipe, specs: Specs, sizes, rows: TaskRows, rewards: list, model: str, run: RunDirectory, view
+):
     """The GRPO trainer with its model, engine, optimizer and records."""
     import datasets
 
-    from rl_posttrain.optim import resolve_optimizer
     from rl_posttrain.rollout.vllm import VLLMEngine, require_vllm
 
     on_cpu = process.use_cpu_if_no_gpu()
-    section = recipe.optimizer
-    optimizer = resolve_optimizer(
-        section.name,
-        lr=section.lr,
-        weight_decay=section.weight_decay,
-        options=section.options,
-        no_decay=section.no_decay,
-        lr_by_role=section.lr_by_role,
-    )
-    if recipe.distributed.engine == "deepspeed":
-        optimizer.refuse_shards(recipe.distributed.zero_stage)
     config = load_config(model)
     tokenizer = _load_tokenizer(model)
     longest = _longest_sequence(tokenizer, rows, recipe, config)
@@ -183,7 +153,7 @@ def build_trainer(recipe: Recipe, sizes, rows: TaskRows, rewards: list, model: s
     view.note(f"loading {recipe.model.name}: {precision(recipe)}")
     trainer = GRPOTrainer(
         recipe=recipe,
-        optimizer=optimizer,
+        optimizer=specs.optimizer,
         engine=start_engine if recipe.rollout.engine == "vllm" else None,
         on_step=_recorder(run, view, recipe.logging.print_samples),
         on_phase=view.phase,

@@ -314,17 +314,3 @@ def test_the_page_of_keys_has_every_key_with_its_default():
 def as_yaml(value) -> str:
     value = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
-
-
-@pytest.mark.parametrize("name", ["torch.optim:Muon"])
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_sharded(name, stage):
-    choice = f"optimizer={{name: '{name}', lr: 1.0e-3}}"
-    with pytest.raises(RecipeError) as caught:
-        load_recipe("quickstart", [choice, f"distributed.zero_stage={stage}"])
-    assert str(caught.value) == (
-        f"optimizer.name={name} needs whole matrices, but distributed.zero_stage={stage} hands the "
-        "optimizer flat 1-D shards; set zero_stage: 0 or optimizer.name: adams"
-    )
-    load_recipe("quickstart", [choice, "distributed.zero_stage=0"])
-    load_recipe("quickstart", [choice, "distributed.engine=none"])

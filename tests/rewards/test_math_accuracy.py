@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.rewards import ACCURACY, REWARDS, WELL_FORMED, math_accuracy
+from rl_posttrain.rewards import REWARDS, math_accuracy
 from rl_posttrain.rewards.completions import last_boxed, last_number
 
 
@@ -182,10 +182,12 @@ def test_tables_name_the_functions_and_import_stays_light():
     program = (
         "import sys; from rl_posttrain.rewards import math_accuracy, countdown_equation, think_answer_format\n"
         "from rl_posttrain.plugins import load_object; from rl_posttrain.rewards import REWARDS\n"
-        "for name in REWARDS: assert load_object(name, table=REWARDS, key='k') is globals()[name], name\n"
+        "for name, own in REWARDS.items():\n"
+        "    assert own.is_factory or load_object(own.location, table={}, key='k') is globals()[name], name\n"
         "assert math_accuracy(['7'], ['7']) == [1.0]\n"
         "assert not {'torch', 'sympy', 'math_verify', 'trl', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert set(REWARDS) == ACCURACY | WELL_FORMED
-    assert not ACCURACY & WELL_FORMED
+    judging = {name: own.judges for name, own in REWARDS.items() if own.judges}
+    assert judging == {"math_accuracy": "answer", "countdown_equation": "answer", "think_answer_format": "form"}
+    assert all(REWARDS[name].range == (0.0, 1.0) for name in judging)

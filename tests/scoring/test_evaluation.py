@@ -8,6 +8,8 @@ from fractions import Fraction
 
 import pytest
 
+from rl_posttrain.recipe.reward_spec import resolve_reward
+from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.scoring.evaluation import evaluate_policy, pass_at_k
 
 
@@ -30,6 +32,13 @@ def test_pass_at_k_by_hand_and_with_large_numbers():
 ROWS = [{"prompt": f"p{number}", "answer": str(number)} for number in range(5)]
 
 
+# Of two built-ins, which say what is full credit; the functions of a test stand in for theirs.
+SPECS = {
+    name: resolve_reward(RewardSection(fn=name), f"rewards.{place}")
+    for place, name in enumerate(("math_accuracy", "countdown_equation"))
+}
+
+
 def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batch_size=3):
     """evaluate_policy on every rank, a thread each; its metrics, and the sizes of each rank's calls of `sample`."""
     calls: list[list[int]] = [[] for _ in range(world_size)]
@@ -48,7 +57,7 @@ def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batc
             return list(itertools.chain(*parts))
 
         options = {"num_samples": num_samples, "ks": ks, "batch_size": batch_size, "world_size": world_size}
-        judge = next((name for name in rewards if name in ("math_accuracy", "countdown_equation")), None)
+        judge = next((SPECS[name] for name in rewards if name in SPECS), None)
         return evaluate_policy(ROWS, sample, rewards, judge=judge, rank=rank, gather=gather, **options)
 
     with ThreadPoolExecutor(world_size) as pool:

@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from test_rewards import PASSED, error_of, recipe_of
+from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe
-from rl_posttrain.scoring.rewards import build_rewards, check_golds, check_rewards
+from rl_posttrain.scoring.rewards import check_golds
 
 FILE = """
 import os, time
@@ -42,18 +42,13 @@ def file(tmp_path):
     return path
 
 
-def build(section: dict, columns=("prompt", "answer")):
-    (reward,) = build_rewards(recipe_of(section), columns)
-    return reward
-
-
 def logged():
     metrics = {}
     return metrics, {**PASSED, "log_metric": metrics.__setitem__}
 
 
 def test_the_row_and_the_completion_that_a_reward_raises_on_are_named(file):
-    reward = build({"fn": f"{file}:fragile"})
+    (reward,) = build({"fn": f"{file}:fragile"})
     metrics, passed = logged()
     batch = {"completions": ["1", "2", "0", "x" * 999], "answer": ["1", "3", "1", "1"]}
     passed["prompts"] = ["a", "b", "What\nis it?", "d"]
@@ -68,7 +63,7 @@ def test_the_row_and_the_completion_that_a_reward_raises_on_are_named(file):
 
 
 def test_on_error_zero_pays_nothing_for_that_row_and_counts_it(file):
-    reward = build({"fn": f"{file}:fragile", "on_error": "zero"})
+    (reward,) = build({"fn": f"{file}:fragile", "on_error": "zero"})
     metrics, passed = logged()
     assert reward(completions=["1", "0", "2", "x"], answer=["1", "1", "0.5", "1"], **passed) == [1.0, 0.0, 1.0, 0.0]
     assert metrics["fragile/errors"] == 0.5
@@ -77,20 +72,21 @@ def test_on_error_zero_pays_nothing_for_that_row_and_counts_it(file):
 
 
 def test_a_reward_that_fails_only_on_the_batch_says_so(file):
-    text = error_of(build({"fn": f"{file}:together"}), completions=["a", "b"], answer=["1", "1"], kind=RewardError)
+    (reward,) = build({"fn": f"{file}:together"})
+    text = error_of(reward, completions=["a", "b"], answer=["1", "1"], kind=RewardError)
     assert "raised ValueError: too many on 2 completions together, and on none of them alone" in text
 
 
 def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(file):
     section = {"fn": f"{file}:hangs", "isolated": True, "timeout_s": 1.0, "on_error": "zero"}
-    reward = build(section)
+    (reward,) = build(section)
     metrics, passed = logged()
     batch = {"completions": ["a", "hang", "abc", "crash"], "answer": ["1"] * 4}
     started = time.monotonic()
     assert reward(**batch, **passed) == [1.0, 0.0, 3.0, 0.0]
     assert time.monotonic() - started < 60
     assert metrics == {"hangs/errors": 0.5}
-    stopping = build(section | {"on_error": "stop"})
+    (stopping,) = build(section | {"on_error": "stop"})
     text = error_of(stopping, **batch, kind=RewardError)
     assert text.startswith("rewards.0.fn=hangs: took longer than timeout_s=1 on row 1 of 4, completion 'hang'; ")
     batch["completions"][1] = "ok"
@@ -105,13 +101,11 @@ def test_what_isolation_cannot_give_is_said_before_the_run(file):
 
 
 def test_trls_own_rewards_go_by_name():
-    recipe = recipe_of(
+    repetition, overlong, cosine = build(
         {"fn": "repetition_penalty", "args": {"ngram_size": 2, "max_penalty": -0.5}},
         {"fn": "soft_overlong", "args": {"max_completion_len": 10, "soft_punish_cache": 4}},
         {"fn": "cosine_scaled", "args": {"max_len": 4}},
     )
-    check_rewards(recipe)
-    repetition, overlong, cosine = build_rewards(recipe, ["prompt", "answer"])
     batch = {
         "completions": [r"\boxed{\frac{1}{3}}", r"\boxed{\frac{1}{2}}"],
         "answer": [r"\frac{1}{3}"] * 2,
@@ -135,30 +129,24 @@ def test_trls_own_rewards_go_by_name():
     ],
 )
 def test_what_trls_rewards_refuse_is_said_before_the_run(section, message):
-    assert message in error_of(check_rewards, recipe_of(section))
-    assert message in error_of(build_rewards, recipe_of(section), ["prompt", "answer"])
-
-
-def with_limit(share: float):
-    data = recipe_of({"fn": "math_accuracy"}).model_dump()
-    data["task"]["max_unreadable_golds"] = share
-    return parse_recipe(data)
+    assert message in error_of(specs_of, section)
 
 
 def test_golds_that_cannot_be_read_are_counted_named_and_refused_above_a_share():
     rows = [{"answer": gold} for gold in ("7", r"\frac{", "x+1", None, r"\frac{", "yes", "B", "1,000")]
-    assert check_golds(with_limit(0.01), [row for row in rows if row["answer"] != r"\frac{"]) is None
-    text = error_of(check_golds, with_limit(0.01), rows, kind=RecipeError)
+    specs = specs_of({"fn": "math_accuracy"})
+    assert check_golds(specs, [row for row in rows if row["answer"] != r"\frac{"], 0.01) is None
+    text = error_of(check_golds, specs, rows, 0.01, kind=RecipeError)
     assert text.startswith("task.max_unreadable_golds=0.01: 2 of 7 golds cannot be read: '\\\\frac{'; ")
-    assert check_golds(with_limit(0.3), rows).startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
-    assert check_golds(recipe_of({"fn": "think_answer_format"}), rows) is None
+    assert check_golds(specs, rows, 0.3).startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
+    assert check_golds(specs_of({"fn": "think_answer_format"}), rows, 0.01) is None
 
 
 @pytest.mark.parametrize("choice", ["skip", "resample"])
 def test_group_choices_need_a_judge(choice):
     data = recipe_of({"fn": "think_answer_format"}).model_dump()
     data["algorithm"]["zero_variance_groups"] = choice
-    text = error_of(check_rewards, parse_recipe(data))
+    text = error_of(parse_recipe, data)
     assert text.startswith(f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right")
 
 

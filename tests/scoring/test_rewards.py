@@ -4,7 +4,8 @@ import pytest
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe
-from rl_posttrain.scoring.rewards import build_rewards, check_rewards
+from rl_posttrain.recipe.resolve import resolve
+from rl_posttrain.scoring.rewards import build_rewards
 
 FILE = """
 def by_length(completions, limit: int = 10, **kwargs):
@@ -61,6 +62,14 @@ def recipe_of(*rewards: dict):
     )
 
 
+def specs_of(*rewards: dict):
+    return resolve(recipe_of(*rewards)).rewards
+
+
+def build(*rewards: dict, columns=("prompt", "answer")):
+    return build_rewards(specs_of(*rewards), columns)
+
+
 def error_of(function, *arguments, kind=RecipeError, **named) -> str:
     with pytest.raises(kind) as caught:
         function(*arguments, **named)
@@ -69,12 +78,11 @@ def error_of(function, *arguments, kind=RecipeError, **named) -> str:
 
 
 def test_rewards_score_with_their_arguments(file):
-    recipe = recipe_of(
+    rewards = build(
         {"fn": "math_accuracy"},
         {"fn": f"{file}:by_length", "args": {"limit": 3}},
         {"fn": f"{file}:an_object", "args": {"power": 3}},
     )
-    rewards = build_rewards(recipe, ["prompt", "answer"])
     assert [reward.__name__ for reward in rewards] == ["math_accuracy", "by_length", "an_object"]
     batch = {"completions": ["7", "it is 8"], "answer": ["7", "7"], **PASSED}
     assert [reward(**batch) for reward in rewards] == [[1.0, 0.0], [1.0, 0.0], [8.0, 8.0]]
@@ -82,12 +90,12 @@ def test_rewards_score_with_their_arguments(file):
 
 def test_a_reward_goes_by_the_name_that_the_recipe_gives_it(file):
     # Metrics look rewards up by the recipe's name; the function's own may be another.
-    recipe = recipe_of({"fn": f"{file}:other_name"})
-    assert build_rewards(recipe, ["prompt"])[0].__name__ == recipe.rewards[0].name == "other_name"
+    (reward,) = build({"fn": f"{file}:other_name"})
+    assert reward.__name__ == reward.spec.name == "other_name"
 
 
 def test_none_stays_none(file):
-    (near,) = build_rewards(recipe_of({"fn": f"{file}:near"}), ["target"])
+    (near,) = build({"fn": f"{file}:near"}, columns=["target"])
     assert near(completions=["a", "b"], target=[None, 3]) == [None, 1.0]
 
 
@@ -105,13 +113,11 @@ def test_none_stays_none(file):
     ],
 )
 def test_rewards_that_the_trainer_cannot_call(file, name, args, message):
-    recipe = recipe_of({"fn": f"{file}:{name}", "args": args})
-    text = error_of(build_rewards, recipe, ["prompt", "answer"])
+    text = error_of(build, {"fn": f"{file}:{name}", "args": args})
     assert text.startswith(f"rewards.0.fn={file}:{name}: ")
     assert message in text
 
 
-@pytest.mark.parametrize("check", [lambda recipe: build_rewards(recipe, ["prompt", "answer"]), check_rewards])
 @pytest.mark.parametrize(
     ("reward", "args", "message"),
     [
@@ -121,20 +127,19 @@ def test_rewards_that_the_trainer_cannot_call(file, name, args, message):
         ("raises", {"x": 3}, "rewards.1.args.x=3: raises takes no such argument; it takes none; leave it out"),
     ],
 )
-def test_arguments_are_the_functions_own(file, check, reward, args, message):
-    recipe = recipe_of({"fn": "math_accuracy"}, {"fn": f"{file}:{reward}", "args": args})
-    assert error_of(check, recipe).startswith(message)
+def test_arguments_are_the_functions_own(file, reward, args, message):
+    sections = {"fn": "math_accuracy"}, {"fn": f"{file}:{reward}", "args": args}
+    assert error_of(specs_of, *sections).startswith(message)
 
 
-def test_check_knows_unknown_rewards_and_leaves_columns_to_the_rows(file):
-    assert "did you mean 'math_accuracy'" in error_of(check_rewards, recipe_of({"fn": "math_acuracy"}))
-    assert "no file" in error_of(check_rewards, recipe_of({"fn": "/nowhere/mine.py:x"}))
-    check_rewards(recipe_of({"fn": f"{file}:near"}, {"fn": f"{file}:wants_gold", "args": {"scale": 2.0}}))
+def test_resolving_finds_unknown_rewards_and_leaves_columns_to_the_rows(file):
+    assert "did you mean 'math_accuracy'" in error_of(specs_of, {"fn": "math_acuracy"})
+    assert "no file" in error_of(specs_of, {"fn": "/nowhere/mine.py:x"})
+    specs_of({"fn": f"{file}:near"}, {"fn": f"{file}:wants_gold", "args": {"scale": 2.0}})
 
 
 def test_what_the_trainer_passes_is_no_argument_of_the_recipe(file):
-    recipe = recipe_of({"fn": f"{file}:closed", "args": {"answer": ["7"]}})
-    text = error_of(build_rewards, recipe, ["prompt", "answer"])
+    text = error_of(build, {"fn": f"{file}:closed", "args": {"answer": ["7"]}})
     assert text == "rewards.0.args.answer: the trainer passes 'answer' itself; leave it out"
 
 
@@ -148,7 +153,7 @@ def test_what_the_trainer_passes_is_no_argument_of_the_recipe(file):
     ],
 )
 def test_a_reward_that_fails_is_named(file, name, message):
-    (reward,) = build_rewards(recipe_of({"fn": f"{file}:{name}"}), ["answer"])
+    (reward,) = build({"fn": f"{file}:{name}"})
     text = error_of(reward, completions=["a", "b"], answer=["7", "7"], kind=RewardError)
     assert text.startswith(f"rewards.0.fn={name}: ")
     assert message in text

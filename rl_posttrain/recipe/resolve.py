@@ -1,0 +1,107 @@
+"""From a recipe to specs: what its names mean, loaded once, with arguments that are checked.
+
+Training, `check` and comparisons all start from `resolve`, so a mistake gives the same line everywhere. It loads no
+model and no engine, and makes no rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.tasks import TASKS
+from rl_posttrain.tasks.rows import TaskRows
+
+if TYPE_CHECKING:
+    from rl_posttrain.optim import OptimizerSpec
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: the function that makes its rows.
+
+    Attributes:
+        name: as the recipe says it.
+        function: called with `arguments` and the seed; returns `TaskRows`.
+        arguments: in the types that the function declares.
+        seed: decides every row.
+    """
+
+    name: str
+    function: Callable[..., TaskRows]
+    arguments: dict[str, Any]
+    seed: int
+
+    def make_rows(self, prompts_per_step: int) -> TaskRows:
+        """The rows to train and to evaluate on.
+
+        Args:
+            prompts_per_step: one step never takes a row twice, so there must be as many.
+
+        Raises:
+            RecipeError: the task refuses an option, or has fewer rows to train on.
+        """
+        rows = self.function(**self.arguments, seed=self.seed)
+        if prompts_per_step > len(rows.train):
+            raise RecipeError(
+                f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training rows; "
+                "raise task.num_train or lower prompts_per_step"
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What a recipe names, ready to be used.
+
+    Attributes:
+        rewards: in the recipe's order.
+    """
+
+    task: TaskSpec
+    rewards: tuple[RewardSpec, ...]
+    optimizer: "OptimizerSpec"
+
+
+def resolve(recipe: Recipe) -> Specs:
+    """Find the code that a recipe names, and check its arguments.
+
+    Raises:
+        RecipeError: there is no such code, it takes no such argument, or the optimizer needs whole matrices and
+            DeepSpeed would hand it shards.
+    """
+    return Specs(
+        task=_resolve_task(recipe),
+        rewards=tuple(resolve_reward(section, f"rewards.{place}") for place, section in enumerate(recipe.rewards)),
+        optimizer=_resolve_optimizer(recipe),
+    )
+
+
+def _resolve_task(recipe: Recipe) -> TaskSpec:
+    section = recipe.task
+    function = load_object(section.name, table=TASKS, key="task.name")
+    given = {"num_train": section.num_train, "num_eval": section.num_eval, **section.options}
+    given = {name: value for name, value in given.items() if value is not None}
+    arguments = check_arguments(function, given, key="task", supplied=("seed",))
+    return TaskSpec(section.name, function, arguments, recipe.run.seed)
+
+
+def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec":
+    # Imported here: optimizers need torch, and a recipe is read without it.
+    from rl_posttrain.optim import resolve_optimizer
+
+    section, distributed = recipe.optimizer, recipe.distributed
+    spec = resolve_optimizer(
+        section.name,
+        lr=section.lr,
+        weight_decay=section.weight_decay,
+        options=section.options,
+        no_decay=section.no_decay,
+        lr_by_role=section.lr_by_role,
+    )
+    if distributed.engine == "deepspeed":
+        spec.refuse_shards(distributed.zero_stage)
+    return spec

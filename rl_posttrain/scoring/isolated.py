@@ -1,0 +1,43 @@
+"""A reward called in worker processes, on one completion at a time, under a deadline."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
+from rl_posttrain.recipe.schema import RewardSection
+from rl_posttrain.rewards.workers import Outcome, pool_for
+
+# What cannot leave the trainer's process.
+NOT_FOR_WORKERS = ("trainer_state", "log_extra", "log_metric")
+_WORKER_MEMORY_BYTES = 4 * 2**30
+
+
+def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """Call a reward in worker processes.
+
+    Args:
+        spec: its `timeout_s` is each completion's; the worker that exceeds it is killed.
+        rows: of each completion, the arguments by name: the completion itself, its prompt, its columns.
+
+    Returns:
+        An outcome a row; its value is what the reward returned for the row.
+    """
+    pool = pool_for(f"{__name__}:score_row", memory_bytes=_WORKER_MEMORY_BYTES)
+    named = json.dumps({"fn": spec.fn, "args": spec.args})
+    return pool.run([(named, spec.key, dict(row)) for row in rows], timeout_s=spec.timeout_s)
+
+
+def score_row(named: str, key: str, row: dict[str, Any]) -> Any:
+    """In the worker: one row's reward, as JSON has it."""
+    spec = _resolved(named, key)
+    values = spec.function(**{name: [value] for name, value in row.items()}, **spec.arguments)
+    if not isinstance(values, Sequence) or len(values) != 1:
+        raise TypeError(f"returned {values!r} for 1 completion; return a list with one number")
+    return None if values[0] is None else float(values[0])
+
+
+@functools.lru_cache(maxsize=64)
+def _resolved(named: str, key: str) -> RewardSpec:
+    return resolve_reward(RewardSection(**json.loads(named)), key)
