@@ -20,6 +20,7 @@ from transformers import PrinterCallback, Trainer
 from rl_posttrain.errors import WeightSyncError
 from rl_posttrain.optim import OptimizerSpec
 from rl_posttrain.optim.swap import put_in
+from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.seeds import derive_seed
@@ -67,7 +68,6 @@ class GRPOTrainer(trl.GRPOTrainer):
             if self.ref_model is not None:
                 add_completion_scoring(self.accelerator.unwrap_model(self.ref_model), self.temperature)
         self.recipe = recipe
-        self._reward_specs = [reward.spec for reward in self.reward_funcs]
         assert self.is_deepspeed_enabled == (recipe.distributed.engine == "deepspeed"), "accelerate kept another engine"
         self.remove_callback(PrinterCallback)
         self._update_watch = UpdateWatch(self.model)
@@ -84,6 +84,10 @@ class GRPOTrainer(trl.GRPOTrainer):
         self._lengths: list[int] = []
         self._described: dict[str, list[float]] = {}
         self._drift = torch.zeros(2, device=self.accelerator.device)
+
+    @property
+    def _reward_specs(self) -> list[RewardSpec]:
+        return [reward.spec for reward in self.reward_funcs]
 
     def continue_from(self, seconds: float) -> None:
         """Count the run's seconds on from those of the process that was stopped."""

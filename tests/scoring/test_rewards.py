@@ -53,7 +53,7 @@ def recipe_of(*rewards: dict):
         {
             "run": {"name": "r"},
             "model": {"name": "m"},
-            "task": {"name": "arithmetic"},
+            "task": {"name": "arithmetic", "num_train": 8, "num_eval": 0},
             "rewards": list(rewards),
             "algorithm": {"num_steps": 1, "prompts_per_step": 1, "group_size": 2, "micro_batch_size": 2},
             "optimizer": {"lr": 1e-6},
