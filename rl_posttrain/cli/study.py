@@ -90,7 +90,7 @@ def compare(
     """Run a recipe under several optimizers and seeds, what is missing of it, and report."""
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.study.equivalence import check_baseline
-    from rl_posttrain.study.histories import read_runs, recipe_labels
+    from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.judging import check_terms, judge
     from rl_posttrain.study.plan import plan_runs, read_plan
     from rl_posttrain.study.runner import Runner, visible_devices
@@ -102,7 +102,7 @@ def compare(
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
     runs = plan_runs(loaded, names, numbers, settings, folder, num_processes)
     if baseline is not None:
-        check_baseline(baseline, recipe_labels([run.recipe.model_dump(mode="json") for run in runs]))
+        check_baseline(baseline, {run.variant for run in runs})
     runner = Runner(runs, jobs=jobs, num_processes=num_processes, devices=visible_devices())
     try:
         with ComparisonDisplay(runs, stderr=as_json) as display:

@@ -39,7 +39,7 @@ def _fix(error: dict, location: tuple) -> str:
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return did_you_mean(error["input"], expected.replace("'", "").replace(" or ", ", ").split(", "))
     if error["type"] == "string_pattern_mismatch":
-        return "use letters, digits, dot, dash and underscore"
+        return "use letters, digits and the characters . _ - = ,"
     return "set such a value in the recipe or as section.key=value"
 
 

@@ -32,7 +32,7 @@ class OpenSection(Section):
 
 
 class RunSection(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
     seed: NonNegative = 0
     output_dir: str = "runs"
 

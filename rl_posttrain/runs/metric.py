@@ -22,10 +22,10 @@ class Metric:
         better: which direction is progress; a neutral metric only describes the run.
         trl, verl, openrlhf: its name in these programs' logs; a part in angle brackets as in `name`.
         spellings: further names of it in files of other programs.
-        title: heading of its chart; the name in words where empty.
+        words: its name in words, as it stands in legends and headings; made from the name where not given.
         plots: the plots that show it.
         x_label: label of the axis where it is what other metrics are drawn against; empty where it never is.
-        label: its name in one or two words, for the terminal.
+        label: a shorter name for the terminal, where a line has many metrics.
         form: how the live view formats it.
         live_line: the line of the live view that it stands on; empty where it is on none.
         column: its format, of fixed width, in the line that a run prints for each step; empty where it is not there.
@@ -41,7 +41,7 @@ class Metric:
     verl: str = ""
     openrlhf: str = ""
     spellings: tuple[str, ...] = ()
-    title: str = ""
+    words: str = ""
     plots: tuple[Plot, ...] = ()
     x_label: str = ""
     label: str = ""
@@ -50,21 +50,23 @@ class Metric:
     column: str = ""
     must_be_finite: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, "words", self.words or self.name.replace("_", " "))
+        object.__setattr__(self, "label", self.label or self.words)
+
     @property
     def is_family(self) -> bool:
         return "<" in self.name
 
     @property
     def heading(self) -> str:
-        """Its title, or its name in words: ``Completion length``."""
-        words = self.title or self.name.replace("_", " ")
-        return words[0].upper() + words[1:]
+        """What stands above its chart: ``Completion length``."""
+        return self.words[0].upper() + self.words[1:]
 
     @property
     def y_label(self) -> str:
         """Label of the axis that shows its values: ``completion length (tokens)``."""
-        unit = f" ({self.unit})" if self.unit else ""
-        return f"{self.heading[0].lower()}{self.heading[1:]}{unit}"
+        return f"{self.words} ({self.unit})" if self.unit else self.words
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:

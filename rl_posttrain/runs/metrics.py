@@ -18,7 +18,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "reward", "Mean over the step's completions of the weighted sum of rewards; training maximizes it.",
         better="higher", trl="reward", verl="critic/score/mean", openrlhf="reward",
-        plots=("page", "rewards", "curve:top"), label="reward", column="5.2f", must_be_finite=True,
+        plots=("page", "rewards", "curve:top"), column="5.2f", must_be_finite=True,
     ),
     Metric(
         "rewards/<name>", "Mean of one reward function, before its weight.",
@@ -27,12 +27,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Share of right answers, whatever the reward pays.", unit="0 to 1",
         detail="A right answer has full credit from the first reward that judges answers. Absent without one.",
-        better="higher", plots=("page", "rewards", "curve:top"), label="accuracy", live_line="answers", column="4.2f",
+        better="higher", plots=("page", "rewards", "curve:top"), live_line="answers", column="4.2f",
     ),
     Metric(
         "well_formed", "Share of completions in the form that was asked for.", unit="0 to 1",
         detail="Such a completion has full credit from the first reward that judges form. Absent without one.",
-        better="higher", title="Well-formed", plots=("page",), label="well-formed", live_line="answers",
+        better="higher", words="well-formed", plots=("page",), live_line="answers",
     ),
     Metric(
         "right_and_well_formed", "Share of completions that are both right and well-formed.", unit="0 to 1",
@@ -69,19 +69,19 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "truncated_share", "Share of completions that reached `rollout.max_new_tokens` without an end.", unit="0 to 1",
         better="lower", trl="completions/clipped_ratio", verl="response_length/clip_ratio",
-        openrlhf="response_clip_ratio", title="Truncated", plots=("page",), label="truncated", form=".1%",
+        openrlhf="response_clip_ratio", words="truncated", plots=("page",), form=".1%",
         live_line="tokens",
     ),
     Metric(
         "entropy", "Mean entropy of the policy's next-token distribution; near 0 the policy no longer explores.",
         unit="nats per token", detail="Over the completions' tokens.", trl="entropy", verl="actor/entropy",
-        plots=("page", "training", "curve:right"), label="entropy", live_line="update", column="5.2f",
+        plots=("page", "training", "curve:right"), live_line="update", column="5.2f",
     ),
     Metric(
         "grad_norm", "Norm of the whole gradient before clipping.",
         detail="`optimizer.max_grad_norm` is the limit of clipping. Null under ZeRO-0 in float32, where DeepSpeed "
         "reports none.",
-        trl="grad_norm", verl="actor/grad_norm", title="Gradient norm", plots=("page", "training"),
+        trl="grad_norm", verl="actor/grad_norm", words="gradient norm", plots=("page", "training"),
         label="grad norm", live_line="update", column="6.2f", must_be_finite=True,
     ),
     Metric(
@@ -91,16 +91,16 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "lr", "Learning rate of the step.", trl="learning_rate", verl="actor/lr", openrlhf="actor_lr",
-        title="Learning rate", label="lr", form=".1e", live_line="update",
+        words="learning rate", label="lr", form=".1e", live_line="update",
     ),
     Metric(
         "kl", "Estimated KL divergence of the policy from the reference model.", unit="nats per token",
-        detail="Absent at `algorithm.kl_coef: 0`.", trl="kl", verl="actor/kl_loss", openrlhf="kl", title="KL",
-        plots=("page",), label="kl", form=".4f", live_line="update",
+        detail="Absent at `algorithm.kl_coef: 0`.", trl="kl", verl="actor/kl_loss", openrlhf="kl", words="KL",
+        plots=("page",), form=".4f", live_line="update",
     ),
     Metric(
         "frac_zero_variance", "Share of groups whose completions all got the same reward; they teach nothing.",
-        unit="0 to 1", better="lower", trl="frac_reward_zero_std", title="Groups that teach nothing", plots=("page",),
+        unit="0 to 1", better="lower", trl="frac_reward_zero_std", words="groups that teach nothing", plots=("page",),
     ),
     Metric(
         "skipped_share", "Share of completions that `zero_variance_groups: skip` left out of the update.",
@@ -116,7 +116,7 @@ METRICS: tuple[Metric, ...] = (
         unit="nats per token",
         detail="A large value says that the sampler has other weights than the trainer; beyond "
         "`rollout.max_logprob_difference` the run fails. Absent without vLLM.",
-        better="lower", trl="sampling/sampling_logp_difference/mean", title="Sampler and trainer", plots=("page",),
+        better="lower", trl="sampling/sampling_logp_difference/mean", words="sampler and trainer", plots=("page",),
     ),
     Metric(
         "prompts_sha256", "The first 16 digits of a hash of the step's prompts in their order.",
@@ -154,17 +154,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("time/evaluation", "Time of the evaluation, on the steps that have one.", unit="s", better="lower"),
     Metric(
         "optimizer_state_bytes", "Bytes of optimizer state, in the process that has most.", unit="bytes",
-        better="lower", title="Optimizer state", plots=("memory",),
+        better="lower", words="optimizer state", plots=("memory",),
     ),
     Metric(
         "peak_memory_bytes", "Most memory in use since the process started, in the process that used most.",
         unit="bytes",
         detail="Of a GPU as torch's allocator counts it; of main memory where training is on a CPU.",
-        better="lower", title="Peak memory", plots=("memory",),
+        better="lower", words="peak memory", plots=("memory",),
     ),
     Metric(
         "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
-        unit="0 to 1", better="higher", title="Evaluation accuracy", plots=("page",),
+        unit="0 to 1", better="higher", words="evaluation accuracy", plots=("page",),
     ),
     Metric(
         "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",

@@ -1,4 +1,4 @@
-"""Runs made elsewhere, read into our names: transformers' trainer_state.json, or a CSV with a step and a reward."""
+"""Runs of other programs, read under our names: transformers' trainer_state.json, or a CSV with a step and a reward."""
 
 import csv
 import json
@@ -9,33 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.metrics import our_name
 
 _STATE = "trainer_state.json"
-# Our names for TRL's and transformers'; the totals that transformers logs once at the end have none.
-_OUR_NAMES = {
-    "completions/mean_length": "completion_length",
-    "completions/clipped_ratio": "truncated_share",
-    "frac_reward_zero_std": "frac_zero_variance",
-    "num_tokens": "tokens",
-    "learning_rate": "lr",
-    "sampling/sampling_logp_difference/mean": "sampling_logprob_difference",
-}
+# What transformers logs once at the end, over the whole run: it belongs to no step.
 _TOTALS = ("train_runtime", "train_loss", "total_flos")
 _SEED_ALONE = re.compile(r"seed[-_=]?\d+", re.IGNORECASE)
-_MOST_CHARACTERS = 200  # of a file's head in an error
+_MOST_CHARACTERS = 200  # of a file's first line in an error
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether `path` is a run that `ForeignRun` reads."""
+    """Whether `path` is a run of another program, which `ForeignRun` reads."""
     return path.suffix.lower() in (".csv", ".json") or (path.is_dir() and _state_file(path) is not None)
 
 
 class ForeignRun:
-    """A run made by another program, with the reading half of `RunDirectory`.
+    """A run of another program. It is read by the same methods as a `RunDirectory`.
 
     Args:
-        path: a ``trainer_state.json``, a checkpoint or output folder of transformers' Trainer (its newest checkpoint
-            counts), or a CSV whose head names a step and a reward column (``train/`` before a name is left out).
+        path: a ``trainer_state.json``; a checkpoint or output folder of transformers' Trainer, of which the newest
+            checkpoint is read; or a CSV whose first line names a step and a reward column. ``train/`` before a column's
+            name is left out.
     """
 
     def __init__(self, path: Path):
@@ -50,15 +44,15 @@ class ForeignRun:
         return f"{path.parent.name}-{path.name}" if _SEED_ALONE.fullmatch(path.name) else path.name
 
     def metrics(self) -> list[dict]:
-        """One row a logged step.
+        """One row per logged step.
 
         Raises:
-            RunError: the file is missing, is no such file, or has no reward.
+            RunError: the file is missing, is not such a file, or has no reward.
         """
         return self._csv_rows() if self._is_csv else _rows_of_history(self._state()["log_history"])
 
     def summary(self) -> dict | None:
-        """Empty where the run has reached its last step, or nobody can know; None where steps are to come."""
+        """Empty for a run that is finished, and for a CSV, which does not say so; None for an unfinished run."""
         if self._is_csv:
             return {}
         state = self._state()
@@ -84,10 +78,12 @@ class ForeignRun:
         except OSError as error:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
         except (ValueError, RecursionError) as error:
-            raise RunError(f"RUN={self.path}: no JSON ({error}); it was cut short or is another file") from error
+            raise RunError(
+                f"RUN={self.path}: not JSON ({error}); the file was cut short, or is another file"
+            ) from error
         history = state.get("log_history") if isinstance(state, dict) else None
         if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-            raise RunError(f"RUN={self.path}: no log_history in it; name a {_STATE} of transformers' Trainer")
+            raise RunError(f"RUN={self.path}: it has no log_history; name a {_STATE} of transformers' Trainer")
         return state
 
     def _csv_rows(self) -> list[dict]:
@@ -95,26 +91,27 @@ class ForeignRun:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file)
                 given = table.fieldnames or []
-                table.fieldnames = [_plain_name(name) for name in given]
+                table.fieldnames = [our_name(name.strip().removeprefix("train/")) for name in given]
                 for wanted in ("step", "reward"):
                     if table.fieldnames.count(wanted) != 1:
-                        head = ascii(", ".join(given)[:_MOST_CHARACTERS])[1:-1] or "no head"  # of any file at all
+                        # ascii, because the file may be of any kind.
+                        head = ascii(", ".join(given)[:_MOST_CHARACTERS])[1:-1] or "none"
                         raise RunError(
-                            f"RUN={self.path}: it needs one column {wanted!r} and has {head}; "
-                            "rename or drop columns in its first line"
+                            f"RUN={self.path}: it needs exactly one column {wanted!r}; its columns are: {head}; rename "
+                            "or remove columns in its first line"
                         )
                 rows = [_values(row) for row in table]
         except OSError as error:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
         except (csv.Error, UnicodeDecodeError) as error:
-            raise RunError(f"RUN={self.path}: no CSV ({error}); save it as UTF-8 with commas") from error
-        # A last line that was cut short has no step, or nothing else.
+            raise RunError(f"RUN={self.path}: not a CSV ({error}); save it as UTF-8 with commas") from error
+        # A last line that was cut short has no step, or nothing but a step.
         rows = [row for row in rows if row.get("step") is not None and len(row) > 1]
         return sorted(rows, key=lambda row: row["step"])
 
 
 def _rows_of_history(history: list[dict]) -> list[dict]:
-    """Rows by step: what was logged for one step in several entries (training, evaluation) stands in one."""
+    """One row per step: transformers logs a step's training and evaluation in separate entries."""
     rows: dict[float, dict] = {}
     for entry in history:
         step = entry.get("step")
@@ -122,37 +119,21 @@ def _rows_of_history(history: list[dict]) -> list[dict]:
             continue
         row = rows.setdefault(step, {"step": step})
         for key, value in entry.items():
-            name = _our_name(key)
-            # json reads NaN and Infinity as such; in our rows they are null.
+            name = our_name(key)
+            # Python's json reads NaN and Infinity as floats; in our rows they are null.
             row[name] = value if not isinstance(value, float) or math.isfinite(value) else None
     ordered = [rows[step] for step in sorted(rows)]
     if not any("seconds" in row for row in ordered):
         seconds, before = 0.0, 0
-        # TRL logs the mean time of a step since the last entry. A row of an evaluation alone has none.
+        # TRL logs the mean time of a step since the last entry. An entry of an evaluation has none.
         for row in (row for row in ordered if "step_time" in row):
             seconds += (row["step_time"] or 0.0) * (row["step"] - before)
             before, row["seconds"] = row["step"], seconds
     return ordered
 
 
-def _our_name(name: str) -> str:
-    if name in _OUR_NAMES:
-        return _OUR_NAMES[name]
-    if name.startswith("rewards/") and name.endswith("/mean"):
-        return name.removesuffix("/mean")
-    return f"eval/{_our_name(name.removeprefix('eval_'))}" if name.startswith("eval_") else name
-
-
-def _plain_name(name: str) -> str:
-    plain = name.strip().removeprefix("train/")
-    lower = plain.lower()
-    if lower in ("step", "reward"):
-        return lower
-    return "step" if lower in ("global_step", "_step") else _our_name(plain)
-
-
 def _values(row: dict[str | None, Any]) -> dict[str, float | None]:
-    """The numbers of a line, null where one is not finite; an empty cell is a value that was not recorded."""
+    """The numbers of a line; None for one that is not finite. An empty cell is a value that was not recorded."""
     values = {}
     for name, text in row.items():
         try:

@@ -1,7 +1,7 @@
-"""Runs as those who judge them see them: metrics in columns, grouped into variants that differ in more than the seed.
+"""Runs read back to be judged: metrics in columns, and runs grouped into variants.
 
-Run directories and runs made elsewhere (foreign.py) are read into the same shape. A run that cannot be judged is named
-with the reason and left out; runs that must not be compared are refused.
+Run directories and runs of other programs (foreign.py) are read into the same shape. A run that cannot be judged is
+left out, with its name and the reason; runs that must not be compared are refused.
 """
 
 import json
@@ -15,12 +15,10 @@ import numpy as np
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.metrics import METRICS
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
+from rl_posttrain.study.variants import SAME_TASK, not_yet_taken, variant_keys, variants_of_runs
 
-# What does not make another variant: who the run is, and what of it is kept or shown.
-NO_VARIANT = ("run.", "checkpoint.", "logging.", "eval.", "compare")
-# Keys of a task that do not make it another one.
-NO_OTHER_TASK = ("task.num_train", "task.num_eval", "task.max_unreadable_golds")
 _WITH_SEED = re.compile(r"(?P<variant>.*?)[-_. ]*seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
 
 
@@ -29,13 +27,14 @@ class History:
     """One run.
 
     Attributes:
-        name: its folder's or file's name; the whole path where two runs have the same.
-        variant: what it shares with its other seeds, in words that tell it from the other variants.
-        seed: None where nobody said it.
+        name: its folder's or file's name; the whole path where two runs have the same name.
+        variant: the name that it shares with its other seeds, see variants.py.
+        seed: None where it is not known.
         columns: metric name to (S,) float64 values of the S finished steps, NaN where a step has none; ``step`` is
-            always there.
-        recipe: sections and keys as resolved; empty for a run made elsewhere.
-        finished: whether no step is to come.
+            always there, and ``non_finite`` is 1 on the steps that recorded a number that was not finite.
+        recipe: sections and keys as resolved; empty for a run of another program.
+        finished: whether it has made all of its steps.
+        prompts: of each step the hash of its prompts; empty where some step has none.
     """
 
     name: str
@@ -65,7 +64,11 @@ class History:
 
 @dataclass(frozen=True)
 class Collection:
-    """Runs that may be compared, and what was found on reading them."""
+    """Runs that may be compared.
+
+    Attributes:
+        left_out: of each run that cannot be judged, its path and the reason.
+    """
 
     runs: list[History]
     left_out: list[str]
@@ -85,10 +88,10 @@ class Collection:
 
 
 def read_runs(paths: Iterable[Path | str]) -> Collection:
-    """The runs at `paths`: run directories, folders of them, and what `foreign.is_foreign` knows.
+    """The runs at `paths`: run directories, folders of them, and files of other programs.
 
     Raises:
-        RunError: a path holds no run, all runs are unusable, or they were trained on different tasks or rewards.
+        RunError: a path holds no run, no run can be judged, or they were trained on different tasks or rewards.
     """
     sources = [source for path in paths for source in _sources(Path(path))]
     unique = list({source.path.resolve(): source for source in sources}.values())
@@ -100,26 +103,26 @@ def read_runs(paths: Iterable[Path | str]) -> Collection:
             left_out.append(str(error))
     if not found:
         raise RunError(left_out[0] if left_out else "RUN: no run was named; name run directories, or a folder of them")
-    _refuse_different_tasks([run.source for run in found], [_flatten(run.recipe) for run in found])
+    _refuse_different_tasks(found)
     names = [run.name for run in found]
     return Collection(
         [
             replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
-            for run, label in zip(found, _variant_labels(found), strict=True)
+            for run, label in zip(found, _variants(found), strict=True)
         ],
         left_out,
     )
 
 
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
-    """Recipe keys in which variants differ: key to variant to value, as text; what a recipe leaves out is "default"."""
-    flat = {run.variant: _flatten(run.recipe) for run in runs if run.recipe}
+    """Recipe keys in which variants differ: key to variant to value, as text; "default" where a recipe has no value."""
+    flat = {run.variant: variant_keys(run.recipe) for run in runs if run.recipe}
     differing = [key for key in _keys(flat.values()) if len({_text(recipe.get(key)) for recipe in flat.values()}) > 1]
     return {key: {variant: _text(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
 
 
 def pairing(collection: Collection) -> list[str]:
-    """What is known of the same seed meeting the same conditions in every variant, a sentence each."""
+    """Whether runs of one seed started from the same weights and had the same prompts in every variant: sentences."""
     by_seed: dict[int, list[History]] = {}
     for run in collection.runs:
         if run.seed is not None and run.recipe:
@@ -133,10 +136,10 @@ def pairing(collection: Collection) -> list[str]:
 def _same_weights(shared: dict[int, list[History]]) -> str:
     marks = {seed: [run.environment.get("initial_weights_sha256") for run in runs] for seed, runs in shared.items()}
     if any(None in found for found in marks.values()):
-        return "initial weights: not known of every run, so not checked"
+        return "initial weights: not recorded by every run, so not checked"
     unequal = [seed for seed, found in marks.items() if len(set(found)) > 1]
     if unequal:
-        return f"initial weights: DIFFERENT between variants at seed {_listed(unequal)}; a pair is no pair there"
+        return f"initial weights: DIFFERENT between variants at seed {_listed(unequal)}; do not pair these runs"
     return f"initial weights: the same in every variant at each of {len(shared)} seeds"
 
 
@@ -144,7 +147,7 @@ def _same_prompts(shared: dict[int, list[History]]) -> str:
     unequal: dict[int, int] = {}
     for seed, runs in shared.items():
         if not all(run.prompts for run in runs):
-            return "prompts: not known of every run, so not checked"
+            return "prompts: not recorded by every run, so not checked"
         for step, marks in enumerate(zip(*(run.prompts for run in runs), strict=False), start=1):
             if len(set(marks)) > 1:
                 unequal[seed] = step
@@ -166,10 +169,9 @@ def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
         return [ForeignRun(path)]
     inside = [child for child in sorted(path.iterdir()) if _is_run(child)] if path.is_dir() else []
     if not inside:
-        known = "a folder that `rl-posttrain train` wrote, one of such folders, a trainer_state.json or a CSV"
-        raise RunError(
-            f"no run at {path}: {'nothing in it is one' if path.exists() else 'it is not there'}; name {known}"
-        )
+        known = "a folder that `rl-posttrain train` wrote, a folder of such folders, a trainer_state.json or a CSV"
+        reason = "there is no run in it" if path.exists() else "there is no such file or folder"
+        raise RunError(f"RUN={path}: {reason}; name {known}")
     return [source for child in inside for source in _sources(child)]
 
 
@@ -178,7 +180,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _read(source: RunDirectory | ForeignRun) -> History:
-    """One run, whose variant cannot be named before the others are read."""
+    """One run. Its variant stays empty: it cannot be named before the other runs are read."""
     columns, prompts = _columns(source)
     recipe = source.recipe()
     return History(
@@ -196,29 +198,28 @@ def _read(source: RunDirectory | ForeignRun) -> History:
 
 
 def _columns(source: RunDirectory | ForeignRun) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Metric columns and the marks of the prompts; row dicts are let go at once, since there can be many."""
+    """Metric columns, and the hashes of the prompts."""
     rows = source.metrics()
     if not rows:
         raise RunError(f"{source.path}: no finished step yet, so there is nothing to show; wait for its first step")
     keys = _keys(rows)
     columns = {key: _column([row.get(key) for row in rows]) for key in keys}
-    # Seen on its steps only, a value that is null there is a number that was not finite. DeepSpeed's ZeRO-0 in fp32 has
-    # no gradient norm to report at all.
-    lost = ["reward", "loss"] + ["grad_norm"] * (
-        "grad_norm" in columns and bool(np.isfinite(columns["grad_norm"]).any())
-    )
+    # A null is a number that was not finite. But DeepSpeed's ZeRO-0 in float32 reports no gradient norm on any step.
+    lost = [metric.name for metric in METRICS if metric.must_be_finite]
+    if "grad_norm" in columns and not np.isfinite(columns["grad_norm"]).any():
+        lost.remove("grad_norm")
     columns["non_finite"] = np.array([float(any(key in row and row[key] is None for key in lost)) for row in rows])
     prompts = tuple(row["prompts_sha256"] for row in rows if "prompts_sha256" in row)
     columns = {key: column for key, column in columns.items() if np.isfinite(column).any()}
     if "step" not in columns or not np.isfinite(columns["step"]).all():
-        raise RunError(f"{source.path}: a row has no step; it is no file of metrics")
+        raise RunError(f"{source.path}: a row has no step; it is not a file of metrics")
     if "reward" not in columns:
         raise RunError(f"{source.path}: no finished step recorded 'reward'; its columns are {', '.join(columns)}")
     return columns, prompts if len(prompts) == len(rows) else ()
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    """Values as float64; what is no number is NaN."""
+    """Values as float64; NaN for what is not a number."""
     if not set(map(type, values)) <= {int, float, type(None)}:
         values = [value if type(value) in (int, float) else None for value in values]
     return np.array(values, dtype=np.float64)
@@ -226,16 +227,6 @@ def _column(values: list[Any]) -> np.ndarray:
 
 def _keys(rows: Iterable[dict]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _flatten(node: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        elif not f"{prefix}{key}".startswith(NO_VARIANT):
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _text(value: Any) -> str:
@@ -251,57 +242,40 @@ def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
     return int(match["seed"]) if match else None
 
 
-def recipe_labels(recipes: Sequence[dict[str, Any]]) -> list[str]:
-    """A label for each recipe: its optimizer, and of the other keys that differ those that are needed to tell it apart.
-
-    Recipes that differ in the run's name, seed, or what is kept and shown have the same.
-    """
-    flat = [_flatten(recipe) for recipe in recipes]
-    labels = [str(recipe.get("optimizer.name", "run")).rpartition(":")[2] for recipe in flat]
-    for key in _keys(flat):
-        values: dict[str, set[str]] = {}
-        for label, recipe in zip(labels, flat, strict=True):
-            values.setdefault(label, set()).add(_text(recipe.get(key)))
-        for index, recipe in enumerate(flat):
-            if len(values[labels[index]]) > 1 and recipe.get(key) is not None:
-                labels[index] += f" {key.rpartition('.')[2]}={_text(recipe[key])}"
-    return labels
-
-
-def _variant_labels(runs: Sequence[History]) -> list[str]:
+def _variants(runs: Sequence[History]) -> list[str]:
+    """The variant of each run; that of a run of another program comes from the names of files and folders."""
     own = [index for index, run in enumerate(runs) if run.recipe]
-    labels = [run.name for run in runs]
-    nameless = []
+    names = dict(zip(own, variants_of_runs([(runs[i].name, runs[i].seed, runs[i].recipe) for i in own]), strict=True))
+    ours = set(names.values())
+    for index, name in _variants_from_files(runs).items():
+        # With the same name as one of ours it is still not a seed of it: nobody knows its recipe.
+        names[index] = not_yet_taken(f"{name}-other-program", ours) if name in ours else name
+    return [names[index] for index in range(len(runs))]
+
+
+def _variants_from_files(runs: Sequence[History]) -> dict[int, str]:
+    """Of each run without a recipe, its place in `runs` and its variant."""
+    found, without_seed = {}, {}
     for index, run in enumerate(runs):
         if not run.recipe:
-            if match := _WITH_SEED.match(run.name):
-                labels[index] = match["variant"] or run.name
-            else:
-                nameless.append(index)
-    # Files that name no seed are runs of one variant where they lie together, apart from those of another.
-    folders = {index: runs[index].path.resolve().parent for index in nameless}
-    if 1 < len(set(folders.values())) < len(nameless):
-        for index, folder in folders.items():
-            labels[index] = folder.name
-    for index, label in zip(own, recipe_labels([runs[index].recipe for index in own]), strict=True):
-        labels[index] = label
-    ours = {labels[index] for index in own}
-    # Of one name with ours, a run made elsewhere is still no other seed of it.
-    return [
-        f"{label} (made elsewhere)" if index not in own and label in ours else label
-        for index, label in enumerate(labels)
-    ]
+            match = _WITH_SEED.match(run.name)
+            found[index] = (match["variant"] if match else "") or run.name
+            if not match:
+                without_seed[index] = run.path.resolve().parent
+    # Files that name no seed are runs of one variant where they lie in one folder, and others lie in another.
+    if 1 < len(set(without_seed.values())) < len(without_seed):
+        found |= {index: folder.name for index, folder in without_seed.items()}
+    return found
 
 
-def _refuse_different_tasks(sources: Sequence[RunDirectory | ForeignRun], flat: Sequence[dict]) -> None:
-    known = [(source, recipe) for source, recipe in zip(sources, flat, strict=True) if recipe]
-    for source, recipe in known[1:]:
+def _refuse_different_tasks(runs: Sequence[History]) -> None:
+    known = [(run.path, variant_keys(run.recipe)) for run in runs if run.recipe]
+    for path, recipe in known[1:]:
         first, before = known[0]
         for key in _keys([before, recipe]):
             what = key.partition(".")[0]
-            if what in ("task", "rewards") and key not in NO_OTHER_TASK and before.get(key) != recipe.get(key):
+            if what in ("task", "rewards") and key not in SAME_TASK and before.get(key) != recipe.get(key):
                 raise RunError(
-                    f"{key}={_text(recipe.get(key))}: {source.path} was trained on another task or other rewards than "
-                    f"{first.path} ({key}={_text(before.get(key))}), so their rewards cannot be compared; "
-                    "report them apart"
+                    f"{key}={_text(recipe.get(key))}: {path} has another task or other rewards than {first} "
+                    f"({key}={_text(before.get(key))}), so their rewards cannot be compared; report them separately"
                 )

@@ -129,8 +129,14 @@ def judge(
 
 
 def _default_baseline(variants: dict[str, list[History]]) -> str:
-    by_length = sorted(variants, key=len)  # the plainest of several
-    return next((label for label in by_length if label.split()[0] == "adamw"), next(iter(variants)))
+    """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant."""
+
+    def is_adamw(name: str, runs: list[History]) -> bool:
+        optimizer = runs[0].recipe.get("optimizer", {}).get("name")
+        return optimizer == "adamw" or (optimizer is None and name.partition("-")[0] == "adamw")
+
+    found = [name for name, runs in variants.items() if is_adamw(name, runs)]
+    return min(found, key=len, default=next(iter(variants)))
 
 
 def _notices(collection: Collection) -> list[str]:

@@ -1,4 +1,4 @@
-"""The runs of a comparison: the same recipe under several optimizers, settings and seeds."""
+"""Which runs a comparison has: one recipe under several optimizers, settings and seeds."""
 
 import itertools
 import re
@@ -16,14 +16,19 @@ from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import CompareSection, OptimizerSection, Recipe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
-from rl_posttrain.study.histories import NO_OTHER_TASK, NO_VARIANT
+from rl_posttrain.study.variants import SAME_TASK, SAME_VARIANT, not_yet_taken, variant_keys, variant_name
 
 _CALL = re.compile(r"(?P<name>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One run of a comparison: its recipe, whose name and folder are already those of this run."""
+    """One run of a comparison.
+
+    Attributes:
+        variant: its variant's name.
+        recipe: the whole recipe of this run, with the run's name and folder in it.
+    """
 
     variant: str
     seed: int
@@ -38,7 +43,7 @@ class PlannedRun:
         return self.recipe.algorithm.num_steps
 
     def directory(self) -> RunDirectory | None:
-        """Its run directory; None before it has begun."""
+        """Its run directory; None before the run has started."""
         return RunDirectory(self.path) if (self.path / "recipe.yaml").is_file() else None
 
     def is_finished(self) -> bool:
@@ -54,11 +59,15 @@ class PlannedRun:
 def read_plan(
     recipe: Recipe, *, optimizers: str | None, seeds: str | None, vary: Sequence[str]
 ) -> tuple[list[str], list[int], list[dict[str, Any]]]:
-    """Optimizers, seeds and settings: those of the command line, else those of the recipe's ``compare`` section.
+    """Optimizers, seeds and settings: from the command line, or from the recipe's ``compare`` section where not given.
 
     Args:
-        optimizers, seeds: lists with commas, or None.
-        vary: ``key=a,b,c`` each; several make every combination, also with the settings of the recipe.
+        optimizers: names with commas, as in ``adams,adamw(lr=2e-5)``, or None.
+        seeds: whole numbers with commas, or None.
+        vary: ``key=a,b,c`` each. Several make every combination, also with the settings of the recipe.
+
+    Returns:
+        Optimizers as text; seeds; settings, each a mapping of recipe keys to values.
 
     Raises:
         RecipeError: one of them is not written as it should be.
@@ -66,15 +75,15 @@ def read_plan(
     section = recipe.compare or CompareSection()
     numbers = None if seeds is None else split_list(seeds)
     if numbers is not None and not (numbers and all(seed.isascii() and seed.isdigit() for seed in numbers)):
-        raise RecipeError(f"--seeds={seeds}: seeds are whole numbers with commas, such as 0,1,2")
+        raise RecipeError(f"--seeds={seeds}: seeds are whole numbers, separated by commas, such as 0,1,2")
     names = list(section.optimizers) if optimizers is None else split_list(optimizers)
     if not names:
-        raise RecipeError(f"--optimizers={optimizers}: no name in it; such as adams,adamw")
+        raise RecipeError(f"--optimizers={optimizers}: it has no name; write names with commas, such as adams,adamw")
     settings = list(section.vary) or [{}]
     for text in vary:
         key, separator, values = text.partition("=")
         if not separator or not split_list(values):
-            raise RecipeError(f"--vary={text}: it is written key=a,b,c, such as optimizer.lr=1e-6,2e-6")
+            raise RecipeError(f"--vary={text}: write it as key=a,b,c, such as optimizer.lr=1e-6,2e-6")
         settings = [setting | {key: yaml.safe_load(value)} for setting in settings for value in split_list(values)]
     for key in dict.fromkeys(key for setting in settings for key in setting):
         _check_varied(key)
@@ -93,46 +102,46 @@ def plan_runs(
     folder: Path,
     num_processes: int = 1,
 ) -> list[PlannedRun]:
-    """The runs of a comparison, one seed of every variant before the next seed: stopped early, it is still a fair one.
+    """The runs of a comparison, in the order in which they run: every variant at one seed, then at the next seed.
+
+    So a comparison that was stopped early still compares variants at the same seeds.
 
     Args:
         recipe: what all runs share.
-        optimizers: names, each with arguments of its own where wanted, as in ``adamw(betas=[0.9,0.95], lr=2e-5)``. What
-            the recipe says for its own optimizer alone (betas, for instance) does not go to another one.
-        settings: recipe keys and their values, each one more variant of every optimizer; one empty mapping for none.
+        optimizers: names, each with its own arguments where wanted, as in ``adamw(betas=[0.9,0.95], lr=2e-5)``.
+            Arguments that the recipe gives to its own optimizer (betas, for instance) are not given to another one.
+        settings: recipe keys and their values; each setting makes one more variant of every optimizer. One empty
+            mapping for none.
         folder: where the run directories go.
 
     Raises:
         RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
     """
-    if len(set(seeds)) < len(seeds):
-        raise RecipeError(f"--seeds={','.join(map(str, seeds))}: a seed stands there twice; name each once")
-    variants: dict[str, dict[str, Any]] = {}
+    if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise RecipeError(f"--seeds={','.join(map(str, seeds))}: {repeated[0]} is listed twice; list each seed once")
+    variants: dict[str, Recipe] = {}
     for optimizer, setting in itertools.product(optimizers, settings):
-        name, opening, arguments = optimizer.partition("(")
-        words = [name.rpartition(":")[2], opening + arguments]  # of one's own class, the class and not where it is
-        words += [f"{key.rpartition('.')[2]}={value}" for key, value in setting.items()]
-        name = re.sub(r"[^A-Za-z0-9._]+", "-", " ".join(words)).strip("-._")
-        if name in variants:
-            raise RecipeError(f"--optimizers={optimizer}: two variants are called {name}; name each once")
-        data = recipe.model_dump(mode="json") | {"optimizer": _optimizer_section(recipe, optimizer), "compare": None}
+        section, named = _optimizer_section(recipe, optimizer)
+        data = recipe.model_dump(mode="json") | {"optimizer": section, "compare": None}
         for key, value in setting.items():
             apply_override(data, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
-        variants[name] = data
+        variant = parse_recipe(data)
+        keys = variant_keys(variant.model_dump(mode="json"))
+        for name, other in variants.items():
+            if keys == variant_keys(other.model_dump(mode="json")):
+                raise RecipeError(f"--optimizers={optimizer}: it has the same recipe as {name}; list each variant once")
+        variants[not_yet_taken(variant_name(keys, [*named, *setting]), variants)] = variant
+    for variant in variants.values():
+        _check_variant(variant, num_processes)
     planned = []
-    for seed, (name, data) in itertools.product(seeds, variants.items()):
+    for seed, (name, variant) in itertools.product(seeds, variants.items()):
         run = {"seed": seed, "name": f"{name}-seed{seed}", "output_dir": str(folder)}
-        planned.append(PlannedRun(name, seed, parse_recipe(data | {"run": run})))
-    for run in planned[: len(variants)]:  # what can be wrong with a variant shows before hours of running
-        derive_sizes(run.recipe, num_processes)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of arguments that are dubious and not wrong
-            resolve(run.recipe)
+        planned.append(PlannedRun(name, seed, parse_recipe(variant.model_dump(mode="json") | {"run": run})))
     return planned
 
 
 def split_list(text: str) -> list[str]:
-    """The parts of ``a,b(c=[1,2]),d`` between commas that stand in no bracket."""
+    """The parts of ``a,b(c=[1,2]),d`` between commas, but for commas inside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -144,29 +153,43 @@ def split_list(text: str) -> list[str]:
 
 
 def _check_varied(key: str) -> None:
-    """Fail where runs that differ in `key` would be no variants that can be judged beside each other.
+    """Fail where runs that differ in `key` cannot be judged side by side.
 
     Raises:
-        RecipeError: it names the run, what is kept or shown of it, or what is rewarded.
+        RecipeError: the key says which run it is, what is kept or shown of it, or what is rewarded.
     """
     section = key.partition(".")[0]
-    if f"{section}." in NO_VARIANT or section in NO_VARIANT:
-        raise RecipeError(f"--vary={key}: it changes nothing that is learned, so it makes no variants; leave it out")
-    if section in ("task", "rewards") and key not in NO_OTHER_TASK:
+    if section in SAME_VARIANT:
+        raise RecipeError(f"--vary={key}: it does not change what the run learns, so it makes no variant; leave it out")
+    if section in ("task", "rewards") and key not in SAME_TASK:
         raise RecipeError(
-            f"--vary={key}: it changes what is rewarded, so the rewards could not be compared; compare each on its own"
+            f"--vary={key}: it changes what is rewarded, so rewards could not be compared; run a comparison for each"
         )
 
 
-def _optimizer_section(recipe: Recipe, text: str) -> dict[str, Any]:
-    """The recipe's optimizer section for the optimizer that `text` names."""
+def _check_variant(recipe: Recipe, num_processes: int) -> None:
+    """Find a mistake in a variant now, not hours later when its first run starts."""
+    derive_sizes(recipe, num_processes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of arguments that are allowed and doubtful: the run itself will say so
+        resolve(recipe)
+
+
+def optimizer_section(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The recipe's optimizer section for the optimizer `name`; for another one without the recipe's own arguments."""
+    section = recipe.optimizer.model_dump(mode="json")
+    if name != recipe.optimizer.name:
+        section = {key: value for key, value in section.items() if key in OptimizerSection.model_fields}
+    return section | {"name": name}
+
+
+def _optimizer_section(recipe: Recipe, text: str) -> tuple[dict[str, Any], list[str]]:
+    """The optimizer section for ``name(key=value, ...)``, and the recipe keys that the text sets."""
     match = _CALL.fullmatch(text)
     if match is None:
         raise RecipeError(f"--optimizers={text}: an optimizer is written name or name(key=value, ...)")
-    section = recipe.optimizer.model_dump(mode="json")
-    if match["name"] != recipe.optimizer.name:
-        section = {key: value for key, value in section.items() if key in OptimizerSection.model_fields}
-    data = {"optimizer": section | {"name": match["name"]}}
-    for argument in split_list(match["arguments"] or ""):
+    data = {"optimizer": optimizer_section(recipe, match["name"])}
+    arguments = split_list(match["arguments"] or "")
+    for argument in arguments:
         apply_override(data, f"optimizer.{argument}")
-    return data["optimizer"]
+    return data["optimizer"], [f"optimizer.{argument.partition('=')[0]}" for argument in arguments]

@@ -19,6 +19,7 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.recipe.load import bundled_recipes, load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
+from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.plan import PlannedRun, plan_runs, read_plan, split_list
 from rl_posttrain.study.runner import Runner
 from rl_posttrain.views.comparison import ComparisonDisplay
@@ -83,7 +84,31 @@ def test_settings_are_crossed_with_optimizers():
     assert {(run.recipe.optimizer.name, run.recipe.optimizer.lr, run.recipe.algorithm.loss) for run in runs} == {
         (name, lr, loss) for name in ("adams", "adamw") for lr in (1e-5, 2e-5) for loss in ("dapo", "grpo")
     }
-    assert runs[0].path.name == "adams-lr-1e-05-loss-dapo-seed0"
+    assert runs[0].path.name == "adams-lr=1e-5-loss=dapo-seed0"
+
+
+def test_a_variant_has_one_name_in_folders_and_in_what_is_read_back(tmp_path):
+    _, _, settings = read_plan(QUICKSTART, optimizers=None, seeds=None, vary=["algorithm.loss=dapo,grpo"])
+    runs = plan("adams,adamw(betas=[0.9,0.95], lr=2.0e-5)", seeds=(0, 1), settings=settings, folder=tmp_path)
+    names = {
+        "adams-loss=dapo",
+        "adams-loss=grpo",
+        "adamw-betas=0.9,0.95-lr=2e-5-loss=dapo",
+        "adamw-betas=0.9,0.95-lr=2e-5-loss=grpo",
+    }
+    for run in runs:
+        RunDirectory.create(run.path, recipe_yaml=run.recipe.to_yaml()).append_metrics({"step": 1, "reward": 0.5})
+    assert {run.variant for run in runs} == names
+    assert {run.path.name for run in runs} == {f"{name}-seed{seed}" for name in names for seed in (0, 1)}
+    assert {name: len(found) for name, found in read_runs([tmp_path]).variants.items()} == dict.fromkeys(names, 2)
+    for name in names:
+        assert re.fullmatch(r"[\w.,=-]+", name), "a shell reads no character of it as anything but itself"
+
+
+def test_a_variant_keeps_its_name_when_others_are_added(tmp_path):
+    before = {run.path for run in plan("adams,adamw", folder=tmp_path)}
+    after = {run.path for run in plan("adams,adamw,adamw(lr=2.0e-5)", folder=tmp_path)}
+    assert before < after
 
 
 def test_lists_can_be_varied():
@@ -118,23 +143,27 @@ def test_studies_can_be_planned(name):
     ("arguments", "message"),
     [
         (("--optimizers", "adms"), "optimizer.name=adms: no built-in of that name; did you mean 'adams'?"),
-        (("--optimizers", "adams,adams"), "--optimizers=adams: two variants are called adams"),
+        (
+            ("--optimizers", "adams,adams"),
+            "--optimizers=adams: it has the same recipe as adams; list each variant once",
+        ),
+        (("--optimizers", "adams,adams(lr=1.0e-5)"), "--optimizers=adams(lr=1.0e-5): it has the same recipe as adams"),
         (("--optimizers", "adams(betas"), "--optimizers=adams(betas: an optimizer is written name or name(key=value"),
         (("--optimizers", "adams(bets=[1,2])"), "optimizer.bets=[1, 2]: AdamS takes no such argument; did you mean"),
         (("--optimizers", "adams(lr=-1)"), "optimizer.lr=-1: it should be greater than 0"),
         (("--optimizers", "adams(lr)"), "optimizer.lr: an override is written section.key=value"),
-        (("--seeds", "0,one"), "--seeds=0,one: seeds are whole numbers with commas"),
-        (("--seeds", ","), "--seeds=,: seeds are whole numbers with commas"),
-        (("--seeds", "0,\u00b2"), "--seeds=0,\u00b2: seeds are whole numbers with commas"),
-        (("--optimizers", ","), "--optimizers=,: no name in it"),
+        (("--seeds", "0,one"), "--seeds=0,one: seeds are whole numbers, separated by commas"),
+        (("--seeds", ","), "--seeds=,: seeds are whole numbers, separated by commas"),
+        (("--seeds", "0,\u00b2"), "--seeds=0,\u00b2: seeds are whole numbers, separated by commas"),
+        (("--optimizers", ","), "--optimizers=,: it has no name"),
         (("--vary", "task.digits=1,2"), "--vary=task.digits: it changes what is rewarded"),
         (("--vary", "rewards.0.weight=1,2"), "--vary=rewards.0.weight: it changes what is rewarded"),
-        (("--vary", "run.seed=1,2"), "--vary=run.seed: it changes nothing that is learned"),
-        (("--vary", "eval.every_steps=1,2"), "--vary=eval.every_steps: it changes nothing that is learned"),
+        (("--vary", "run.seed=1,2"), "--vary=run.seed: it does not change what the run learns"),
+        (("--vary", "eval.every_steps=1,2"), "--vary=eval.every_steps: it does not change what the run learns"),
         (("--baseline", "adamv"), "--baseline=adamv: no variant of that name; did you mean 'adamw'?"),
-        (("--seeds", "1,1"), "--seeds=1,1: a seed stands there twice"),
-        (("--vary", "optimizer.lr"), "--vary=optimizer.lr: it is written key=a,b,c"),
-        (("--vary", "optimizer.lr="), "--vary=optimizer.lr=: it is written key=a,b,c"),
+        (("--seeds", "1,1"), "--seeds=1,1: 1 is listed twice"),
+        (("--vary", "optimizer.lr"), "--vary=optimizer.lr: write it as key=a,b,c"),
+        (("--vary", "optimizer.lr="), "--vary=optimizer.lr=: write it as key=a,b,c"),
         (("--vary", "algorithm.los=dapo"), "algorithm.los=dapo: unknown key; did you mean 'loss'?"),
         (("--vary", "algorithm.micro_batch_size=5"), "algorithm.micro_batch_size=5: 8 prompts x 8 completions"),
         (("--measure", "last"), "--measure=last: no such measure"),

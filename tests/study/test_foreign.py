@@ -1,4 +1,4 @@
-"""Runs made elsewhere: TRL's trainer_state.json, and CSVs as people save them."""
+"""Runs of other programs: TRL's trainer_state.json, and CSVs as people save them."""
 
 import json
 import math
@@ -139,13 +139,13 @@ def test_a_run_with_steps_to_come_is_not_finished(tmp_path, state, finished):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no JSON"),
-        (b'{"log_history": [{"step": 1, "rew', "no JSON"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "no log_history in it"),
-        (b'{"log_history": {"step": 1}}', "no log_history in it"),
-        (b'{"log_history": [1, "two", null]}', "no log_history in it"),
+        (b"", "not JSON"),
+        (b'{"log_history": [{"step": 1, "rew', "not JSON"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "it has no log_history"),
+        (b'{"log_history": {"step": 1}}', "it has no log_history"),
+        (b'{"log_history": [1, "two", null]}', "it has no log_history"),
         (b'{"log_history": []}', "no finished step yet"),
         (b'{"log_history": [{"step": "1", "reward": 0.5}, {"reward": 0.5}]}', "no finished step yet"),
         (b'{"log_history": [{"step": 1, "loss": 0.5, "epoch": 1}]}', "'reward'; its columns are step, loss, epoch"),
@@ -213,21 +213,37 @@ def test_a_last_line_that_was_cut_short(tmp_path, last):
     assert column(read_one(path), "reward") == expected
 
 
+def one_column(wanted, columns):
+    return f"it needs exactly one column {wanted!r}; its columns are: {columns}"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it needs one column 'step' and has no head; rename or drop columns in its first line"),
-        (b"step,loss\n1,0.5\n", "it needs one column 'reward' and has step, loss;"),
-        (b"epoch,reward\n1,0.5\n", "it needs one column 'step' and has epoch, reward;"),
-        (b"step;reward\n1;0,5\n", "it needs one column 'step' and has step;reward;"),
-        (b"1,0.5\n2,0.75\n", "it needs one column 'step' and has 1, 0.5;"),
-        (b"step,reward,train/reward\n1,0.5,0.5\n", "it needs one column 'reward' and has step, reward, train/reward;"),
-        (b"step,reward,reward\n1,0.5,0.75\n", "it needs one column 'reward' and has step, reward, reward;"),
-        (b"Step,global_step,reward\n1,1,0.75\n", "it needs one column 'step' and has Step, global_step, reward;"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff\xd8", "no CSV ("),
-        (b"PK\x03\x04\x00\x1b[2J\x07" + b"\x00" * 5000, "it needs one column 'step' and has PK\\x03\\x04\\x00\\x1b[2J"),
-        ("step,reward\n1,0.5\n".encode("utf-16"), "no CSV ("),
-        (b'step,reward\n"' + b"x" * 200_000, "no CSV (field larger than"),
+        (b"", one_column("step", "none; rename or remove columns in its first line")),
+        (b"step,loss\n1,0.5\n", one_column("reward", "step, loss;")),
+        (b"epoch,reward\n1,0.5\n", one_column("step", "epoch, reward;")),
+        (b"step;reward\n1;0,5\n", one_column("step", "step;reward;")),
+        (b"1,0.5\n2,0.75\n", one_column("step", "1, 0.5;")),
+        (
+            b"step,reward,train/reward\n1,0.5,0.5\n",
+            one_column("reward", "step, reward, train/reward;"),
+        ),
+        (
+            b"step,reward,reward\n1,0.5,0.75\n",
+            one_column("reward", "step, reward, reward;"),
+        ),
+        (
+            b"Step,global_step,reward\n1,1,0.75\n",
+            one_column("step", "Step, global_step, reward;"),
+        ),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xd8", "not a CSV ("),
+        (
+            b"PK\x03\x04\x00\x1b[2J\x07" + b"\x00" * 5000,
+            one_column("step", "PK\\x03\\x04\\x00\\x1b[2J"),
+        ),
+        ("step,reward\n1,0.5\n".encode("utf-16"), "not a CSV ("),
+        (b'step,reward\n"' + b"x" * 200_000, "not a CSV (field larger than"),
         (b"step,reward\n", "no finished step yet"),
         (b"step,reward\n1,high\n", "no finished step"),
     ],
@@ -285,7 +301,7 @@ def test_which_paths_are_read_as_foreign(tmp_path):
     assert ForeignRun(tmp_path / "grpo").summary() == {}
 
 
-def test_ours_beside_runs_made_elsewhere(tmp_path):
+def test_ours_beside_runs_of_other_programs(tmp_path):
     for name, seed in (("adams", 0), ("adamw", 0)):
         recipe = f"run: {{seed: {seed}}}\noptimizer: {{name: {name}}}\ntask: {{name: arithmetic}}\n"
         run = RunDirectory.create(tmp_path / f"{name}-run", recipe_yaml=recipe)
@@ -295,7 +311,7 @@ def test_ours_beside_runs_made_elsewhere(tmp_path):
     write_state(tmp_path / "trl-seed0")
     collection = read_runs([tmp_path])
     # One name is not enough to be another seed of ours.
-    assert list(collection.variants) == ["adams", "adamw", "adamw (made elsewhere)", "sgd", "trl"]
+    assert list(collection.variants) == ["adams", "adamw", "adamw-other-program", "sgd", "trl"]
     assert [run.seed for run in collection.runs] == [0] * 5
     assert len(pairing(collection)) == 2  # what is known of ours
 

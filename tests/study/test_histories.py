@@ -1,4 +1,4 @@
-"""Run directories as those who judge them see them: columns, variants, seeds, and what must not be compared."""
+"""Run directories read back to be judged: columns, variants, seeds, and what must not be compared."""
 
 import hashlib
 import math
@@ -98,24 +98,24 @@ def test_a_label_names_what_tells_variants_apart_and_no_more(tmp_path):
         recipe_of("adamw", seed=1, betas=[0.9, 0.95]),
     ]
     # AdamS has one setting, so that its betas need no word; AdamW has two, one of which is its defaults.
-    betas = "adamw betas=[0.9, 0.95]"
+    betas = "adamw-betas=0.9,0.95"
     assert labels_of(tmp_path, *recipes) == ["adams", "adamw", betas, betas]
 
 
 def test_a_label_names_learning_rates(tmp_path):
     recipes = [recipe_of("adams"), recipe_of("adams", lr=1e-4), recipe_of("scale", lr=0.001)]
-    assert labels_of(tmp_path, *recipes) == ["adams lr=1e-05", "adams lr=0.0001", "scale"]
+    assert labels_of(tmp_path, *recipes) == ["adams-lr=1e-5", "adams-lr=0.0001", "scale"]
 
 
 def test_a_label_names_every_key_that_is_needed_and_the_section_of_none(tmp_path):
     other = {"algorithm": {"num_steps": 4, "group_size": 4}}
     recipes = [recipe_of(lr=1e-4), recipe_of(lr=1e-4) | other, recipe_of()]
-    assert labels_of(tmp_path, *recipes) == ["adams lr=0.0001", "adams lr=0.0001 group_size=4", "adams lr=1e-05"]
+    assert labels_of(tmp_path, *recipes) == ["adams-lr=0.0001", "adams-lr=0.0001-group_size=4", "adams-lr=1e-5"]
 
 
 def test_a_label_names_a_class_without_its_file_where_that_is_enough(tmp_path):
     recipes = [recipe_of("mine/a.py:Sign"), recipe_of("mine/b.py:Sign"), recipe_of("package.module:Lion")]
-    labels = ["Sign name=mine/a.py:Sign", "Sign name=mine/b.py:Sign", "Lion"]
+    labels = ["Sign-name=mine-a.py-Sign", "Sign-name=mine-b.py-Sign", "Lion"]
     assert labels_of(tmp_path, *recipes) == labels
 
 
@@ -174,8 +174,8 @@ def test_what_is_no_run(tmp_path, make):
         path.mkdir()
     make_run(tmp_path / "good", recipe_of())
     for paths in ([path], [tmp_path / "good", path]):
-        reason = "it is not there" if make == "nothing" else "nothing in it is one"
-        with pytest.raises(RunError, match=re.escape(f"no run at {path}: {reason}; name a folder")):
+        reason = "there is no such file or folder" if make == "nothing" else "there is no run in it"
+        with pytest.raises(RunError, match=re.escape(f"RUN={path}: {reason}; name a folder")):
             read_runs(paths)
 
 
@@ -221,15 +221,15 @@ def test_a_damaged_run_is_named_with_what_is_wrong_and_does_not_stop_the_others(
     [
         (
             {"task": {"name": "arithmetic", "num_train": 64, "digits": 3}},
-            "task.digits=3: SECOND was trained on another task or other rewards than FIRST (task.digits=default)",
+            "task.digits=3: SECOND has another task or other rewards than FIRST (task.digits=default)",
         ),
         (
             {"task": {"name": "gsm8k"}},
-            "task.name=gsm8k: SECOND was trained on another task or other rewards than FIRST (",
+            "task.name=gsm8k: SECOND has another task or other rewards than FIRST (",
         ),
         (
             {"rewards": [{"fn": "math_accuracy", "weight": 0.5}]},
-            'rewards=[{"fn": "math_accuracy", "weight": 0.5}]: SECOND was trained on another task or other rewards '
+            'rewards=[{"fn": "math_accuracy", "weight": 0.5}]: SECOND has another task or other rewards '
             'than FIRST (rewards=[{"fn": "math_accuracy", "weight": 1.0}]), so their rewards cannot be compared',
         ),
     ],
@@ -288,7 +288,7 @@ def test_pairs_that_started_from_other_weights(tmp_path):
     make_run(tmp_path / "adamw-0", recipe_of("adamw", 0), weights="w", prompts="abcd")
     make_run(tmp_path / "adamw-1", recipe_of("adamw", 1), weights="v", prompts="abcd")
     weights, prompts = pairing(read_runs([tmp_path]))
-    assert weights == "initial weights: DIFFERENT between variants at seed 1; a pair is no pair there"
+    assert weights == "initial weights: DIFFERENT between variants at seed 1; do not pair these runs"
     assert "the same" in prompts
 
 
@@ -310,8 +310,8 @@ def test_pairs_of_which_something_is_not_known(tmp_path):
     study(tmp_path, ["adams"], weights="w", prompts="abcd")
     study(tmp_path, ["adamw"])
     assert pairing(read_runs([tmp_path])) == [
-        "initial weights: not known of every run, so not checked",
-        "prompts: not known of every run, so not checked",
+        "initial weights: not recorded by every run, so not checked",
+        "prompts: not recorded by every run, so not checked",
     ]
 
 
@@ -319,7 +319,7 @@ def test_prompts_of_some_steps_only_are_not_known(tmp_path):
     # As of a run that an older version began and this one went on with.
     study(tmp_path, ["adams"], seeds=(0,), weights="w", prompts="abcd")
     make_run(tmp_path / "adamw-0", recipe_of("adamw"), rewards=(0.5,), rows=[{"step": 2, "reward": 1.0}], prompts="a")
-    assert "prompts: not known" in pairing(read_runs([tmp_path]))[1]
+    assert "prompts: not recorded" in pairing(read_runs([tmp_path]))[1]
 
 
 def test_no_pairs_are_nothing_to_say(tmp_path):

@@ -158,13 +158,22 @@ def test_trailing_mean():
     ("labels", "baseline"),
     [
         (["adams", "adamw", "scale"], "adamw"),
-        (["adams", "adamw lr=1e-05 betas=[0.9, 0.95]", "adamw lr=1e-05"], "adamw lr=1e-05"),  # the plainest
+        (["adams", "adamw-lr=1e-5-betas=0.9,0.95", "adamw-lr=1e-5"], "adamw-lr=1e-5"),  # the shortest name
         (["adams", "adamw_torch", "scale"], "adams"),  # the first: that is another name
         (["scale", "adams"], "scale"),
     ],
 )
 def test_the_default_baseline(labels, baseline):
     assert judge(study({label: [0.5, 0.5, 0.5] for label in labels})).baseline == baseline
+
+
+def test_the_default_baseline_goes_by_the_recipe_where_there_is_one():
+    optimizers = {"adamw-like": "adams", "torch": "adamw"}
+    runs = [
+        history([0.5], name=name, variant=name, recipe={"optimizer": {"name": optimizer}})
+        for name, optimizer in optimizers.items()
+    ]
+    assert judge(Collection(runs, left_out=[])).baseline == "torch"
 
 
 @pytest.mark.parametrize(

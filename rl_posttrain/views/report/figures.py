@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_posttrain.runs.picture import write_png
 from rl_posttrain.runs.metrics import PHASES
+from rl_posttrain.runs.picture import write_png
 from rl_posttrain.study.bands import band, drawn, whole
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
