@@ -10,7 +10,7 @@ from rl_posttrain.cli.options import (
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine can run, and what is missing, with the fix."""
+    """Check what this machine can run. Say what is missing, and how to fix it."""
     from rl_posttrain.machine import doctor as machine
     from rl_posttrain.models.find import bundled_status
 

@@ -8,7 +8,7 @@ from rl_posttrain.cli import doctor, optim, study, train
 from rl_posttrain.errors import RlPosttrainError
 
 app = typer.Typer(
-    help="R1-Zero style RL post-training from a YAML recipe.",
+    help="R1-Zero style RL post-training of language models, from a YAML recipe.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -24,7 +24,7 @@ for command in (
 ):
     app.command()(command)
 
-optimizers = typer.Typer(help="Optimizers: what there is, and what a step costs.", rich_markup_mode=None)
+optimizers = typer.Typer(help="List optimizers, their memory and step time.", rich_markup_mode=None)
 optimizers.command("list")(optim.list_optimizers)
 optimizers.command("memory")(optim.optimizer_memory)
 optimizers.command("bench")(optim.bench_optimizers)

@@ -12,7 +12,7 @@ from rl_posttrain.cli.options import (
 
 
 def list_optimizers(as_json: JsonOption = False) -> None:
-    """List the built-in optimizers: name, class, package, and what each is."""
+    """List the built-in optimizers. Each has its name, class, package, and a line about it."""
     from rl_posttrain.optim.table import describe_optimizers
 
     rows = describe_optimizers()
@@ -28,18 +28,35 @@ def list_optimizers(as_json: JsonOption = False) -> None:
 
 def optimizer_memory(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A published size, the bundled model, a folder, a hub name.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A known size such as llama-60m, a model folder, or a name on the Hugging Face hub."
+        ),
     ],
-    optimizers: Annotated[str, typer.Option(help="Names, with commas; adamw is always there.")] = "adams,adamw,scale",
-    zero_stage: Annotated[str, typer.Option(help="DeepSpeed's: 0 to 3; none is plain PyTorch, without masters.")] = "2",
-    num_processes: Annotated[int, typer.Option(min=1, help="Devices.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16 or float32.")] = "bfloat16",
-    offload: Annotated[bool, typer.Option("--offload", help="Masters and state in host memory.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="Also take one real step with each, and count.")] = False,
+    optimizers: Annotated[
+        str, typer.Option(help="Optimizers, separated by commas; adamw is always added.")
+    ] = "adams,adamw,scale",
+    zero_stage: Annotated[
+        str,
+        typer.Option(help="DeepSpeed's ZeRO stage, 0 to 3; or none, which is plain PyTorch without master weights."),
+    ] = "2",
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes).")] = 1,
+    dtype: Annotated[str, typer.Option(help="Data type of the weights: bfloat16 or float32.")] = "bfloat16",
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep master weights and optimizer state in host memory.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also make one real step with each optimizer and count its bytes.")
+    ] = False,
     as_json: JsonOption = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw bars there.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the result as bars into this file.")
+    ] = None,
 ) -> None:
-    """Predict the bytes of weights, gradients, masters and optimizer state on each device, and measure them."""
+    """Predict the memory that optimizers need.
+
+    The sum of weights, gradients, master weights and optimizer state, on each device.
+    """
     from rl_posttrain.cost.memory import memory_of
     from rl_posttrain.views.memory import print_memory
 
@@ -63,14 +80,16 @@ def optimizer_memory(
 
 
 def bench_optimizers(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Whose parameter shapes.")] = "smollm2-135m",
-    optimizers: Annotated[str, typer.Option(help="Names, with commas.")] = "adams,adamw,scale,sgd",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of weights and gradients: float32 or bfloat16.")] = "float32",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 15,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model whose parameter shapes are used.")
+    ] = "smollm2-135m",
+    optimizers: Annotated[str, typer.Option(help="Optimizers, separated by commas.")] = "adams,adamw,scale,sgd",
+    device: Annotated[str, typer.Option(help="Where to run: cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Data type of weights and gradients: float32 or bfloat16.")] = "float32",
+    steps: Annotated[int, typer.Option(min=1, help="Steps to make with each optimizer.")] = 15,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a step of each optimizer, beside torch's fused AdamW."""
+    """Time a step of each optimizer. torch's fused AdamW is measured beside them."""
     from rl_posttrain.optim.bench import bench, print_bench
 
     result = bench(model, optimizers.split(","), device=device, dtype=dtype, num_steps=steps)

@@ -9,17 +9,37 @@ RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a bundled recipe.")
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as optimizer.lr=1e-6.")
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as optimizer.lr=1e-6."),
 ]
 RunsArgument = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Run directories, folders of them, trainer_state.json, CSV.")
+    list[Path],
+    typer.Argument(
+        metavar="RUN",
+        help="Run directories, or folders of them; of other programs, a trainer_state.json or a CSV file.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-MeasureOption = Annotated[str, typer.Option(help="What the verdict is about: final, auc or best reward.")]
+MeasureOption = Annotated[
+    str,
+    typer.Option(
+        help="What verdicts are about: final (mean reward of the last tenth of the steps), auc (area under the reward "
+        "curve per step) or best (best mean reward of 5 consecutive steps)."
+    ),
+]
 MarginOption = Annotated[
-    float | None, typer.Option(help="Differences below it do not matter; 0.05 of the reward range if not given.")
+    float | None,
+    typer.Option(help="Smaller differences do not matter, in units of reward. Default: 0.05 of the reward range."),
 ]
 ThresholdOption = Annotated[
-    float | None, typer.Option(help="Reward to which steps are counted; the middle of the reward range if not given.")
+    float | None,
+    typer.Option(
+        help="Reward up to which steps, tokens and seconds are counted. Default: the middle of the reward range."
+    ),
 ]
-BaselineOption = Annotated[str | None, typer.Option(help="The variant that others are compared with; adamw if there.")]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VARIANT", help="The variant that the others are compared with. Default: adamw, else the first."
+    ),
+]

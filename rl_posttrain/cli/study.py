@@ -18,26 +18,38 @@ from rl_posttrain.cli.options import (
     ThresholdOption,
 )
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.metrics import AXES, plotted
+
+_DRAWN_OFTEN = ", ".join(metric.name for metric in plotted("page"))
 
 
 def curves(
     runs: RunsArgument,
-    key: Annotated[list[str] | None, typer.Option(help="Metric to draw, repeatable; see docs/metrics.md.")] = None,
-    axis: Annotated[str, typer.Option(help="What to draw it against: step, tokens or seconds.")] = "step",
-    smoothing: Annotated[int, typer.Option(min=1, help="Steps of the trailing mean.")] = 1,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help=f"Metric to draw; may be given several times. Often drawn: {_DRAWN_OFTEN}. docs/metrics.md has all. "
+            "Default: reward.",
+        ),
+    ] = None,
+    axis: Annotated[str, typer.Option(help=f"What to draw it against: {', '.join(AXES)}.")] = "step",
+    smoothing: Annotated[
+        int, typer.Option(min=1, help="Number of steps of the trailing mean; 1 draws every value as it is.")
+    ] = 1,
     every_run: Annotated[
-        bool, typer.Option("--every-run", help="A line a run, also where variants have several seeds.")
+        bool, typer.Option("--every-run", help="Draw a line per run, also where variants have several seeds.")
     ] = False,
 ) -> None:
-    """Draw the curves of runs in the terminal; also of runs that are still going on, and of runs made elsewhere."""
+    """Draw the curves of runs in the terminal. Judge variants where they have several seeds."""
     from rich.console import Console
 
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.judging import judge
     from rl_posttrain.views import terminal
 
-    if axis not in terminal.AXES:
-        raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(terminal.AXES)}")
+    if axis not in AXES:
+        raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(AXES)}")
     console, collection = Console(), read_runs(runs)
     terminal.print_curves(
         collection, keys=key or ["reward"], axis=axis, smoothing=smoothing, every_run=every_run, console=console
@@ -46,19 +58,22 @@ def curves(
         terminal.print_verdicts(judge(collection), console)
     else:
         terminal.print_runs(collection, console)
-        terminal.print_notices(terminal.going_on(collection), console)
+        terminal.print_notices(terminal.unfinished_and_left_out(collection), console)
 
 
 def report(
     runs: RunsArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its figures go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page and its figures.")],
     baseline: BaselineOption = None,
     measure: MeasureOption = "final",
     margin: MarginOption = None,
     threshold: ThresholdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge runs and write a page about them, with figures; also of runs that go on, and of runs made elsewhere."""
+    """Judge variants over seeds, and write a page.
+
+    The page has charts, tables and samples, and works offline. Unfinished runs are shown and not judged.
+    """
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.judging import judge
 
@@ -70,16 +85,28 @@ def compare(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     optimizers: Annotated[
-        str | None, typer.Option(help="Names with commas; own arguments as in 'adamw(betas=[0.9,0.95])'.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Optimizers, separated by commas; with own arguments as in 'adamw(betas=[0.9,0.95])'. Default: the "
+            "recipe's, else adams,adamw.",
+        ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Numbers with commas; 0,1,2 if not given.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Seeds, separated by commas. Default: the recipe's, else 0,1,2."),
+    ] = None,
     vary: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=A,B", help="A recipe key and its values, with every optimizer.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B", help="A recipe key and its values: each makes a variant of every optimizer. Repeatable."
+        ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; on a CPU they share its cores.")] = 1,
-    num_processes: Annotated[int, typer.Option(min=1, help="Devices of each run.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time. On a CPU they share its cores.")] = 1,
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes) of each run.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Runs and report; run.output_dir/NAME-compare if not given.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the runs and the report. Default: run.output_dir/NAME-compare."),
     ] = None,
     baseline: BaselineOption = None,
     measure: MeasureOption = "final",
@@ -87,7 +114,7 @@ def compare(
     threshold: ThresholdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a recipe under several optimizers and seeds, what is missing of it, and report."""
+    """Train with several optimizers and seeds, and report. Only the runs that are missing are trained."""
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.study.equivalence import check_baseline
     from rl_posttrain.study.histories import read_runs
@@ -96,7 +123,7 @@ def compare(
     from rl_posttrain.study.runner import Runner, visible_devices
     from rl_posttrain.views.comparison import ComparisonDisplay
 
-    check_terms(measure, margin)  # before hours of running
+    check_terms(measure, margin)  # a mistake shows before hours of training
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path(loaded.run.output_dir) / f"{loaded.run.name}-compare"
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
@@ -115,7 +142,7 @@ def compare(
             _report(judge(read_runs(paths), **terms), folder / "report", as_json)
     except KeyboardInterrupt:
         finished = sum(run.is_finished() for run in runs)
-        typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command goes on with the rest")
+        typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command trains the others")
         raise typer.Exit(130) from None
     if runner.failed:
         raise typer.Exit(1)

@@ -16,11 +16,13 @@ def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run of this name from its last checkpoint.")
+        bool, typer.Option("--resume", help="Continue the run of this name from its last checkpoint.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what vLLM, DeepSpeed and transformers log.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the logs of vLLM, DeepSpeed and transformers.")
+    ] = False,
 ) -> None:
-    """Train a model as a recipe says."""
+    """Train a model as a recipe says. The results go into run.output_dir/run.name."""
     from rl_posttrain.machine.process import is_main_process
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.training.train import train as run_recipe
@@ -31,16 +33,16 @@ def train(
     if is_main_process():
         from rl_posttrain.views.closing import print_closing
 
-        print_closing(run, recipe)
+        print_closing(run)
 
 
 def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    num_processes: Annotated[int, typer.Option(min=1, help="Devices to size the run for.")] = 1,
+    num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes) that the run will have.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the resolved recipe, its derived sizes and predicted memory; loads no model and runs nothing."""
+    """Show the whole recipe, its derived sizes and predicted memory. Loads no model and trains nothing."""
     from rl_posttrain.cost.check import check_recipe
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.views.check import print_check
@@ -53,7 +55,7 @@ def check(
 
 
 def recipes(as_json: JsonOption = False) -> None:
-    """List the bundled recipes, a line each."""
+    """List the bundled recipes, one per line."""
     from rl_posttrain.recipe.load import bundled_recipes, headline
 
     heads = {name: headline(path) for name, path in bundled_recipes().items()}

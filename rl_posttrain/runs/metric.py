@@ -18,7 +18,8 @@ class Metric:
         name: its key in metrics.jsonl. A part in angle brackets stands for any text: the name is a family's.
         meaning: one sentence for people, without the unit.
         unit: empty for a number that has none, and for rewards, whose unit is the reward functions' own.
-        detail: what the documentation adds: how it is counted, and in which runs it is absent.
+        detail: what the documentation adds, in whole sentences, such as how it is counted.
+        absent: which runs do not record it, after the word "absent"; empty for a metric of every run.
         better: which direction is progress; a neutral metric only describes the run.
         trl, verl, openrlhf: its name in these programs' logs; a part in angle brackets as in `name`.
         spellings: further names of it in files of other programs.
@@ -36,6 +37,7 @@ class Metric:
     meaning: str
     unit: str = ""
     detail: str = ""
+    absent: str = ""
     better: Literal["higher", "lower", "neutral"] = "neutral"
     trl: str = ""
     verl: str = ""

@@ -26,17 +26,20 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "accuracy", "Share of right answers, whatever the reward pays.", unit="0 to 1",
-        detail="A right answer has full credit from the first reward that judges answers. Absent without one.",
+        detail="A right answer has full credit from the first reward that judges answers.",
+        absent="without a reward that judges answers",
         better="higher", plots=("page", "rewards", "curve:top"), live_line="answers", column="4.2f",
     ),
     Metric(
         "well_formed", "Share of completions in the form that was asked for.", unit="0 to 1",
-        detail="Such a completion has full credit from the first reward that judges form. Absent without one.",
+        detail="Such a completion has full credit from the first reward that judges form.",
+        absent="without a reward that judges form",
         better="higher", words="well-formed", plots=("page",), live_line="answers",
     ),
     Metric(
         "right_and_well_formed", "Share of completions that are both right and well-formed.", unit="0 to 1",
-        detail="Of the completions that both rewards judge. Absent without both.", better="higher",
+        detail="Of the completions that both rewards judge.", absent="without a reward for each of the two",
+        better="higher",
     ),
     Metric(
         "math_accuracy/exact", "Share of completions that `math_accuracy` judged by text or exact arithmetic.",
@@ -82,7 +85,7 @@ METRICS: tuple[Metric, ...] = (
         detail="`optimizer.max_grad_norm` is the limit of clipping. Null under ZeRO-0 in float32, where DeepSpeed "
         "reports none.",
         trl="grad_norm", verl="actor/grad_norm", words="gradient norm", plots=("page", "training"),
-        label="grad norm", live_line="update", column="6.2f", must_be_finite=True,
+        label="grad", live_line="update", column="6.2f", must_be_finite=True,
     ),
     Metric(
         "update_norm", "L2 norm of the change that the step made to all weights.",
@@ -95,7 +98,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "kl", "Estimated KL divergence of the policy from the reference model.", unit="nats per token",
-        detail="Absent at `algorithm.kl_coef: 0`.", trl="kl", verl="actor/kl_loss", openrlhf="kl", words="KL",
+        absent="at `algorithm.kl_coef: 0`", trl="kl", verl="actor/kl_loss", openrlhf="kl", words="KL",
         plots=("page",), form=".4f", live_line="update",
     ),
     Metric(
@@ -103,19 +106,21 @@ METRICS: tuple[Metric, ...] = (
         unit="0 to 1", better="lower", trl="frac_reward_zero_std", words="groups that teach nothing", plots=("page",),
     ),
     Metric(
-        "skipped_share", "Share of completions that `zero_variance_groups: skip` left out of the update.",
+        "skipped_share", "Share of completions that were left out of the update because their group teaches nothing.",
         unit="0 to 1", detail="`entropy` and `kl` are then means over the other completions.",
+        absent="without `algorithm.zero_variance_groups: skip`",
     ),
     Metric(
-        "resampled_share", "Share of groups whose prompt `zero_variance_groups: resample` replaced by another.",
-        unit="0 to 1",
+        "resampled_share", "Share of groups whose prompt was replaced because the group taught nothing.", unit="0 to 1",
+        absent="without `algorithm.zero_variance_groups: resample`",
     ),
     Metric(
         "sampling_logprob_difference",
         "Mean absolute difference between the sampler's and the trainer's log-probabilities of the sampled tokens.",
         unit="nats per token",
         detail="A large value says that the sampler has other weights than the trainer; beyond "
-        "`rollout.max_logprob_difference` the run fails. Absent without vLLM.",
+        "`rollout.max_logprob_difference` the run fails.",
+        absent="without vLLM",
         better="lower", trl="sampling/sampling_logp_difference/mean", words="sampler and trainer", plots=("page",),
     ),
     Metric(
@@ -164,7 +169,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
-        unit="0 to 1", better="higher", words="evaluation accuracy", plots=("page",),
+        unit="0 to 1", absent="at `eval.every_steps: 0`", better="higher", words="evaluation accuracy", plots=("page",),
     ),
     Metric(
         "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",
@@ -227,7 +232,8 @@ def markdown_table() -> str:
     for metric in METRICS:
         others = [(program, getattr(metric, program)) for program in PROGRAMS]
         names = ", ".join(f"`{name}` ({_PROGRAM_NAMES[program]})" for program, name in others if name)
-        meaning = f"{metric.meaning} {metric.detail}".strip()
+        absent = f"Absent {metric.absent}." if metric.absent else ""
+        meaning = " ".join(filter(None, (metric.meaning, metric.detail, absent)))
         better = "" if metric.better == "neutral" else metric.better
         lines.append(f"| `{metric.name}` | {meaning} | {metric.unit} | {better} | {names} |")
     return "\n".join(lines) + "\n"

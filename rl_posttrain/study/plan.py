@@ -1,6 +1,7 @@
 """Which runs a comparison has: one recipe under several optimizers, settings and seeds."""
 
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -181,6 +182,23 @@ def optimizer_section(recipe: Recipe, name: str) -> dict[str, Any]:
     if name != recipe.optimizer.name:
         section = {key: value for key, value in section.items() if key in OptimizerSection.model_fields}
     return section | {"name": name}
+
+
+def optimizer_override(recipe: Mapping[str, Any], name: str) -> str:
+    """The override that trains a recipe with the optimizer `name`, such as ``optimizer.name=adamw``.
+
+    Where the recipe gives its own optimizer arguments (betas, for instance), the whole section is replaced, since they
+    are not meant for another optimizer.
+
+    Args:
+        recipe: plain data, as `RunDirectory.recipe` reads it.
+    """
+    parsed = parse_recipe(dict(recipe))
+    if not parsed.optimizer.options:
+        return f"optimizer.name={name}"
+    section = OptimizerSection.model_validate(optimizer_section(parsed, name))
+    values = {"name": name} | section.model_dump(mode="json", exclude_defaults=True)
+    return "optimizer=" + yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=math.inf).strip()
 
 
 def _optimizer_section(recipe: Recipe, text: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,47 +1,74 @@
 """What `rl-posttrain train` prints when a run has ended: the curve, samples of the last step, and what to try next."""
 
+import os
+import shlex
+
 from rich.console import Console
 from rich.text import Text
 
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.histories import read_runs
+from rl_posttrain.study.plan import optimizer_override
 from rl_posttrain.views.terminal import print_curves, print_runs
 from rl_posttrain.views.text import as_text, shown, tail
 
 _MOST_CHARACTERS = 160
 
 
-def print_closing(run: RunDirectory, recipe: str) -> None:
-    """Print the end of a run.
-
-    Args:
-        recipe: how the user named the recipe, for the commands to try next.
-    """
+def print_closing(run: RunDirectory) -> None:
+    """Print the end of a run: its curve and table, `logging.print_samples` completions, and commands to try next."""
     console = Console()
     collection = read_runs([run.path])
     print_curves(collection, console=console)
     print_runs(collection, console)
-    rows = run.metrics()
-    num_samples = run.recipe()["logging"]["print_samples"]
-    if num_samples:
-        console.print(f"\nsamples of step {rows[-1]['step']}", style="bold")
-        for rollout in run.rollouts(rows[-1]["step"])[:num_samples]:
+    last_step = run.last_row()["step"]
+    if num_samples := run.recipe()["logging"]["print_samples"]:
+        console.print(Text(f"\nsamples of step {last_step}", style="bold"))
+        for rollout in run.rollouts(last_step)[:num_samples]:
             for name in ("prompt", "completion", "answer"):
                 console.print(Text(f"  {name:<10}  {tail(as_text(rollout[name]), _MOST_CHARACTERS)}"))
             console.print(Text(f"  reward      {shown(rollout, 'reward', '.2f')}\n"))
-    console.print(f"run directory  {run.path}", highlight=False)
-    console.print("\ntry next", style="bold")
-    for command, meaning in _next_commands(run, recipe):
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
-        console.print(f"      {meaning}", style="dim", highlight=False)
+    console.print(Text(f"run directory  {run.path}"), soft_wrap=True)
+    console.print(Text("\ntry next", style="bold"))
+    for command, meaning in next_commands(run):
+        console.print(Text(f"  {command}"), soft_wrap=True)
+        console.print(Text(f"      {meaning}", style="dim"), soft_wrap=True)
 
 
-def _next_commands(run: RunDirectory, recipe: str) -> list[tuple[str, str]]:
-    other = "adamw" if run.recipe()["optimizer"]["name"] == "adams" else "adams"
+def next_commands(run: RunDirectory) -> list[tuple[str, str]]:
+    """Commands to try after a run, ready to be pasted into a shell, each with what it does.
+
+    They start from the run's own recipe.yaml. It has every key of the run, so they repeat this very run, whether it was
+    started with overrides, with `--resume`, from a recipe at some path, or from Python.
+    """
+    recipe, file = run.recipe(), str(run.path / "recipe.yaml")
+    optimizer = recipe["optimizer"]["name"]
+    other = "adamw" if optimizer == "adams" else "adams"
     name = f"{run.name}-{other}"
-    return [
-        (f"rl-posttrain train {recipe} optimizer.name={other} run.name={name}", f"the same run under {other}"),
-        (f"rl-posttrain curves {run.path} {run.path.parent / name}", "both curves in the terminal"),
-        (f"rl-posttrain check {recipe}", "every key of the recipe, its sizes and its memory"),
-        (f"tensorboard --logdir {run.path.parent}", "every metric in a browser"),
+    launcher, devices, hint = _processes(run)
+    train = [*launcher, "train", file, optimizer_override(recipe, other), f"run.name={name}"]
+    compare = ["rl-posttrain", "compare", file, "--optimizers", f"{optimizer},{other}", "--seeds", "0,1,2", *devices]
+    curves = ["rl-posttrain", "curves", str(run.path), str(run.path.parent / name)]
+    check = ["rl-posttrain", "check", file, *devices]
+    if (run.path.parent / name).exists():
+        commands = [(curves, f"this run's curve beside that of {name}")]
+    else:
+        commands = [(train, f"this run again with {other}{hint}"), (curves, "after that: both curves")]
+    commands += [
+        (compare, "three seeds of each, and a verdict on which is better"),
+        (check, "every key of the recipe, its derived sizes and predicted memory"),
     ]
+    if "tensorboard" in recipe["logging"]["trackers"]:
+        commands.append((["tensorboard", "--logdir", str(run.path.parent)], "every metric in a browser"))
+    return [(shlex.join(words), meaning) for words, meaning in commands]
+
+
+def _processes(run: RunDirectory) -> tuple[list[str], list[str], str]:
+    """How to use as many processes as this run had: what starts `train`, the option of other commands, and a hint."""
+    number = run.environment().get("num_processes", 1)
+    if number == 1:
+        return ["rl-posttrain"], [], ""
+    devices = ["--num-processes", str(number)]
+    if number > int(os.environ.get("LOCAL_WORLD_SIZE", number)):  # torchrun's arguments on several machines are unknown
+        return ["rl-posttrain"], devices, f"; start it on {number} processes, with torchrun as you started this run"
+    return ["torchrun", "--standalone", f"--nproc_per_node={number}", "-m", "rl_posttrain"], devices, ""

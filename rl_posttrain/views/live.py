@@ -1,10 +1,9 @@
-"""What a user sees while a run goes on: one live view in a terminal, one line a step everywhere else.
+"""What a user sees while a run trains: a view that is redrawn in place, in a terminal that can draw it.
 
-Both show metrics rows as `metrics.jsonl` holds them (docs/metrics.md). Text that comes from a model or a data set is
-not trusted: control characters are shown as escapes, rich markup is not read, and any length takes one line.
+It shows metrics rows as `metrics.jsonl` has them (docs/metrics.md). Text that comes from a model or a data set is not
+trusted: control characters are shown as escapes, rich markup is not read, and a text of any length takes one line.
 """
 
-import statistics
 import sys
 import time
 from typing import Any, Self
@@ -14,22 +13,14 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from rl_posttrain.runs.metrics import PHASES
-from rl_posttrain.runs.series import number, numbers, smooth, step_seconds
+from rl_posttrain.runs.metrics import METRICS, PHASES
+from rl_posttrain.runs.series import number, smooth
+from rl_posttrain.views.plain import PlainDisplay
+from rl_posttrain.views.progress import Progress
 from rl_posttrain.views.text import as_text, duration, evaluation_text, printable, shown, sparkline, tail, trouble_text
 
-_PHASE_LOOKS = {"rollout": ("█", "blue"), "reward": ("░", "magenta"), "update": ("▓", "yellow"), "sync": ("▒", "cyan")}
+_PHASE_LOOKS = (("█", "blue"), ("░", "magenta"), ("▓", "yellow"), ("▒", "cyan"))  # character and colour, in turn
 _LABEL_WIDTH = 11
-_METRIC_LINES = {  # of the live view: label, and of each metric its key, text and format
-    "answers": (("accuracy", "accuracy {}", ".3f"), ("well_formed", "well-formed {}", ".3f")),
-    "length": (("completion_length", "{} tokens", ".1f"), ("truncated_share", "truncated {}", ".1%")),
-    "update": (
-        ("entropy", "entropy {}", ".3f"),
-        ("grad_norm", "grad norm {}", ".3f"),
-        ("lr", "lr {}", ".1e"),
-        ("kl", "kl {}", ".4f"),
-    ),
-}
 
 
 def make_display(
@@ -44,112 +35,11 @@ def make_display(
         console: where to write; by default the standard output.
     """
     if console is None:
-        # rich takes FORCE_COLOR, which CI services set, for a terminal; a live view would fill their logs with codes.
+        # Where FORCE_COLOR is set, as in CI, rich thinks that it writes to a terminal; a live view would fill the logs.
         console = Console(force_terminal=None if sys.stdout.isatty() else False)
     if console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf"):
         return LiveDisplay(name=name, num_steps=num_steps, device=device, console=console)
     return PlainDisplay(name=name, num_steps=num_steps, device=device, console=console)
-
-
-class Progress:
-    """The rows so far and what follows from them in time."""
-
-    def __init__(self, num_steps: int):
-        self.num_steps = num_steps
-        self.rows: list[dict] = []
-        self.last_step_seconds: float | None = None
-        self._seconds_before = self._last_seconds = 0.0
-        self._started = time.monotonic()
-        self._recent: list[float] = []  # replaced and not appended to: the live view reads it from another thread
-        self._first = True
-
-    def resume(self, rows: list[dict]) -> None:
-        self.rows = list(rows)
-        self._seconds_before = self._last_seconds = max(numbers(rows, "seconds"), default=0.0)
-        self._recent = step_seconds(rows)[1:][-10:]
-
-    def add(self, row: dict) -> None:
-        seconds = number(row, "seconds")
-        self.last_step_seconds = None if seconds is None else seconds - self._last_seconds
-        if seconds is not None:
-            # A process's first step also compiles and fills caches: it says nothing about the steps to come.
-            if not self._first:
-                self._recent = [*self._recent, seconds - self._last_seconds][-10:]
-            self._last_seconds = seconds
-        self._first = False
-        self.rows.append(row)
-
-    @property
-    def steps_done(self) -> int:
-        return self.rows[-1]["step"] if self.rows else 0
-
-    def elapsed_seconds(self) -> float:
-        """Seconds of this process (start-up included) and of the steps before it."""
-        return self._seconds_before + time.monotonic() - self._started
-
-    def seconds_left(self) -> float | None:
-        """Mean seconds of the last 10 steps times the steps to go; None until there is a step to go by."""
-        steps_left = self.num_steps - self.steps_done
-        if steps_left <= 0:
-            return 0.0
-        return statistics.fmean(self._recent) * steps_left if self._recent else None
-
-
-class PlainDisplay:
-    """One line a step, for pipes, log files and terminals that cannot draw; no escape codes."""
-
-    def __init__(self, *, name: str, num_steps: int, device: str, console: Console):
-        self._progress = Progress(num_steps)
-        self._console = console
-        self._heading = f"{name} on {device}, {num_steps} steps"
-
-    def __enter__(self) -> Self:
-        self.note(self._heading)
-        return self
-
-    def __exit__(self, kind, error, trace) -> None:
-        """Nothing to give back: every line is already written."""
-
-    def note(self, text: str) -> None:
-        line = printable(text).encode(self._console.encoding, "backslashreplace").decode(self._console.encoding)
-        self._console.print(Text(line), soft_wrap=True)
-
-    def phase(self, text: str) -> None:
-        """Not shown: a line for every phase would bury the steps."""
-
-    def resumed(self, rows: list[dict]) -> None:
-        self._progress.resume(rows)
-        if rewards := numbers(rows, "reward")[-5:]:
-            self.note(
-                f"resumed after step {self._progress.steps_done}  reward, mean of 5: {statistics.fmean(rewards):.2f}"
-            )
-
-    def step(self, row: dict, samples: list[dict]) -> None:
-        progress = self._progress
-        progress.add(row)
-        width = len(str(progress.num_steps))
-        parts = [f"step {progress.steps_done:{width}}/{progress.num_steps}"]
-        for key, label, form in (
-            ("reward", "reward", "5.2f"),
-            ("accuracy", "accuracy", "4.2f"),
-            ("completion_length", "length", "6.1f"),
-            ("entropy", "entropy", "5.2f"),
-            ("grad_norm", "grad", "6.2f"),
-        ):
-            if key in row:
-                parts.append(f"{label} {shown(row, key, form)}")
-        phases = " ".join(f"{name} {shown(row, f'time/{name}', '.1f')}" for name in PHASES if f"time/{name}" in row)
-        seconds = progress.last_step_seconds
-        parts.append(f"{'-' if seconds is None else f'{seconds:.1f}':>5} s" + (f" ({phases})" if phases else ""))
-        parts.append(f"left {duration(progress.seconds_left())}")
-        if evaluation := evaluation_text(row):
-            parts.append(f"eval {evaluation}")
-        if trouble := trouble_text(row):
-            parts.append(trouble)
-        self.note("  ".join(parts))
-
-    def finish(self) -> None:
-        self.note(f"finished {self._progress.steps_done} steps in {duration(self._progress.elapsed_seconds())}")
 
 
 class LiveDisplay:
@@ -200,12 +90,12 @@ class LiveDisplay:
             self._evaluation = f"step {row['step']}: {evaluation}"
 
     def view(self) -> Panel:
-        """The view as it stands, as wide as the console and no higher."""
+        """The view as it is now, as wide as the console and not higher."""
         width = max(self._console.width - 4, 1)  # the panel's border and padding
         lines = [*self._progress_lines(width), *self._metric_lines(width), *self._sample_lines(width)]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
-        # One row for the cursor below the panel and two for its border; what is cut off on a low screen is the sample.
+        # One row for the cursor below the panel, two for its border. On a low screen the sample is cut off.
         return Panel(Group(*lines[: max(self._console.height - 3, 1)]), title=self._title, border_style="dim")
 
     def _progress_lines(self, width: int) -> list[Text]:
@@ -233,10 +123,11 @@ class LiveDisplay:
             low, high = f"{min(finite):.2f} ", f" {max(finite):.2f}"
             line = sparkline(rewards, width - _LABEL_WIDTH - len(low) - len(high))
             lines.append(_labelled("", Text.assemble((low, "dim"), (line, "green"), (high, "dim"))))
-        for label, parts in _METRIC_LINES.items():
-            texts = [text.format(shown(row, key, form)) for key, text, form in parts if key in row]
-            if texts:
-                lines.append(_labelled(label, Text("   ".join(texts))))
+        texts: dict[str, list[str]] = {}  # of each line, in the order of METRICS
+        for metric in METRICS:
+            if metric.live_line and metric.name in row:
+                texts.setdefault(metric.live_line, []).append(f"{metric.label} {shown(row, metric.name, metric.form)}")
+        lines += [_labelled(label, Text("   ".join(found))) for label, found in texts.items()]
         if trouble := trouble_text(row):
             lines.append(_labelled("trouble", Text(trouble, "red")))
         lines += self._phase_lines(row, width - _LABEL_WIDTH)
@@ -245,16 +136,16 @@ class LiveDisplay:
         return lines
 
     def _phase_lines(self, row: dict, width: int) -> list[Text]:
-        """Seconds of the last step by phase: as numbers, and as a bar of the same characters below them."""
+        """Seconds of the last step by phase: numbers, and below them a bar with the same characters."""
         seconds = {name: number(row, f"time/{name}") or 0.0 for name in PHASES if f"time/{name}" in row}
         total = sum(seconds.values())
         if not total:
             return []
         names, bar, start = Text(), Text(), 0.0
-        for name, spent in seconds.items():
-            character, colour = _PHASE_LOOKS[name]
+        for place, (name, spent) in enumerate(seconds.items()):
+            character, colour = _PHASE_LOOKS[place % len(_PHASE_LOOKS)]
             names.append(f"{character} ", colour).append(f"{name} {spent:.1f}   ")
-            # Ends are rounded and not lengths, so that the bar is as wide as the line whatever the shares are.
+            # Rounding where parts end, not how long they are, keeps the whole bar as wide as the line.
             cells = round((start + spent) / total * width) - round(start / total * width)
             bar.append(character * cells, colour)
             start += spent

@@ -1,23 +1,23 @@
-"""The tables of a judgement, once for the terminal and the page.
+"""The tables of a judgement, for the terminal and the page.
 
 A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kind``: text or number, ``help``) and
-``rows``; a cell is text, or a dict of ``text``, the ``value`` it is sorted by, and a verdict's ``class`` (good, bad,
-even, open).
+``rows``. A cell is text, or a dict of ``text``, the ``value`` that it is sorted by, and the ``class`` of a verdict
+(good, bad, even, open).
 """
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
+from rl_posttrain.study.summaries import known, mean_and_deviation, median_and_count
 
 _CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
 _WORDS = {"none": "no verdict"}
 
 
 def verdict_table(judgement: Judgement) -> dict[str, Any]:
-    """A row a variant: means over its seeds, and how it stands to the baseline."""
+    """A row per variant: means over its seeds, and how it compares with the baseline."""
     results = {comparison.variant: comparison for comparison in judgement.comparisons}
     rows = []
     for variant, runs in judgement.collection.variants.items():
@@ -48,26 +48,26 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
     threshold, margin = f"{judgement.threshold:.3g}", f"{judgement.margin:.3g}"
     return {
         "title": f"Verdicts against {judgement.baseline}",
-        "note": f"{judgement.terms} Means over seeds ± standard deviation; steps, tokens and seconds to the "
-        "threshold are medians over the seeds that reached it. P values are corrected for the number of variants by "
-        "Holm's method.",
+        "note": f"{judgement.terms} Numbers are means over seeds ± standard deviation. Steps, tokens and seconds to "
+        "the threshold are medians over the seeds that reached it. P values are corrected for the number of variants "
+        "by Holm's method.",
         "columns": [
             _column("variant", "Variant", "text"),
             _column("verdict", "Verdict", "text"),
-            _column("difference", "Difference", help=f"variant less baseline, on {judgement.measure}"),
-            _column("interval", "95 % interval", "text"),
-            _column("p_different", "p different", help="that there is no difference, two-sided"),
-            _column("p_equivalent", "p equivalent", help=f"that they differ by {margin} or more (two one-sided tests)"),
-            _column("seeds", "Seeds"),
-            _column("final", "Final reward", help="mean of the last tenth of the steps"),
-            _column("best", "Best", help="best mean of 5 consecutive steps"),
-            _column("auc", "Area", help="under the reward curve, divided by its steps"),
-            _column("accuracy", "Accuracy", help="mean of the last tenth of the steps"),
-            _column("steps_to", f"Steps to {threshold}"),
+            _column("difference", "Difference", help=f"Variant minus baseline, of the measure {judgement.measure}."),
+            _column("interval", "95 % interval", "text", help="Of the difference."),
+            _column("p_different", "p different", help="P value of the two-sided test that the difference is 0."),
+            _column("p_equivalent", "p equivalent", help=f"P value of the test that it is {margin} or more."),
+            _column("seeds", "Seeds", help="Finished runs, and unfinished ones, which are not judged."),
+            _column("final", "Final reward", help="Mean of the last tenth of the steps."),
+            _column("best", "Best", help="Best mean reward of 5 consecutive steps."),
+            _column("auc", "Area", help="Area under the reward curve, divided by the number of steps."),
+            _column("accuracy", "Accuracy", help="Mean of the last tenth of the steps."),
+            _column("steps_to", f"Steps to {threshold}", help=f"Until the mean reward of 5 steps is {threshold}."),
             _column("tokens_to", f"Tokens to {threshold}"),
             _column("seconds_to", f"Seconds to {threshold}"),
-            _column("seconds_per_step", "s/step"),
-            _column("needed", "Seeds to decide", help="power 0.8, if difference and spread stay as they are"),
+            _column("seconds_per_step", "s/step", help="Median seconds per step."),
+            _column("needed", "Seeds to decide", help="With a power of 0.8, if difference and spread stay the same."),
         ],
         "rows": rows,
     }  # fmt: skip
@@ -76,33 +76,34 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
 def stability_table(judgement: Judgement) -> dict[str, Any]:
     rows = []
     for variant in judgement.collection.variants:
-        drops = [value for value in judgement.values(variant, "largest_drop") if value is not None]
+        drops = judgement.values(variant, "largest_drop")
+        mean = mean_and_deviation(drops)
         rows.append(
             {
                 "variant": variant,
-                "largest_drop": _number(max(drops, default=None), ".3f"),
-                "mean_drop": _number(statistics.fmean(drops) if drops else None, ".3f"),
+                "largest_drop": _number(max(known(drops), default=None), ".3f"),
+                "mean_drop": _number(mean[0] if mean else None, ".3f"),
                 "spikes": _total(judgement.values(variant, "spikes")),
                 "non_finite": _total(judgement.values(variant, "non_finite")),
             }
         )
     return {
         "title": "Stability",
-        "note": "A drop is that of the mean reward of 5 steps from its highest point before. A spike is a step whose "
-        "gradient norm is over 3 times the median of the 20 steps before it.",
+        "note": "A drop is how far the mean reward of 5 steps falls below its highest earlier value. A spike is a step "
+        "whose gradient norm is more than 3 times the median of the 20 steps before it.",
         "columns": [
             _column("variant", "Variant", "text"),
-            _column("largest_drop", "Largest drop", help="over all seeds"),
-            _column("mean_drop", "Mean drop", help="mean over seeds of each one's largest"),
-            _column("spikes", "Gradient spikes", help="steps, all seeds together"),
-            _column("non_finite", "Not finite", help="steps whose reward, loss or gradient norm was no finite number"),
+            _column("largest_drop", "Largest drop", help="The largest of all seeds."),
+            _column("mean_drop", "Mean drop", help="The largest drop of each seed, averaged over the seeds."),
+            _column("spikes", "Gradient spikes", help="Number of steps, of all seeds together."),
+            _column("non_finite", "Not finite", help="Steps with a reward, loss or gradient norm that was not finite."),
         ],
         "rows": rows,
     }  # fmt: skip
 
 
 def seeds_table(judgement: Judgement) -> dict[str, Any]:
-    """A row a run."""
+    """A row per run."""
     rows = []
     for run in judgement.collection.runs:
         found = judgement.statistics[run.name]
@@ -123,7 +124,7 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
     threshold = f"{judgement.threshold:.3g}"
     return {
         "title": "Every run",
-        "note": "A dash where a run did not record a value or never reached the threshold.",
+        "note": "A dash stands where a run did not record a value or never reached the threshold.",
         "columns": [
             _column("run", "Run", "text"),
             _column("variant", "Variant", "text"),
@@ -143,7 +144,7 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
 
 
 def differences_table(judgement: Judgement) -> dict[str, Any]:
-    """A row a variant, a column a recipe key that is not the same in all."""
+    """A row per variant, and a column for each recipe key in which variants differ."""
     differences = recipe_differences(judgement.collection.runs)
     rows = [
         {"variant": variant, **{key: values.get(variant, "-") for key, values in differences.items()}}
@@ -151,20 +152,20 @@ def differences_table(judgement: Judgement) -> dict[str, Any]:
     ]
     return {
         "title": "What differs between the recipes",
-        "note": "All other keys are the same in every run." if differences else "The recipes do not differ.",
+        "note": "All other keys are equal in all variants." if differences else "The recipes do not differ.",
         "columns": [_column("variant", "Variant", "text"), *(_column(key, key, "text") for key in differences)],
         "rows": rows,
     }
 
 
 def state_of(run: History) -> str:
-    """Finished, or how far it has come."""
+    """Finished, or how many steps it has made."""
     done = int(run.columns["step"][-1])
     return "finished" if run.finished else f"{done}/{run.num_planned or '?'} steps, running or stopped"
 
 
 def cell_text(cell: Any) -> str:
-    """What a cell shows; a dash where there is none."""
+    """What a cell shows; a dash where it is empty."""
     return "-" if cell is None else cell["text"] if isinstance(cell, dict) else str(cell)
 
 
@@ -177,22 +178,23 @@ def _number(value: float | None, form: str) -> dict[str, Any] | None:
 
 
 def _total(values: Sequence[float | None]) -> dict[str, Any] | None:
-    known = [value for value in values if value is not None]
-    return _number(int(sum(known)), "d") if known else None
+    found = known(values)
+    return _number(int(sum(found)), "d") if found else None
 
 
 def _mean_and_spread(values: Sequence[float | None], form: str = ".3f") -> dict[str, Any] | None:
-    known = [value for value in values if value is not None]
-    if not known:
+    found = mean_and_deviation(values)
+    if found is None:
         return None
-    mean = statistics.fmean(known)
-    spread = f" ± {statistics.stdev(known):{form}}" if len(known) > 1 else ""
+    mean, deviation = found
+    spread = "" if deviation is None else f" ± {deviation:{form}}"
     return {"text": f"{mean:{form}}{spread}", "value": mean}
 
 
 def _reached(values: Sequence[float | None]) -> dict[str, Any] | None:
-    known = [value for value in values if value is not None]
-    if not known:
+    found = median_and_count(values)
+    if found is None:
         return None
-    missing = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
-    return {"text": f"{statistics.median(known):,.0f}{missing}", "value": statistics.median(known)}
+    median, count = found
+    missing = f" ({count} of {len(values)} seeds)" if count < len(values) else ""
+    return {"text": f"{median:,.0f}{missing}", "value": median}

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rl_posttrain.errors import RunError, did_you_mean
+from rl_posttrain.runs.metrics import find_metric, our_name
 from rl_posttrain.runs.picture import COLOURS
 from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.bands import Curve, band, drawn, whole
@@ -16,7 +17,6 @@ from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.views.tables import cell_text, state_of, verdict_table
 
-AXES = ("step", "tokens", "seconds")
 _CELLS = {  # of the table: key of the summary, format
     "reward_first5": ".3f",
     "reward_last5": ".3f",
@@ -27,7 +27,7 @@ _CELLS = {  # of the table: key of the summary, format
     "tokens": ",d",
 }
 _VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "final", "auc", "steps_to")
-_NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # in fewer than `_WIDE` cells
+_NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # where the terminal is narrower than _WIDE
 _WIDE = 110
 _VERDICT_STYLES = {"good": "green", "bad": "red", "even": "blue", "open": "yellow"}
 _MARKERS = "*o+x#@%&" + string.ascii_lowercase
@@ -42,19 +42,19 @@ def print_curves(
     every_run: bool = False,
     console: Console,
 ) -> None:
-    """Curves in the terminal, one plot a key: a line a run, or the mean over the seeds where variants have several.
+    """Print one plot for each key: a line per run, or one per variant, its mean over seeds, where it has several.
 
-    Written to a pipe or a file it holds no colour codes, and each line has its own plotting character instead.
+    In a pipe or a file there are no colour codes, and each line has its own plotting character instead.
 
     Args:
         keys: names of metrics, such as "reward" or "eval/accuracy".
         axis: step, tokens or seconds.
         smoothing: steps of the trailing mean; 1 draws the values as they are.
-        every_run: a line for every run, also where there are several seeds.
+        every_run: draw a line for every run, also where variants have several seeds.
 
     Raises:
-        RunError: a run did not record a key or the axis, or the seeds of a variant share no stretch of it; nothing is
-            printed then.
+        RunError: a run did not record a key or the axis, or the seeds of a variant have no part of the axis in common.
+            Nothing is printed then.
     """
     for run in collection.runs:
         for key in keys:
@@ -68,13 +68,13 @@ def print_curves(
     for key, curves in plots.items():
         for label, (x, _) in curves.items():
             if not len(x):
-                raise RunError(f"{label}: its seeds share no stretch of {axis} with {key!r}; set --every-run")
+                raise RunError(f"{label}: its seeds have no {axis} in common that recorded {key!r}; set --every-run")
     for key, curves in plots.items():
         console.print(*_plot(curves, key, axis, smoothing, console), "", sep="\n", soft_wrap=True)
 
 
 def print_runs(collection: Collection, console: Console) -> None:
-    """A table with one line a run."""
+    """Print a table with one line per run."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("run", overflow="fold", min_width=8)
     for heading in ("steps", "reward\nfirst 5", "last 5", "gain", "best", "accuracy\nlast 5", "s/step", "tokens"):
@@ -84,13 +84,13 @@ def print_runs(collection: Collection, console: Console) -> None:
         summary = summarize(run.source.metrics())
         cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
         steps = f"{summary['steps']}/{run.num_planned or '?'}"
-        state = "finished" if run.finished else "running or stopped"
+        state = "finished" if run.finished else "unfinished"
         table.add_row(Text(run.name), steps, *cells, state)
     console.print(table)
 
 
 def print_verdicts(judgement: Judgement, console: Console) -> None:
-    """The notices, a table with one line a variant, and the verdicts in words."""
+    """Print the notices, a table with one line per variant, and the verdicts in words."""
     print_notices(judgement.notices, console)
     table = verdict_table(judgement)
     columns = {column["key"]: column for column in table["columns"]}
@@ -118,8 +118,8 @@ def print_notices(notices: Sequence[str], console: Console) -> None:
         console.print(Text(notice, style="yellow"), soft_wrap=True)
 
 
-def going_on(collection: Collection) -> list[str]:
-    """What to say of runs with steps to come, and of those that were left out."""
+def unfinished_and_left_out(collection: Collection) -> list[str]:
+    """A notice for each run that was left out, and for each that has not made all of its steps."""
     states = [f"{run.name}: {state_of(run)}" for run in collection.runs if not run.finished]
     return [f"left out: {reason}" for reason in collection.left_out] + states
 
@@ -127,21 +127,29 @@ def going_on(collection: Collection) -> list[str]:
 def _require(run: History, key: str, axis: str) -> None:
     for wanted in (key, axis):
         if wanted not in run.columns:
-            raise RunError(
-                f"{run.name}: no finished step recorded {wanted!r}; {did_you_mean(wanted, set(run.columns) - {'step'})}"
-            )
+            raise RunError(f"{run.name}: no finished step recorded {wanted!r}; {_hint(run, wanted)}")
     if not len(run.points(key, axis)[0]):
         raise RunError(f"{run.name}: no finished step recorded both {key!r} and {axis!r}; set another --axis")
 
 
+def _hint(run: History, wanted: str) -> str:
+    """What to do about a metric that a run did not record."""
+    if (ours := our_name(wanted)) in run.columns:
+        return f"its name here is {ours!r}"
+    metric = find_metric(wanted)
+    if metric and metric.absent:
+        return f"it is absent {metric.absent}"
+    return did_you_mean(wanted, set(run.columns) - {"step"})
+
+
 def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console: Console) -> list[Text]:
-    """A heading with the legend, and the plot. (plotext would draw its own legend over the curves' first steps.)"""
+    """The legend and the plot. plotext's own legend would hide the first steps of the curves."""
     import plotext
 
     coloured = console.is_terminal and console.color_system is not None and len(curves) <= len(COLOURS)
     mean = f", mean of {smoothing}" if smoothing > 1 else ""
     legend = Text(f"{key}{mean}", style="bold")
-    plotext.terminal.limit(False, False)  # the console's size counts, which need not be the terminal's
+    plotext.terminal.limit(False, False)  # the console's size counts; the terminal's may be another
     figure = plotext.figure
     figure.clear()
     figure.plot_size(max(console.width, 40), 16)

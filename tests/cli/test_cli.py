@@ -126,7 +126,7 @@ def test_a_run_that_is_not_there_cannot_be_resumed(run_main, tiny_recipe, tmp_pa
         (["check", "quickstart", "--num-processes", "x"], "invalid value for '--num-processes': "),
         (["check", "quickstart", "--num-processes", "0"], "invalid value for '--num-processes': "),
         (["curves"], "missing argument 'RUN"),
-        (["curves", "/no/such/run"], "no run at /no/such/run"),
+        (["curves", "/no/such/run"], "RUN=/no/such/run: there is no such file or folder"),
         (["check", "quikstart"], "RECIPE=quikstart: no file and no bundled recipe of that name; did you mean 'quickst"),
         (["train", "quikstart.yaml"], "RECIPE=quikstart.yaml: no such file"),
     ],

@@ -300,7 +300,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert "stopped: 0 of 2 runs are finished; the same command goes on with the rest" in stdout
+    assert "stopped: 0 of 2 runs are finished; the same command trains the others" in stdout
     assert not is_running(out / "recipes")
     rows_before = first.metrics()
 

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rl_posttrain.runs.files import to_json
-from rl_posttrain.views.live import LiveDisplay, PlainDisplay, make_display
+from rl_posttrain.views.live import LiveDisplay, make_display
+from rl_posttrain.views.plain import PlainDisplay
 from rl_posttrain.views.text import duration, printable, tail
 
 HOSTILE = "[red]x[/red] [/] :boom: \x1b[2J\x1b]0;title\x07\r\n\t\x00\u202eevil\u2028\ud800 日本 👩\u200d👩"
@@ -188,8 +189,8 @@ def test_the_live_view_by_hand():
     assert line_of(lines, "reward") == "0.200 mean of 5 0.720"  # 0.7 0.8 0.9 1.0 0.2
     assert lines[5].strip("│ ").split() == ["0.10", "▁▂▃▃▄▅▆▆▇█▂", "1.00"]
     assert line_of(lines, "answers") == "accuracy 0.250 well-formed 0.500"
-    assert line_of(lines, "length") == "7.1 tokens truncated 3.1%"
-    assert line_of(lines, "update") == "entropy 1.200 grad norm 0.830 lr 1.0e-05"
+    assert line_of(lines, "tokens") == "length 7.1 truncated 3.1%"
+    assert line_of(lines, "update") == "entropy 1.200 grad 0.830 lr 1.0e-05"
     assert line_of(lines, "seconds") == "█ rollout 1.0 ░ reward 0.0 ▓ update 3.0 ▒ sync 0.1"
     assert line_of(lines, "eval") == "step 5: accuracy 0.500 pass@4 0.750 math 0.625"
     assert line_of(lines, "prompt") == "Q: What is 3 + 4?↵A:"

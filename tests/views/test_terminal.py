@@ -15,7 +15,7 @@ from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.bands import band, drawn, t95, whole
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.judging import judge
-from rl_posttrain.views.terminal import going_on, print_curves, print_notices, print_runs, print_verdicts
+from rl_posttrain.views.terminal import print_curves, print_notices, print_runs, print_verdicts, unfinished_and_left_out
 
 
 def rows_of(rewards, *, tokens=100, **columns):
@@ -82,7 +82,7 @@ def test_the_table_of_runs(tmp_path):
     # Means of 0 0 0 .5 .5 and of 0 0 .5 .5 1, their difference, the best; no accuracy; median seconds; tokens; state.
     assert " ".join(line.split()) == "adams 6/6 0.200 0.400 +0.200 0.400 - 4.0 600 finished"
     (line,) = [line for line in text.splitlines() if "2/6" in line]
-    assert "running or" in line
+    assert line.endswith(" unfinished")
     assert "[red]adamw" in text
     (line,) = [line for line in text.splitlines() if "7/6" in line]
     assert "0.250  4.0  8,638" in re.sub(r" +", "  ", line)
@@ -119,7 +119,16 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
             {"keys": ("reward", "rewad")},
             "other: no finished step recorded 'rewad'; did you mean 'reward'?",
         ),
-        (rows_of([1, 1], kl=[None, None]), {"keys": ("kl",)}, "quick: no finished step recorded 'kl'"),
+        (
+            rows_of([1, 1], kl=[None, None]),
+            {"keys": ("kl",)},
+            "quick: no finished step recorded 'kl'; it is absent at `algorithm.kl_coef: 0`",
+        ),
+        (
+            rows_of([1, 1]),
+            {"keys": ("num_tokens",)},
+            "no finished step recorded 'num_tokens'; its name here is 'tokens'",
+        ),
         ([{"step": 1, "reward": 1}], {"axis": "tokens"}, "quick: no finished step recorded 'tokens'; known: "),
         (
             rows_of([1, 1], **{"eval/accuracy": [0.5, None], "seconds": [None, 3.0]}),
@@ -204,7 +213,9 @@ def test_seeds_without_a_common_stretch(tmp_path):
     for seed, tokens in ((0, 1), (1, 1000)):
         run_of(tmp_path / f"adams-{seed}", rows_of([0, 1], tokens=tokens), finished=True, optimizer="adams", seed=seed)
     console = console_of()
-    with pytest.raises(RunError, match="adams: its seeds share no stretch of tokens with 'reward'; set --every-run"):
+    with pytest.raises(
+        RunError, match="adams: its seeds have no tokens in common that recorded 'reward'; set --every-run"
+    ):
         print_curves(read_runs([tmp_path]), axis="tokens", console=console)
     assert console.file.getvalue() == ""
     assert "adams-1" in drawn_text([tmp_path], axis="tokens", every_run=True)
@@ -260,7 +271,7 @@ def test_verdicts(tmp_path):
         assert cell in line, line
     assert any("baseline" in line and line.lstrip().startswith("adamw") for line in lines)
     assert "Margin: 0.05 (0.05 of the reward range of 1" in text
-    assert "initial weights: not known of every run, so not checked" in lines
+    assert "initial weights: not recorded by every run, so not checked" in lines
     assert lines[-1].startswith("adams is better than adamw: +0.597 (95 % CI +0.582 to +0.611, 3 seeds, p = ")
 
 
@@ -289,10 +300,10 @@ def test_notices_of_runs_in_progress(tmp_path):
     run_of(tmp_path / "adamw", rows_of([0.5] * 6), finished=True)
     run_of(tmp_path / "sgd", [])
     collection = read_runs([tmp_path])
-    notices = going_on(collection)
+    notices = unfinished_and_left_out(collection)
     assert notices == [
         f"left out: {tmp_path}/sgd: no finished step yet, so there is nothing to show; wait for its first step",
         "adams: 3/6 steps, running or stopped",
     ]
     assert printed(print_notices, notices, width=40) == "\n".join(notices) + "\n"  # a line each, however narrow
-    assert going_on(read_runs([tmp_path / "adamw"])) == []
+    assert unfinished_and_left_out(read_runs([tmp_path / "adamw"])) == []

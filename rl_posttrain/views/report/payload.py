@@ -9,28 +9,16 @@ from typing import Any
 import numpy as np
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.metric import Metric
+from rl_posttrain.runs.metrics import AXES, plotted
 from rl_posttrain.study.bands import t95
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
-from rl_posttrain.views.report.figures import AXES, memory, phase_seconds
+from rl_posttrain.study.summaries import memory_gib, phase_seconds
 from rl_posttrain.views.report.looks import look
 from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, verdict_table
 from rl_posttrain.views.text import as_text
 
-_CHARTS = {  # key: title, unit, note
-    "reward": ("Reward", "", "mean over the step's completions"),
-    "accuracy": ("Accuracy", "", "share of right answers, whatever the reward pays"),
-    "eval/accuracy": ("Evaluation accuracy", "", "on questions that are not trained on"),
-    "well_formed": ("Well-formed", "", "share in the form asked for"),
-    "completion_length": ("Completion length", "tokens", "mean, end included"),
-    "truncated_share": ("Truncated", "", "share that reached the limit of new tokens"),
-    "entropy": ("Entropy", "nats a token", "of the policy's next token; towards 0 it no longer explores"),
-    "kl": ("KL", "nats a token", "estimated divergence from the reference model"),
-    "grad_norm": ("Gradient norm", "", "before clipping"),
-    "update_norm": ("Update norm", "", "of one step's change of all weights"),
-    "frac_zero_variance": ("Groups that teach nothing", "", "all completions got the same reward"),
-    "sampling_logprob_difference": ("Sampler and trainer", "nats a token", "mean difference of log-probabilities"),
-}
 _MOST_POINTS = 24_000  # of all runs together, for each metric
 _FEWEST_POINTS = 50
 _MOST_SENTENCES = _MOST_IN_TITLE = 6
@@ -40,17 +28,18 @@ _SAMPLE_CHARACTERS = 4000
 
 
 def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
-    """Everything on the page; see page.py for what it makes of it.
+    """Everything that the page shows; `page.render_page` says what each part is.
 
     Args:
-        command: what makes this report again.
+        command: the command that makes this report again.
     """
     collection = judgement.collection
     variants = list(collection.variants)
     most = max(_FEWEST_POINTS, _MOST_POINTS // len(collection.runs))
-    charts = [key for key in _CHARTS if any(key in run.columns for run in collection.runs)]
+    charts = [metric for metric in plotted("page") if any(metric.name in run.columns for run in collection.runs)]
     binned = max(-(-len(run.columns["step"]) // most) for run in collection.runs)
-    note = f"; a point is the mean of up to {binned} steps" if binned > 1 else ""
+    binning = f" A point is the mean of up to {binned} steps." if binned > 1 else ""
+    phases = phase_seconds(collection)
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
         "title": _title(judgement),
@@ -60,20 +49,19 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "footer": f"Made {made} by rl_posttrain from {len(collection.runs)} runs.",
         "axes": {axis: label for axis, label in AXES.items() if any(axis in run.columns for run in collection.runs)},
         "charts": [
-            {"id": key, "title": _CHARTS[key][0], "unit": _CHARTS[key][1], "note": _CHARTS[key][2] + note}
-            for key in charts
+            {"id": metric.name, "title": metric.heading, "unit": metric.unit, "note": _note(metric) + binning}
+            for metric in charts
         ],
         "variants": [
             {"label": label, "colour": look(index)[0], "dash": look(index)[1]} for index, label in enumerate(variants)
         ],
-        "runs": [_run(run, variants.index(run.variant), charts, most) for run in collection.runs],
+        "runs": [
+            _run(run, variants.index(run.variant), [metric.name for metric in charts], most) for run in collection.runs
+        ],
         "smoothing": 5,
         "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
-        "phases": {
-            "names": list(phase_seconds(judgement)),
-            "seconds": [_rounded(values) for values in phase_seconds(judgement).values()],
-        },
-        "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory(judgement).items()],
+        "phases": {"names": list(phases), "seconds": [_rounded(values) for values in phases.values()]},
+        "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
         "tables": {
             "verdict": verdict_table(judgement),
             "stability": stability_table(judgement),
@@ -86,11 +74,17 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
     }
 
 
+def _note(metric: Metric) -> str:
+    """What stands below a chart's title, without the marks of Markdown."""
+    direction = "" if metric.better == "neutral" else f" {metric.better.capitalize()} is better."
+    return metric.meaning.replace("`", "") + direction
+
+
 def _title(judgement: Judgement) -> str:
     runs = judgement.collection.runs
     task = next((run.recipe["task"]["name"] for run in runs if run.recipe.get("task")), None)
     model = {run.recipe["model"]["name"] for run in runs if run.recipe.get("model")}
-    about = f"{model.pop()} on {task}" if len(model) == 1 and task else task or "runs made elsewhere"
+    about = f"{model.pop()} on {task}" if len(model) == 1 and task else task or "runs of another program"
     variants = list(judgement.collection.variants)
     return f"{about}: {', '.join(variants) if len(variants) <= _MOST_IN_TITLE else f'{len(variants)} variants'}"
 
@@ -102,7 +96,7 @@ def _headline(judgement: Judgement) -> list[str]:
     words = [comparison.word for comparison in comparisons]
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
     said = ", ".join(f"{number} {'no verdict' if word == 'none' else word}" for word, number in counts.items())
-    return [f"{len(comparisons)} variants against {judgement.baseline}: {said}. The table has each of them."]
+    return [f"{len(comparisons)} variants against {judgement.baseline}: {said}. The table shows each of them."]
 
 
 def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[str, Any]:
@@ -119,7 +113,7 @@ def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[s
 
 
 def _binned(column: np.ndarray, width: int, *, last: bool = False) -> list[float | None]:
-    """Means over `width` steps at a time, or each such stretch's last value; None where there is none."""
+    """Means over `width` steps at a time, or the last value of each `width` steps; None where no value is finite."""
     starts = np.arange(0, len(column), width)
     if last:
         return _rounded(column[np.minimum(starts + width, len(column)) - 1], 9)
@@ -133,7 +127,7 @@ def _rounded(values: Sequence[float | None], digits: int = 5) -> list[float | No
 
 
 def _samples(judgement: Judgement) -> list[dict[str, Any]]:
-    """Completions of each variant's first seed, at its first and its last step."""
+    """Completions of each variant's first seed, from its first and its last step."""
     found = []
     for variant, runs in judgement.collection.variants.items():
         run = min(runs, key=lambda run: (not run.finished, run.seed if run.seed is not None else 0))
@@ -159,7 +153,7 @@ def _sample(run: History, step: int) -> dict[str, Any] | None:
 
 
 def _environments(runs: Sequence[History]) -> list[dict[str, Any]]:
-    """Each environment that there was, with the number of its runs."""
+    """The different environments of the runs, each with the number of its runs."""
     groups: dict[str, list[History]] = {}
     for run in runs:
         shared = {key: value for key, value in run.environment.items() if key not in ("started", "command")}
