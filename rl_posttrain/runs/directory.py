@@ -1,10 +1,10 @@
-"""The run directory: what is in it, writing it so that nothing is lost, reading it back.
+"""The run directory: what is in it, how to write it so that nothing is lost, and how to read it back.
 
 recipe.yaml        the resolved recipe
 environment.json   versions, device, commit, command
-metrics.jsonl      one object a step, flushed every step
+metrics.jsonl      one object per step, flushed every step
 rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
-checkpoints/       checkpoint-N, as transformers writes them; final/ holds the trained model
+checkpoints/       checkpoint-N, as transformers writes them; final/ is the trained model
 tensorboard/       event files
 curve.png          written at the end
 summary.json       written last: a run that has one is finished
@@ -23,18 +23,18 @@ import yaml
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
 
-_END_BYTES = 2**16  # of metrics.jsonl: room for many rows
-# What save_pretrained leaves for a model and its tokenizer.
+_END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
+# The files that save_pretrained writes for a model and its tokenizer.
 _MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written; its folder's name says it."""
+    """The step after which a checkpoint was written, from its folder's name."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 class RunDirectory:
-    """One run on disk. Make one with `create`, read one back with `open`."""
+    """One run on disk. `create` makes a new one, `open` opens one that exists."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -49,7 +49,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, *, recipe_yaml: str) -> "RunDirectory":
-        """A new run directory; it never takes the place of one that is there.
+        """A new run directory. One that exists is never overwritten.
 
         Raises:
             RunError: the directory exists, or cannot be written.
@@ -58,10 +58,12 @@ class RunDirectory:
         if (path / "recipe.yaml").exists():
             state = "a finished run" if (path / "summary.json").exists() else "an unfinished run"
             raise RunError(
-                f"run.name={path.name}: {path} holds {state}; go on with it by --resume, or set another run.name"
+                f"run.name={path.name}: {path} is {state}; continue it with --resume, or set another run.name"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"run.name={path.name}: {path} exists and is no run; set another run.name or run.output_dir")
+            raise RunError(
+                f"run.name={path.name}: {path} exists and is not a run; set another run.name or run.output_dir"
+            )
         run = cls(path)
         try:
             for folder in (run.rollouts_path, run.checkpoints_path):
@@ -69,7 +71,7 @@ class RunDirectory:
             write_atomically(path / "recipe.yaml", recipe_yaml)
         except OSError as error:
             raise RunError(
-                f"run.output_dir={path.parent}: cannot write {path}: {error.strerror}; set a folder that you may write"
+                f"run.output_dir={path.parent}: cannot write {path}: {error.strerror}; set another folder"
             ) from error
         return run
 
@@ -78,7 +80,7 @@ class RunDirectory:
         """The run at `path`.
 
         Raises:
-            RunError: there is none.
+            RunError: there is no run.
         """
         path = Path(path)
         if not (path / "recipe.yaml").is_file():
@@ -87,17 +89,17 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run, so that no other process trains it or takes it away; a process that ends lets go.
+        """Lock the run, so that no other process trains or removes it. The lock ends with the process.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process has locked it.
         """
         with (self.path / "recipe.yaml").open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunError(
-                    f"run.name={self.name}: another process is training {self.path}; wait for it, or end it"
+                    f"run.name={self.name}: another process is training {self.path}; wait for it, or stop it"
                 ) from error
             yield
 
@@ -105,17 +107,17 @@ class RunDirectory:
         return (self.path / "recipe.yaml").read_text(encoding="utf-8")
 
     def recipe(self) -> dict:
-        """Its sections.
+        """The recipe as plain data, by section.
 
         Raises:
-            RunError: the file is no recipe.
+            RunError: the file is not a recipe.
         """
         try:
             recipe = yaml.safe_load(self.recipe_text())
         except (yaml.YAMLError, UnicodeDecodeError):
             recipe = None
         if not isinstance(recipe, dict):
-            raise RunError(f"{self.path / 'recipe.yaml'}: no recipe; it was damaged, or is another program's")
+            raise RunError(f"{self.path / 'recipe.yaml'}: not a recipe; it is damaged, or belongs to another program")
         return recipe
 
     def metrics(self) -> list[dict]:
@@ -123,22 +125,22 @@ class RunDirectory:
         return read_json_lines(self.metrics_path) if self.metrics_path.exists() else []
 
     def last_row(self) -> dict | None:
-        """The newest finished step's metrics, from the end of the file; None before the first."""
+        """The metrics of the last finished step, read from the end of the file; None before the first step."""
         if not self.metrics_path.exists():
             return None
         with self.metrics_path.open("rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - _END_BYTES)
             file.seek(start)
             lines = file.read().split(b"\n")
-        # What stands after the last line break is half a row; what stands before the first may be the end of one.
+        # After the last line break there may be half a row, and before the first line break the end of a row.
         whole = [line for line in lines[start > 0 : -1] if line.startswith(b"{") and line.endswith(b"}")]
-        if not whole and start > 0:  # rows longer than what was read
+        if not whole and start > 0:  # one row is longer than what was read
             rows = self.metrics()
             return rows[-1] if rows else None
         return json.loads(whole[-1]) if whole else None
 
     def rollouts(self, step: int) -> list[dict]:
-        """The completions that one step trained on, as they were scored: its own, or those of an earlier one it shares.
+        """The completions that a step trained on, with their rewards. Steps that share completions have the same ones.
 
         Raises:
             RunError: the run has no such step.
@@ -146,7 +148,7 @@ class RunDirectory:
         path = self._rollout_file(step)
         if not path.exists() and any(row["step"] == step for row in self.metrics()):
             earlier = (file for file in self.rollouts_path.glob("step_*.jsonl") if file < path)
-            path = max(earlier, default=path)  # none where somebody cleared the folder
+            path = max(earlier, default=path)  # somebody may have emptied the folder
         if not path.exists():
             raise RunError(f"{self.path}: no rollouts of step {step}")
         return read_json_lines(path)
@@ -155,16 +157,16 @@ class RunDirectory:
         return read_json_object(self.path / "environment.json") or {}
 
     def summary(self) -> dict | None:
-        """What the run came to; None while it is not finished."""
+        """The main numbers of a finished run; None for an unfinished one."""
         return read_json_object(self.path / "summary.json")
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written whole: an empty file `complete` is put in last."""
+        """The newest checkpoint that is whole: the empty file `complete` is written into it last."""
         whole = [folder for folder in self._checkpoints() if (folder / "complete").is_file()]
         return max(whole, key=checkpoint_step, default=None)
 
     def copy_final_model(self, checkpoint: Path) -> None:
-        """Make checkpoints/final from a checkpoint: its model and tokenizer, without the optimizer; whole or absent."""
+        """Copy a checkpoint's model and tokenizer to checkpoints/final, which is whole or absent at any moment."""
         final = self.checkpoints_path / "final"
         temporary = self.checkpoints_path / ".final"
         for leftover in (final, temporary):
@@ -182,7 +184,7 @@ class RunDirectory:
         write_atomically(self.path / "summary.json", to_json(summary, indent=2) + "\n")
 
     def append_metrics(self, row: dict) -> None:
-        """Add one step's row; it is on disk when this returns."""
+        """Add the row of one step. When this returns, it is on disk."""
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(to_json(row) + "\n")
             file.flush()
@@ -192,12 +194,12 @@ class RunDirectory:
         write_atomically(self._rollout_file(step), "".join(to_json(row) + "\n" for row in rows))
 
     def drop_checkpoints(self) -> None:
-        """Remove what a run goes on from, once it is finished; the final model stays."""
+        """Remove the checkpoints that --resume needs; the final model stays."""
         for folder in self._checkpoints():
             shutil.rmtree(folder)
 
     def rewind(self, step: int) -> list[dict]:
-        """Forget what came after `step`, the one a resumed run starts from; returns the rows that stay."""
+        """Remove everything after `step`, from which a resumed run continues; return the rows that stay."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in kept))
         for file in self.rollouts_path.glob("step_*.jsonl"):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, JSON without NaN, and reading both back."""
+"""Files that are whole or absent at any moment: atomic writes, JSON without NaN, and reading both back."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from rl_posttrain.errors import RunError
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either its old content or all of the new, whatever kills the process."""
+    """Write `text`. At any moment, `path` has either its old content or all of the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -20,7 +20,7 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are their owner's alone
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files can be read by their owner alone
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -28,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON has it: numbers that are not finite become null, numpy and torch scalars plain numbers."""
+    """`value` for JSON: numbers that are not finite become null, and numpy's and torch's scalars plain numbers."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -41,17 +41,17 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Plain JSON: no NaN, no Infinity, and text that a lone surrogate cannot make unwritable."""
+    """Plain JSON: no NaN, no Infinity, and ASCII alone, so that any text can be written."""
     return json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, **options)
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """The complete objects of a JSON lines file; a last line that a dying process left half written is left out."""
+    """The objects of a JSON lines file. A last line that was only half written, by a crash, is left out."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise RunError(f"{path}: no text; the file was damaged by something else") from None
+        raise RunError(f"{path}: not a text file; it is damaged") from None
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -59,16 +59,18 @@ def read_json_lines(path: Path) -> list[dict]:
             if number == len(lines):
                 break
             raise RunError(
-                f"{path}:{number}: not JSON, and not the last line; the file was damaged by something else"
+                f"{path}:{number}: this line is not JSON, and it is not the last one; the file is damaged"
             ) from None
         if not isinstance(row, dict):
-            raise RunError(f"{path}:{number}: no JSON object; it is no file of ours, or was damaged by something else")
+            raise RunError(
+                f"{path}:{number}: this line is not a JSON object; the file is damaged, or another program's"
+            )
         rows.append(row)
     return rows
 
 
 def read_json_object(path: Path) -> dict | None:
-    """What `write_atomically` left there; None where nothing did."""
+    """The JSON object in a file; None where there is no file."""
     if not path.exists():
         return None
     try:
@@ -76,5 +78,5 @@ def read_json_object(path: Path) -> dict | None:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise RunError(f"{path}: no JSON object; the file was damaged by something else")
+        raise RunError(f"{path}: not a JSON object; the file is damaged")
     return value

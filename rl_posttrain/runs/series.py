@@ -1,7 +1,7 @@
-"""What a run's metrics come to: means and the summary.
+"""Means of a run's metrics, and its summary.
 
-Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that a row lacks, or holds as
-null (what a NaN is written as), is left out of every mean; it is never taken for zero.
+Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that is absent or null (a NaN is
+written as null) is left out of every mean; it never counts as zero.
 """
 
 import math
@@ -14,7 +14,7 @@ from rl_posttrain.runs.metrics import PHASES
 
 
 def number(row: dict, key: str) -> float | None:
-    """`row[key]` as a finite float; None where the row has none."""
+    """`row[key]` as a float; None where it is absent or not finite."""
     value = row.get(key)
     if isinstance(value, (int, float)) and math.isfinite(value):
         return float(value)
@@ -22,15 +22,15 @@ def number(row: dict, key: str) -> float | None:
 
 
 def numbers(rows: Iterable[dict], key: str) -> list[float]:
-    """The finite values of `key`, in step order; rows without one are left out."""
+    """The finite values of `key`, in step order; rows without one are skipped."""
     return [value for row in rows if (value := number(row, key)) is not None]
 
 
 def smooth(values: Sequence[float | None], window: int) -> list[float]:
     """Trailing mean: entry i is the mean of the finite values among values[i - window + 1 .. i].
 
-    Trailing and not centred, so that no point of a curve knows what came after it. The first window - 1 entries average
-    what there is so far; an entry with no finite value in its window is NaN. The result is as long as `values`.
+    It is trailing and not centred, so that no point of a curve depends on later values. The first window - 1 entries
+    are means of fewer values; an entry with no finite value in its window is NaN. The result is as long as `values`.
 
     Raises:
         RunError: `window` is below 1.
@@ -47,19 +47,19 @@ def smooth(values: Sequence[float | None], window: int) -> list[float]:
 def first_last(rows: Sequence[dict], key: str = "reward", window: int = 5) -> tuple[float, float]:
     """Mean of `key` over the first, and over the last, `window` finished steps that recorded it.
 
-    With fewer than 2 * window such steps the two share steps; with fewer than `window` both are the mean of all.
+    With fewer than 2 * window such steps the two means share steps; with fewer than `window` both are means of all.
 
     Raises:
-        RunError: no row holds a finite `key`.
+        RunError: no row has a finite `key`.
     """
     values = recorded(rows, key)
     return statistics.fmean(values[:window]), statistics.fmean(values[-window:])
 
 
 def step_seconds(rows: Sequence[dict]) -> list[float]:
-    """Seconds of each step, evaluation and bookkeeping included: the differences of `seconds`, which counts from 0.
+    """Seconds of each step, with evaluation and bookkeeping: the differences of `seconds`, which counts from 0.
 
-    A row that stands for several steps, as those of a run made elsewhere may, gives their mean.
+    Programs that log every tenth step have rows of several steps; such a row gives the mean of its steps.
     """
     found, before, start = [], 0.0, 0.0
     for row in rows:
@@ -73,9 +73,10 @@ def step_seconds(rows: Sequence[dict]) -> list[float]:
 
 
 def summarize(rows: Sequence[dict]) -> dict[str, Any]:
-    """What `summary.json` holds of the metrics: see docs/metrics.md for each name.
+    """The numbers of `summary.json`; docs/metrics.md says what each name means.
 
-    `reward_best` is the best mean of 5 consecutive steps (of all, where there are fewer): one lucky step is no best.
+    `reward_best` is the best mean of 5 consecutive steps (of all steps, where there are fewer), because a single good
+    step can be luck.
 
     Returns:
         Numbers by name; None for what no row recorded (accuracy, tokens, seconds).
@@ -104,7 +105,11 @@ def summarize(rows: Sequence[dict]) -> dict[str, Any]:
 
 
 def recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list[float]:
-    """The finite values of `key`, of which there is at least one, or a RunError that says what is missing."""
+    """The finite values of `key`, at least one.
+
+    Raises:
+        RunError: there is no finished step, or none that recorded `key`.
+    """
     if not rows:
         raise RunError(
             f"{run}: no finished step yet, so there is nothing to show; wait for its first step, or leave it out"
@@ -117,6 +122,6 @@ def recorded(rows: Sequence[dict], key: str, run: str = "metrics.jsonl") -> list
 
 
 def points(rows: Sequence[dict], key: str, window: int) -> tuple[list[int], list[float]]:
-    """Steps that recorded `key`, and its trailing mean over `window` of them."""
+    """The steps that recorded `key`, and the trailing mean of `key` over `window` of these steps."""
     kept = [row for row in rows if number(row, key) is not None]
     return [row["step"] for row in kept], smooth(numbers(kept, key), window)

@@ -1,4 +1,5 @@
-"""Studies: plan and run comparisons, read run histories (ours and foreign), statistics and verdicts.
+"""Comparisons of runs: which runs there are, running them, reading them back, statistics and verdicts.
 
-A study reads run directories and nothing else. Drawing belongs in `views`.
+Whatever judges runs reads run directories, or files of other programs, and nothing else. Drawing and printing belong in
+`views`.
 """

@@ -1,4 +1,4 @@
-"""The mean of a variant's runs and the band around it, for figures and for the terminal."""
+"""The mean curve of a variant's runs and the band around it, for figures and for the terminal."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def drawn(runs: Sequence[History], key: str, axis: str, window: int) -> list[Curve]:
-    """Each run's points with the trailing mean over `window` of them; runs without any are left out."""
+    """Each run's curve of trailing means over `window` points; runs that did not record `key` are left out."""
     curves = [run.points(key, axis) for run in runs]
     return [(x, trailing_mean(y, window)) for x, y in curves if len(x)]
 
 
 def whole(runs: Sequence[History]) -> Sequence[History]:
-    """The runs that a variant's mean is taken over: one that is on its way would cut the mean short."""
+    """The finished runs, or all where none is finished: an unfinished run would make the variant's mean shorter."""
     return [run for run in runs if run.finished] or runs
 
 
 def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, mean, and half of the mean's 95 % confidence interval (Student's t; 0 for a single run), (P,) each.
 
-    Over the curves' own points where they share them, else over the stretch that all of them cover; empty where there
-    is none.
+    Where the curves have the same points, these are used; else an even grid over the part of the axis that all curves
+    cover. Empty where there is no such part.
     """
     if all(np.array_equal(x, curves[0][0]) for x, _ in curves):
         x, values = curves[0][0], np.array([y for _, y in curves])
@@ -44,5 +44,5 @@ def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def t95(number: int) -> float:
-    """How many standard errors half of a 95 % interval over `number` runs is."""
+    """Half of a 95 % interval over `number` runs, in standard errors."""
     return float(stats.t.ppf(0.975, number - 1))

@@ -1,9 +1,9 @@
-"""Whether a variant is better than, worse than or as good as a baseline over seeds.
+"""Whether a variant is better than, worse than or equivalent to a baseline, over seeds.
 
-A pair is the same seed under both variants, which met the same prompts and started from the same weights; without seeds
-the runs are compared unpaired (Welch). The difference test and the two one-sided tests of equivalence (Schuirmann 1987)
-stand beside each other, because a difference that is not seen is no proof that there is none. P values of several
-variants are corrected by Holm's method. `experiments/verdicts/calibration.py` measures how often verdicts are wrong.
+Two runs of one seed are a pair: they had the same prompts and started from the same weights. Runs without seeds are
+compared unpaired (Welch). A test of difference and two one-sided tests of equivalence (Schuirmann 1987) are both made,
+because a difference that was not found may still be there. P values of several variants are corrected by Holm's
+method. `experiments/verdicts/calibration.py` measures how often verdicts are wrong.
 """
 
 import math
@@ -23,15 +23,16 @@ _MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant beside the baseline, on one measure.
+    """A variant compared with the baseline, on one measure.
 
     Attributes:
         word: better, worse, equivalent, undecided, or none (no verdict).
-        num_pairs: seeds that both have; of an unpaired comparison, the smaller number of runs.
-        difference, low, high: variant less baseline, with its 95 % confidence interval.
-        p_different, p_equivalent: of the two tests, after Holm's correction.
-        seeds_needed: that would decide with a power of 0.8 if difference and spread stay; None where decided, or over
-            `_MOST_SEEDS`.
+        num_pairs: seeds that both have; in an unpaired comparison, the smaller number of runs.
+        difference, low, high: variant minus baseline, with its 95 % confidence interval.
+        p_different, p_equivalent: p values of the two tests, after Holm's correction.
+        seeds_needed: number of seeds that would decide with a power of 0.8, if difference and spread stay the same;
+            None where there is a verdict, or where it is more than `_MOST_SEEDS`.
+        sentence: the verdict in words.
     """
 
     variant: str
@@ -80,10 +81,10 @@ class _Estimate:
 def compare_to_baseline(
     values: Mapping[str, Sequence[tuple[int | None, float]]], baseline: str, margin: float
 ) -> list[Comparison]:
-    """Every other variant beside `baseline`.
+    """Compare every other variant with `baseline`.
 
     Args:
-        values: of the measure, by variant: (seed, value) of each of its runs; the seed is None where nobody said it.
+        values: by variant, (seed, value) of each of its runs; the seed is None where it is not known.
         margin: differences smaller than this do not matter; above 0, in the measure's unit.
 
     Raises:
@@ -100,11 +101,15 @@ def compare_to_baseline(
         found = counts[variant]
         if not isinstance(found, _Estimate):
             num_pairs, paired = found
-            kind = f"seed{'s' * (num_pairs != 1)} in common with" if paired else "runs of it or of"
+            plural = "s" * (num_pairs != 1)
+            if paired:
+                too_few = f"it has {num_pairs} seed{plural} in common with {baseline}"
+            else:
+                too_few = f"it or {baseline} has {num_pairs} run{plural}"
             results.append(
                 Comparison(
                     variant, baseline, "none", num_pairs, paired,
-                    sentence=f"{variant}: no verdict, {num_pairs} {kind} {baseline}; {FEWEST_SEEDS} is the least",
+                    sentence=f"{variant}: no verdict: {too_few}, and at least {FEWEST_SEEDS} are needed",
                 )
             )  # fmt: skip
             continue
@@ -128,10 +133,10 @@ def compare_to_baseline(
 
 
 def check_baseline(baseline: str, variants: Iterable[str]) -> None:
-    """Fail unless `baseline` is one of `variants`.
+    """Check that `baseline` is one of `variants`.
 
     Raises:
-        RunError: with the nearest of them.
+        RunError: it is not; the message has the most similar one.
     """
     if baseline not in variants:
         raise RunError(f"--baseline={baseline}: no variant of that name; {did_you_mean(baseline, variants)}")
@@ -150,7 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _estimate(
     values: Sequence[tuple[int | None, float]], base: Sequence[tuple[int | None, float]]
 ) -> _Estimate | tuple[int, bool]:
-    """The difference, or how many pairs there are where they are too few, and whether they are pairs."""
+    """The difference; where there are too few runs, how many pairs or runs there are, and whether they are pairs."""
     paired = all(seed is not None for seed, _ in [*values, *base])
     if paired:
         one, other = _by_seed(values), _by_seed(base)
@@ -172,7 +177,7 @@ def _estimate(
 
 
 def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, float]:
-    """A seed that was run twice is one seed still: its mean."""
+    """Values by seed; a seed with several runs has their mean."""
     runs: dict[int | None, list[float]] = {}
     for seed, value in values:
         runs.setdefault(seed, []).append(value)
@@ -180,15 +185,15 @@ def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, flo
 
 
 def _t_tail(distance: float, error: float, freedom: float) -> float:
-    if error == 0:  # every pair differs by the same: nothing is left to chance
+    if error == 0:  # every pair has the same difference, so there is no randomness
         return 0.0 if distance > 0 else 1.0
     return stats.t.sf(distance / error, freedom)
 
 
 def _seeds_needed(found: _Estimate, margin: float, num_tests: int) -> int | None:
-    """The smallest number of seeds at which a test decides with a power of 0.8, if all stays as measured.
+    """The smallest number of seeds with which a test decides with a power of 0.8, if all stays as measured.
 
-    The level is divided by the number of tests, which is what Holm's correction asks of the first of them.
+    The level is divided by the number of tests, as Holm's correction does for the smallest p value.
     """
     numbers = np.arange(found.num_pairs + 1, _MOST_SEEDS + 1)
     freedom = found.freedom * (numbers - 1) / (found.num_pairs - 1)
@@ -207,9 +212,9 @@ def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent,
     kind = "seeds" if found.paired else "runs, unpaired"
     shown = f"{found.difference:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
     if word == "equivalent":
-        side = f", though {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
+        side = f", and a little {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
         return f"{variant} is equivalent to {baseline} within {margin:.3g}{side}: {shown}, p = {p_equivalent:.2g})"
     if word == "undecided":
         seeds = f"about {needed} seeds" if needed else f"more than {_MOST_SEEDS} seeds"
-        return f"{variant} against {baseline} is undecided: {shown}); it would take {seeds}, if all stays as it is"
+        return f"{variant} against {baseline} is undecided: {shown}); {seeds} would decide, if all stays as it is"
     return f"{variant} is {word} than {baseline}: {shown}, p = {p_different:.2g})"

@@ -1,4 +1,4 @@
-"""What each run came to, and the verdict over runs: from run directories, or runs made elsewhere, and nothing else."""
+"""Statistics of each run, and verdicts: every variant compared with the baseline."""
 
 import dataclasses
 import math
@@ -12,28 +12,28 @@ from rl_posttrain.errors import RunError, did_you_mean
 from rl_posttrain.study.equivalence import Comparison, compare_to_baseline
 from rl_posttrain.study.histories import Collection, History, pairing
 
-# What a verdict may be about. One of them is chosen before looking; more would each be another chance to be wrong.
+# What a verdict can be about. The user chooses one before looking: every further measure is a further chance of error.
 MEASURES = {
     "final": "mean reward of the last tenth of the steps",
     "auc": "area under the reward curve over the steps, divided by their number",
     "best": "best mean reward of 5 consecutive steps",
 }
 _MARGIN_SHARE, _THRESHOLD_SHARE = 0.05, 0.5
-# Rewards that pay from 0 to 1, so that a recipe tells the range; penalties, and one's own, may pay anything.
+# Rewards that pay from 0 to 1, so that a recipe tells the range. Penalties and a user's own rewards can pay anything.
 _PAY_UP_TO_ONE = {"math_accuracy", "countdown_equation", "think_answer_format"}
-_WINDOW = 5  # steps of the trailing mean under best, threshold and drop: one lucky step is no level
+_WINDOW = 5  # steps of the trailing mean for best, threshold and drop: a single good step can be luck
 _SPIKE_FACTOR, _SPIKE_WINDOW, _SPIKE_NEEDS = 3.0, 20, 5
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Runs and what they come to.
+    """Runs, their statistics, and the verdicts.
 
     Attributes:
         statistics: by run name, as `run_statistics` gives them.
         comparisons: one for each variant but the baseline.
-        notices: what a reader must know before reading a number.
-        checks: what was found of the pairs, a sentence each.
+        notices: what a reader must know before reading any number.
+        checks: whether runs of one seed started equal, in sentences.
         terms: the measure, margin and threshold in words.
     """
 
@@ -49,11 +49,11 @@ class Judgement:
     terms: str
 
     def values(self, variant: str, key: str) -> list[float | None]:
-        """A statistic of every finished run of a variant; the middle of a run is not its end."""
+        """A statistic of every finished run of a variant; unfinished runs are not compared with finished ones."""
         return [self.statistics[run.name][key] for run in self.collection.variants[variant] if run.finished]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain data, for ``--json``."""
+        """Everything as plain data, for ``--json``."""
         return {
             "measure": self.measure,
             "margin": self.margin,
@@ -71,15 +71,15 @@ class Judgement:
 
 
 def check_terms(measure: str, margin: float | None) -> None:
-    """Fail where a judgement's terms cannot be used.
+    """Check the measure and the margin.
 
     Raises:
-        RunError: no such measure, or a margin that is no number above 0.
+        RunError: there is no such measure, or the margin is not a number above 0.
     """
     if measure not in MEASURES:
         raise RunError(f"--measure={measure}: no such measure; {did_you_mean(measure, MEASURES)}")
     if margin is not None and not 0 < margin < math.inf:
-        raise RunError(f"--margin={margin}: equivalence needs room on both sides; set a number above 0")
+        raise RunError(f"--margin={margin}: differences below the margin do not matter; set a number above 0")
 
 
 def judge(
@@ -90,16 +90,16 @@ def judge(
     margin: float | None = None,
     threshold: float | None = None,
 ) -> Judgement:
-    """Statistics of every run, and every variant beside the baseline. Runs that go on are described and not judged.
+    """Statistics of every run, and a comparison of every variant with the baseline. Unfinished runs are not judged.
 
     Args:
-        baseline: a variant's label; by default adamw where there is one, else the first.
+        baseline: a variant's name; by default adamw where there is one, else the first variant.
         measure: one of `MEASURES`.
-        margin: what difference does not matter, in units of reward; by default 0.05 of the reward range.
-        threshold: the reward to which steps, tokens and seconds are counted; by default the middle of the range.
+        margin: smaller differences do not matter, in units of reward; by default 0.05 of the reward range.
+        threshold: the reward up to which steps, tokens and seconds are counted; by default the middle of the range.
 
     Raises:
-        RunError: no such baseline or measure, or a margin that is not above 0.
+        RunError: there is no such baseline or measure, or the margin is not above 0.
     """
     check_terms(measure, margin)
     low, high, origin = reward_range(collection)
@@ -141,27 +141,27 @@ def _default_baseline(variants: dict[str, list[History]]) -> str:
 
 def _notices(collection: Collection) -> list[str]:
     found = [f"left out: {reason}" for reason in collection.left_out]
-    going_on = [run for run in collection.runs if not run.finished]
-    if going_on:
+    unfinished = [run for run in collection.runs if not run.finished]
+    if unfinished:
         shown = ", ".join(
-            f"{run.name} ({int(run.columns['step'][-1])}/{run.num_planned or '?'} steps)" for run in going_on[:5]
+            f"{run.name} ({int(run.columns['step'][-1])}/{run.num_planned or '?'} steps)" for run in unfinished[:5]
         )
-        more = f" and {len(going_on) - 5} more" if len(going_on) > 5 else ""
-        found.append(f"still running, or stopped, so drawn and not judged: {shown}{more}")
+        more = f" and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
+        found.append(f"unfinished, so drawn and not judged: {shown}{more}")
     lengths = {run.num_planned for run in collection.runs if run.finished and run.num_planned}
     if len(lengths) > 1:
-        found.append(f"runs of different lengths ({', '.join(map(str, sorted(lengths)))} steps) stand side by side")
+        found.append(f"runs have different lengths: {', '.join(map(str, sorted(lengths)))} steps")
     return found
 
 
 def run_statistics(run: History, threshold: float) -> dict[str, float | None]:
-    """What one run came to; None where it recorded nothing to go by, or never reached the threshold.
+    """The statistics of one run, by name; None where the run did not record what is needed.
 
-    Keys: ``final``, ``best``, ``auc`` (see `MEASURES`); ``steps_to``, ``tokens_to``, ``seconds_to`` the threshold,
-    which counts as reached when the mean of 5 steps is at it; ``accuracy`` (mean of the last tenth); ``largest_drop``
-    of the mean of 5 from its highest point so far; ``spikes``: steps whose gradient norm is over 3 times the median of
-    the 20 before; ``non_finite``: steps whose reward, loss or gradient norm was no finite number; ``seconds_per_step``
-    (median).
+    ``final``, ``best``, ``auc``: see `MEASURES`. ``accuracy``: mean of the last tenth of the steps. ``steps_to``,
+    ``tokens_to``, ``seconds_to``: until the mean reward of 5 steps reaches `threshold`; None where it never does.
+    ``largest_drop``: how far the mean reward of 5 steps falls below its highest earlier value. ``spikes``: number of
+    steps whose gradient norm is over 3 times the median of the 20 before. ``non_finite``: number of steps whose reward,
+    loss or gradient norm was not finite. ``seconds_per_step``: median.
     """
     steps, rewards = run.points("reward")
     level = trailing_mean(rewards, _WINDOW)
@@ -172,7 +172,7 @@ def run_statistics(run: History, threshold: float) -> dict[str, float | None]:
     _, accuracy = run.points("accuracy")
     _, norms = run.points("grad_norm")
     ends, seconds = (np.diff(values, prepend=0.0) for values in run.points("seconds"))
-    seconds = seconds[ends > 0] / ends[ends > 0]  # a run made elsewhere may have logged every tenth step
+    seconds = seconds[ends > 0] / ends[ends > 0]  # other programs may log every tenth step only
     return {
         "final": last_tenth(rewards),
         "best": float(settled.max()),
@@ -188,12 +188,12 @@ def run_statistics(run: History, threshold: float) -> dict[str, float | None]:
 
 
 def last_tenth(values: np.ndarray) -> float:
-    """Mean of the last tenth of `values`, (S,), rounded up to whole steps."""
+    """Mean of the last tenth of `values`, (S,); the tenth is rounded up to whole steps."""
     return float(values[-math.ceil(len(values) / 10) :].mean())
 
 
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Entry i is the mean of values[i - window + 1 .. i], of what there is at the start; (S,) to (S,)."""
+    """Entry i is the mean of values[i - window + 1 .. i], of fewer values at the start; (S,) to (S,)."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
@@ -201,12 +201,12 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def reward_range(collection: Collection) -> tuple[float, float, str]:
-    """Lowest and highest reward, for margin and threshold, and where they come from: the recipe, else what was seen."""
+    """Lowest and highest reward for margin and threshold, from the recipe or else from the runs; and which of both."""
     for run in collection.runs:
         rewards = run.recipe.get("rewards") or ()
         weights = [reward.get("weight", 1.0) for reward in rewards]
         if any(weights) and all(reward.get("fn") in _PAY_UP_TO_ONE for reward in rewards):
-            # One with a weight below 0 takes away.
+            # A reward with a negative weight lowers the lowest sum.
             low, high = (float(sum(pick(weight, 0.0) for weight in weights)) for pick in (min, max))
             return low, high, "the sum of the recipe's reward weights"
     every = np.concatenate([run.points("reward")[1] for run in collection.runs])
@@ -223,7 +223,7 @@ def _count_spikes(norms: np.ndarray) -> int:
 
 
 def _at_step(run: History, axis: str, step: float | None) -> float | None:
-    """The axis at `step`; None where the run did not record it."""
+    """The value of an axis at `step`; None where the run did not record it."""
     if step is None or axis not in run.columns:
         return None
     value = run.columns[axis][run.columns["step"] == step][0]

@@ -1,7 +1,7 @@
-"""Running what is missing of a comparison.
+"""Running the missing runs of a comparison.
 
-Every run is a process of its own (`rl-posttrain train`), so nothing of one reaches the next, and a comparison that was
-stopped at any moment goes on where it stood.
+Every run is a process of its own (`rl-posttrain train`), so no run can change another, and a comparison that was
+stopped at any moment continues where it was.
 """
 
 import contextlib
@@ -24,21 +24,22 @@ from rl_posttrain.runs.files import write_atomically
 from rl_posttrain.study.plan import PlannedRun
 
 _POLL_S = 0.5
-_PATIENCE_S = 60.0  # for a run that was asked to end
+_PATIENCE_S = 60.0  # how long a run has to end after it was asked to
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Runner:
-    """Runs what is missing of a comparison, `jobs` at a time, each in a process of its own.
+    """Runs the missing runs of a comparison, `jobs` at the same time, each in a process of its own.
 
     Args:
-        runs: as `plan_runs` gives them; finished ones are left alone, broken ones resumed.
-        jobs: runs at a time. On a CPU they share its cores; GPUs are dealt out in turn.
-        num_processes: processes of each run, by torchrun.
-        devices: names of the GPUs that there are.
+        runs: as `plan_runs` gives them. Finished ones are not run again; those with a checkpoint are resumed, and those
+            without one restart.
+        jobs: runs at the same time. On a CPU they share its cores; GPUs are divided among them.
+        num_processes: processes of each run, started with torchrun.
+        devices: names of the GPUs of this machine.
 
     Raises:
-        RunError: what stands in a run's place was made with another recipe.
+        RunError: a run's directory exists and has another recipe.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Runner:
             _check_place(run)
 
     def run(self, on_change: Callable[["Runner"], None]) -> None:
-        """Return once every run is finished or has failed. Interrupted, it ends its processes, which can be resumed.
+        """Run until every run is finished or has failed. On an interrupt, end the processes; they can be resumed.
 
         Args:
             on_change: called twice a second.
@@ -66,7 +67,7 @@ class Runner:
             while self.waiting or self.running:
                 while self.waiting and self._slots:
                     planned = self.waiting.pop(0)
-                    if not planned.is_finished():  # by another process, meanwhile
+                    if not planned.is_finished():  # another process may have finished it
                         self._open(planned)
                 on_change(self)
                 time.sleep(_POLL_S)
@@ -92,10 +93,10 @@ class Runner:
         if status:
             self.failed[planned.path.name] = _last_words(_log(planned), status)
         else:
-            RunDirectory.open(planned.path).drop_checkpoints()  # it is finished; nothing goes on from them
+            RunDirectory.open(planned.path).drop_checkpoints()  # a finished run is never resumed
 
     def _start(self, planned: PlannedRun) -> subprocess.Popen:
-        """The process of one run, with its output in ``logs/``."""
+        """Start one run; its output goes into ``logs/``."""
         folder = planned.path.parent
         for place in ("recipes", "logs"):
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ class Runner:
         run = planned.directory()
         if run is not None and run.last_checkpoint() is None:
             with run.locked():
-                shutil.rmtree(run.path)  # its steps cannot be gone on from: they are made again
+                shutil.rmtree(run.path)  # no checkpoint: the run restarts
         elif run is not None:
             start.append("--resume")
         with _log(planned).open("a") as log:
@@ -118,13 +119,13 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=os.environ | self._variables(self._slot_of[planned]),
-                # A session of its own: Ctrl-C reaches this process alone, which then ends its runs in order.
+                # In a session of its own a run does not receive Ctrl-C; this process ends its runs in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
 
     def _variables(self, slot: int) -> dict[str, str]:
-        """What keeps runs at the same time out of each other's way."""
+        """The environment variables that give each run at the same time its own GPUs or cores."""
         if self._jobs == 1:
             return {}
         number = self._num_processes
@@ -147,7 +148,7 @@ class Runner:
 
 
 def visible_devices() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    """Names of the GPUs that this process may use, in the form of CUDA_VISIBLE_DEVICES."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -161,9 +162,7 @@ def _check_place(planned: PlannedRun) -> None:
         return
     changed = recipe_change(parse_recipe(run.recipe()), planned.recipe)
     if changed:
-        raise RunError(
-            f"{changed}: {planned.path} was run otherwise, and a comparison does not mix the two; set another --out"
-        )
+        raise RunError(f"{changed}: {planned.path} was trained with another recipe; set another --out")
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -171,7 +170,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """In the new process: end when the comparison is killed, or it would write beside the next one's run."""
+    """In the new process: end when the comparison is killed. Else the next comparison would write into the same run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -187,5 +186,5 @@ def _log(planned: PlannedRun) -> Path:
 
 def _last_words(log: Path, status: int) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = lines[-1].removeprefix("rl-posttrain: ") if lines else "it said nothing"
+    said = lines[-1].removeprefix("rl-posttrain: ") if lines else "it printed nothing"
     return f"{said} (status {status}, {log})"

@@ -106,7 +106,7 @@ def test_a_run_that_exists_is_left_alone(run_main, tiny_recipe, tmp_path):
     status, _, stderr = run_main("train", tiny_recipe, f"run.output_dir={tmp_path}")
     text = one_line(status, stderr)
     assert text == (
-        f"run.name=tiny: {run.path} holds an unfinished run; go on with it by --resume, or set another run.name"
+        f"run.name=tiny: {run.path} is an unfinished run; continue it with --resume, or set another run.name"
     )
     assert run.metrics() == [{"step": 1}]
 

@@ -65,7 +65,7 @@ def test_appending_after_a_half_line_needs_a_rewind_and_gets_one(run):
 
 def test_a_damaged_line_in_the_middle_is_named_and_not_skipped(run):
     run.metrics_path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(RunError, match=r"metrics\.jsonl:2: not JSON"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl:2: this line is not JSON"):
         run.metrics()
 
 
@@ -159,9 +159,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (["recipe.yaml"], "holds an unfinished run; go on with it by --resume"),
-        (["recipe.yaml", "summary.json"], "holds a finished run"),
-        (["notes.txt"], "exists and is no run"),
+        (["recipe.yaml"], "is an unfinished run; continue it with --resume"),
+        (["recipe.yaml", "summary.json"], "is a finished run"),
+        (["notes.txt"], "exists and is not a run"),
     ],
 )
 def test_create_takes_nobodys_place(tmp_path, files, reason):
@@ -178,13 +178,13 @@ def test_create_takes_an_empty_folder_and_refuses_a_file(tmp_path):
     (tmp_path / "empty").mkdir()
     assert RunDirectory.create(tmp_path / "empty", recipe_yaml=RECIPE).recipe() == {"run": {"name": "quick"}}
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         RunDirectory.create(tmp_path / "file", recipe_yaml=RECIPE)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"run\.output_dir=.*file.*: cannot write .*Not a directory; set a folder"):
+    with pytest.raises(RunError, match=r"run\.output_dir=.*file.*: cannot write .*Not a directory; set another folder"):
         RunDirectory.create(tmp_path / "file" / "runs" / "quick", recipe_yaml=RECIPE)
 
 
@@ -196,7 +196,7 @@ def test_a_run_in_the_working_directory_has_its_name(run, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"[1]", b"run: [", b"\xff\xfe"])
 def test_a_recipe_that_is_none_is_named(run, content):
     (run.path / "recipe.yaml").write_bytes(content)
-    with pytest.raises(RunError, match=r"quick/recipe\.yaml: no recipe"):
+    with pytest.raises(RunError, match=r"quick/recipe\.yaml: not a recipe"):
         run.recipe()
 
 
@@ -204,7 +204,7 @@ def test_a_recipe_that_is_none_is_named(run, content):
 def test_damaged_files_of_a_run_are_named(run, content):
     for name, read in (("environment.json", run.environment), ("summary.json", run.summary)):
         (run.path / name).write_bytes(content)
-        with pytest.raises(RunError, match=rf"quick/{name}: no JSON object"):
+        with pytest.raises(RunError, match=rf"quick/{name}: not a JSON object"):
             read()
 
 

@@ -1,8 +1,10 @@
 """The table of metrics: its lookups, and the names that other programs have."""
 
+from pathlib import Path
+
 import pytest
 
-from rl_posttrain.runs.metrics import AXES, METRICS, PHASES, TRL_NAMES, find_metric, our_name, plotted
+from rl_posttrain.runs.metrics import AXES, METRICS, PHASES, TRL_NAMES, find_metric, markdown_table, our_name, plotted
 
 
 def test_every_metric_is_said_once_and_in_a_sentence():
@@ -65,6 +67,12 @@ def test_a_name_finds_its_entry(name, entry):
 )
 def test_names_of_other_programs_become_ours(theirs, ours):
     assert our_name(theirs) == ours
+
+
+def test_the_table_in_the_docs_is_this_one():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- metrics -->\n")[2].partition("<!-- end of metrics -->\n")[0]
+    assert table == markdown_table(), "python -m rl_posttrain.runs.metrics prints what should be there"
 
 
 def test_what_trl_calls_a_metric():

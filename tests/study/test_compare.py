@@ -167,7 +167,7 @@ def test_studies_can_be_planned(name):
         (("--vary", "algorithm.los=dapo"), "algorithm.los=dapo: unknown key; did you mean 'loss'?"),
         (("--vary", "algorithm.micro_batch_size=5"), "algorithm.micro_batch_size=5: 8 prompts x 8 completions"),
         (("--measure", "last"), "--measure=last: no such measure"),
-        (("--margin", "0"), "--margin=0.0: equivalence needs room on both sides"),
+        (("--margin", "0"), "--margin=0.0: differences below the margin do not matter"),
         (("compare.seds=[1]",), "compare.seds=[1]: unknown key; did you mean 'seeds'?"),
         (("no-such=1",), "no-such=1: unknown key"),
     ],
@@ -188,7 +188,9 @@ def test_runs_of_another_recipe_are_not_mixed_in(tmp_path):
     Runner([run])
     Runner(plan("adams", folder=Path(os.path.relpath(tmp_path))))  # the same place by another name
     longer = load_recipe("quickstart", ["algorithm.num_steps=40"])
-    with pytest.raises(RunError, match=r"algorithm.num_steps=40 \(was 30\): .*adams-seed0 was run otherwise"):
+    with pytest.raises(
+        RunError, match=r"algorithm.num_steps=40 \(was 30\): .*adams-seed0 was trained with another recipe"
+    ):
         Runner(plan("adams", recipe=longer, folder=tmp_path))
 
 
@@ -216,7 +218,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     with directory.locked():
         runner.run(lambda runner: None)
     assert runner.failed == {
-        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or end it"
+        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or stop it"
     }
     assert steps(directory) == 1
 
@@ -335,7 +337,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     # Both met the same conditions, and one seed is no verdict.
     assert "initial weights: the same in every variant at each of 1 seeds" in done.stdout
     assert "prompts: the same in the same order in every variant at each of 1 seeds" in done.stdout
-    assert "adams: no verdict, 1 seed in common with adamw; 3 is the least" in done.stdout
+    assert "adams: no verdict: it has 1 seed in common with adamw, and at least 3 are needed" in done.stdout
     assert first.rollouts(1) == second.rollouts(1), "before the first update no optimizer has done anything"
     assert first.rollouts(4) != second.rollouts(4)
     for name in ("index.html", "rewards.png", "training.png", "cost.png"):

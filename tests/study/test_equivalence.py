@@ -122,14 +122,14 @@ NOISE = (0.0, 0.01, -0.01, 0.004, -0.004)
         (0.1, 1.0, 0.05, "better", "one is better than base: +0.1 (95 % CI +0.0905 to +0.109, 5 seeds, p = "),
         (-0.1, 1.0, 0.05, "worse", "one is worse than base: -0.1 (95 % CI -0.109 to -0.0905, 5 seeds, p = "),
         (0.001, 1.0, 0.05, "equivalent", "one is equivalent to base within 0.05: +0.001 (95 % CI -0.00846 to "),
-        (0.02, 1.0, 0.05, "equivalent", "one is equivalent to base within 0.05, though better: +0.02 (95 % CI"),
-        (-0.02, 1.0, 0.05, "equivalent", "one is equivalent to base within 0.05, though worse: -0.02 (95 % CI"),
+        (0.02, 1.0, 0.05, "equivalent", "one is equivalent to base within 0.05, and a little better: +0.02 (95 % CI"),
+        (-0.02, 1.0, 0.05, "equivalent", "one is equivalent to base within 0.05, and a little worse: -0.02 (95 % CI"),
         (
             0.02,
             10.0,
             0.05,
             "undecided",
-            "one against base is undecided: +0.02 (95 % CI -0.0746 to +0.115, 5 seeds); it ",
+            "one against base is undecided: +0.02 (95 % CI -0.0746 to +0.115, 5 seeds); about ",
         ),
     ],
 )
@@ -150,13 +150,16 @@ def test_under_three_seeds_there_is_no_verdict(number):
     assert (result.word, result.num_pairs, result.paired) == ("none", number, True)
     assert result.difference is result.low is result.p_different is result.p_equivalent is result.seeds_needed is None
     plural = "" if number == 1 else "s"
-    assert result.sentence == f"one: no verdict, {number} seed{plural} in common with base; 3 is the least"
+    assert (
+        result.sentence
+        == f"one: no verdict: it has {number} seed{plural} in common with base, and at least 3 are needed"
+    )
 
 
 def test_under_three_runs_without_seeds_there_is_no_verdict():
     result = compare(unseeded(0.9, 0.9), unseeded(0.1, 0.1, 0.1))
     assert (result.word, result.num_pairs, result.paired) == ("none", 2, False)
-    assert result.sentence == "one: no verdict, 2 runs of it or of base; 3 is the least"
+    assert result.sentence == "one: no verdict: it or base has 2 runs, and at least 3 are needed"
 
 
 def test_only_common_seeds_are_paired():
@@ -228,7 +231,7 @@ def test_seeds_needed_have_the_power_that_is_said(difference, spread, margin, ki
     result = compare(seeded(*(offsets + difference)), seeded(0, 0, 0, 0, 0), margin)
     assert result.word == "undecided"
     needed = result.seeds_needed
-    assert f"it would take about {needed} seeds" in result.sentence
+    assert f"about {needed} seeds would decide" in result.sentence
     assert power_at(needed, difference, spread, margin, kind) == pytest.approx(0.82, abs=0.04)
     assert power_at(needed - 1, difference, spread, margin, kind) < 0.81
     assert power_at(int(needed * 0.6), difference, spread, margin, kind) < 0.65
@@ -244,7 +247,7 @@ def test_seeds_needed_of_several_variants_are_more():
 def test_more_seeds_than_anybody_runs_are_no_number():
     result = compare(seeded(-1.0, 0.0, 1.001), seeded(0, 0, 0), 1e-6)
     assert (result.word, result.seeds_needed) == ("undecided", None)
-    assert "it would take more than 1000 seeds" in result.sentence
+    assert "more than 1000 seeds would decide" in result.sentence
 
 
 def test_a_baseline_that_is_not_there():

@@ -187,20 +187,24 @@ def test_no_path_at_all():
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("metrics.jsonl", b'{"step": 1}\n{"st\n{"step": 3}\n', "metrics.jsonl:2: not JSON, and not the last line"),
-        ("metrics.jsonl", b'{"step": 1, "reward": 1}\n[2]\n', "metrics.jsonl:2: no JSON object"),
-        ("metrics.jsonl", b"3\n", "metrics.jsonl:1: no JSON object"),
-        ("metrics.jsonl", b"\xff\xfe\x00", "metrics.jsonl: no text"),
+        (
+            "metrics.jsonl",
+            b'{"step": 1}\n{"st\n{"step": 3}\n',
+            "metrics.jsonl:2: this line is not JSON, and it is not the last one",
+        ),
+        ("metrics.jsonl", b'{"step": 1, "reward": 1}\n[2]\n', "metrics.jsonl:2: this line is not a JSON object"),
+        ("metrics.jsonl", b"3\n", "metrics.jsonl:1: this line is not a JSON object"),
+        ("metrics.jsonl", b"\xff\xfe\x00", "metrics.jsonl: not a text file"),
         ("metrics.jsonl", b'{"reward": 0.5}\n', "a row has no step"),
         ("metrics.jsonl", b'{"step": 1, "reward": 1}\n{"reward": 1}\n', "a row has no step"),
         ("metrics.jsonl", b'{"step": 1, "loss": 0.5, "note": "x"}\n', "'reward'; its columns are step, loss"),
         ("metrics.jsonl", b'{"step": 1, "reward": null}\n', "no finished step recorded 'reward'"),
         ("metrics.jsonl", b'{"step": 1, "reward": true}\n', "no finished step recorded 'reward'"),
-        ("recipe.yaml", b"- a list\n", "recipe.yaml: no recipe"),
-        ("recipe.yaml", b"run: {name: x\nmodel: [", "recipe.yaml: no recipe"),
-        ("recipe.yaml", b"", "recipe.yaml: no recipe"),
-        ("environment.json", b"{", "environment.json: no JSON object"),
-        ("summary.json", b"[]", "summary.json: no JSON object"),
+        ("recipe.yaml", b"- a list\n", "recipe.yaml: not a recipe"),
+        ("recipe.yaml", b"run: {name: x\nmodel: [", "recipe.yaml: not a recipe"),
+        ("recipe.yaml", b"", "recipe.yaml: not a recipe"),
+        ("environment.json", b"{", "environment.json: not a JSON object"),
+        ("summary.json", b"[]", "summary.json: not a JSON object"),
     ],
 )
 def test_a_damaged_run_is_named_with_what_is_wrong_and_does_not_stop_the_others(tmp_path, file, content, reason):

@@ -234,7 +234,7 @@ def test_what_was_asked_for_counts():
     [
         (("zzz", None), "--measure=zzz: no such measure; known: auc, best, final"),
         (("fnal", None), "--measure=fnal: no such measure; did you mean 'final'?"),
-        (("final", 0.0), "--margin=0.0: equivalence needs room on both sides; set a number above 0"),
+        (("final", 0.0), "--margin=0.0: differences below the margin do not matter; set a number above 0"),
         (("final", -0.1), "--margin=-0.1: "),
         (("final", float("nan")), "--margin=nan: "),
         (("final", float("inf")), "--margin=inf: "),
@@ -268,7 +268,7 @@ def test_a_run_that_goes_on_is_described_and_not_judged():
     assert judgement.statistics["adamw-3"]["final"] == 0.0
     assert judgement.notices == [
         "left out: runs/x: no finished step yet",
-        "still running, or stopped, so drawn and not judged: adamw-3 (4/10 steps), adams-3 (4/? steps)",
+        "unfinished, so drawn and not judged: adamw-3 (4/10 steps), adams-3 (4/? steps)",
     ]
 
 
@@ -283,7 +283,7 @@ def test_of_many_runs_that_go_on_the_first_five_are_named():
 def test_runs_of_different_lengths_are_noticed():
     recipes = [ONE_REWARD | {"algorithm": {"num_steps": number}} for number in (10, 20, 10)]
     runs = [history([0.5] * 10, name=f"run{i}", seed=i, recipe=recipe) for i, recipe in enumerate(recipes)]
-    assert judge(Collection(runs, [])).notices == ["runs of different lengths (10, 20 steps) stand side by side"]
+    assert judge(Collection(runs, [])).notices == ["runs have different lengths: 10, 20 steps"]
 
 
 def test_as_plain_data_it_is_json():

@@ -265,7 +265,7 @@ def test_verdicts(tmp_path):
     text = printed(print_verdicts, judge(read_runs([tmp_path])), width=120)
     assert "\x1b" not in text
     lines = text.splitlines()
-    assert lines[0] == "still running, or stopped, so drawn and not judged: adams-3 (1/6 steps)"
+    assert lines[0] == "unfinished, so drawn and not judged: adams-3 (1/6 steps)"
     (line,) = [line for line in lines if "better" in line and "than" not in line]
     for cell in ("3 + 1", "0.800 ± 0.100", "+0.597", "+0.582 to +0.611"):
         assert cell in line, line
