@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from rl_posttrain.errors import RewardError
+from rl_posttrain.errors import RewardError, class_and_message
 from rl_posttrain.machine.process import cores_per_process
 
 START_LIMIT_S = 180.0
@@ -70,7 +70,9 @@ class WorkerPool:
         try:
             requests = [pickle.dumps((timeout_s, pickle.dumps(call))) for call in calls]
         except Exception as error:
-            raise RewardError(f"{self._function}: its arguments cannot be handed to a worker ({error})") from error
+            raise RewardError(
+                f"{self._function}: its arguments cannot be handed to a worker ({class_and_message(error)})"
+            ) from error
         queue = _Queue(keys if keys is not None else range(len(calls)))
         with self._borrow(len(calls)) as workers:
             return _Batch(workers, queue, requests, timeout_s).finish()

@@ -12,6 +12,10 @@ class RecipeError(RlPosttrainError, ValueError):
     """A recipe, an override or a plug-in name that cannot be used as written."""
 
 
+class HubError(RecipeError):
+    """The Hugging Face hub did not give a model: it has none of that name, or it cannot be reached."""
+
+
 class RunError(RlPosttrainError):
     """A run directory that is missing, already there, not writable, or not readable as a run."""
 

@@ -55,13 +55,15 @@ def check(
 
 
 def recipes(as_json: JsonOption = False) -> None:
-    """List the bundled recipes, one per line."""
-    from rl_posttrain.recipe.load import bundled_recipes, headline
+    """List the bundled recipes, one per line: what each shows, and which recipe it extends."""
+    from rl_posttrain.recipe.files import bundled_recipes, extended_by, headline
 
-    heads = {name: headline(path) for name, path in bundled_recipes().items()}
+    files = bundled_recipes()
+    found = {name: {"shows": headline(path), "extends": extended_by(path)} for name, path in files.items()}
     if as_json:
-        typer.echo(json.dumps(heads, indent=2))
+        typer.echo(json.dumps(found, indent=2))
         return
-    width = max(map(len, heads))
-    for name, text in heads.items():
-        typer.echo(f"{name:<{width}}  {text}")
+    width = max(map(len, found))
+    for name, recipe in found.items():
+        parent = f" Extends {recipe['extends']}." if recipe["extends"] else ""
+        typer.echo(f"{name:<{width}}  {recipe['shows']}{parent}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
 from rl_posttrain.optim import OptimizerSpec
 from rl_posttrain.optim.ledger import predict_memory
@@ -53,15 +53,13 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
 
 
 def _config(name: str):
-    """The model's config and, when it is not the model's own file, a word on where it is from."""
+    """The model's config, None where the hub does not give it; and a note when it is not from the model's own file."""
     try:
         return load_config(name), None
-    except RecipeError as error:
+    except HubError as error:
         config = published_config(name)
         if config is not None:
-            return config, f"{name}: sized from its published shapes; the hub was not reached"
-        if "no such folder" in str(error) or "has no config.json" in str(error) or "not installed" in str(error):
-            raise
+            return config, f"{name}: sized from its published shapes; the hub did not give its config"
         return None, f"memory is not predicted: {error}"
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import HubError, RecipeError, one_line
 from rl_posttrain.machine.tools import cache_folder
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 
@@ -49,7 +49,8 @@ def load_config(name: str):
     """The transformers config of `name`.
 
     Raises:
-        RecipeError: there is no such model, or the hub cannot be reached.
+        RecipeError: a path that holds no model, or one whose config cannot be read.
+        HubError: the hub has no such model, or cannot be reached.
     """
     from transformers import AutoConfig
 
@@ -57,8 +58,12 @@ def load_config(name: str):
     try:
         return AutoConfig.from_pretrained(location)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise RecipeError(
+        reason = one_line(error).split(". ")[0]
+        if Path(location).is_dir():
+            raise RecipeError(
+                f"model.name={name}: its config.json cannot be read ({reason}); save the model again by save_pretrained"
+            ) from error
+        raise HubError(
             f"model.name={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
             "check the name, the network and HF_TOKEN"
         ) from error

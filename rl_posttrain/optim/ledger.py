@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from rl_posttrain.errors import class_and_message
 from rl_posttrain.optim.spec import OptimizerSpec
 
 _FP32 = 4
@@ -120,7 +121,7 @@ def predict_memory(
     try:
         by_group = _state_after_a_step(built)
     except Exception as error:  # a class of one's own fails in its own ways where there are no values
-        state, unknown = None, f"{type(error).__name__}: {' '.join(str(error).split())}"
+        state, unknown = None, class_and_message(error)
     else:
         unknown = ""
         if zero_stage and whole:

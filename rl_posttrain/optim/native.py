@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rl_posttrain.errors import EngineError
+from rl_posttrain.errors import EngineError, one_line
 from rl_posttrain.machine.tools import cache_folder, find_compiler
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
@@ -56,8 +56,8 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise EngineError(
-            f"implementation=compiled: {library} cannot be made or loaded ({error}); set RL_POSTTRAIN_CACHE to a "
-            "folder of yours, or set single"
+            f"implementation=compiled: {library} cannot be made or loaded ({one_line(error)}); set RL_POSTTRAIN_CACHE "
+            "to a folder of yours, or set single"
         ) from error
 
 

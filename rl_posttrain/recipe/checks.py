@@ -34,10 +34,10 @@ def check_keys_together(recipe: Recipe) -> None:
             f"can be ended; set rewards.{limited}.isolated=true, or leave the limit out"
         )
     for place, reward in enumerate(recipe.rewards):
-        if reward.range is not None and not reward.range[0] < reward.range[1]:
+        if reward.range is not None and not (len(reward.range) == 2 and reward.range[0] < reward.range[1]):
             raise RecipeError(
-                f"rewards.{place}.range={list(reward.range)}: it is the lowest and the highest that the reward pays; "
-                "set two numbers, the smaller one first"
+                f"rewards.{place}.range={list(reward.range)}: it is two numbers, the lowest and the highest that the "
+                "reward pays; set such as [0, 1]"
             )
     _cross_check_groups(recipe)
     num_iterations = recipe.trl.get("num_iterations", 1)

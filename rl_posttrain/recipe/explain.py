@@ -5,23 +5,25 @@ from collections.abc import Iterable
 from typing import Any
 
 from rl_posttrain.errors import did_you_mean
+from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.schema import Recipe, Section
 
 
-def explain(error: dict, data: dict) -> str:
-    """The first error of pydantic in the house's form: key=value: reason; fix."""
+def explain(error: dict, origins: Origins) -> str:
+    """An error of pydantic in the house's form: key=value: reason (in the file that says it); fix."""
     location = error["loc"]
     if location[-1] == "[key]":  # a key of a mapping whose keys are given: the mapping is what is wrong
         location = location[:-2]
     key = ".".join(str(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        return (
-            f"{key}={_short(error['input'])}: unknown key; {did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
-        )
     if error["type"] == "missing":
         return f"{key}: missing; every recipe says it, see `rl-posttrain recipes` for examples"
+    file = origins.file_of(location)
+    where = f" (in {file})" if file else ""
+    value = _short(error["input"])
+    if error["type"] == "extra_forbidden":
+        return f"{key}={value}: unknown key{where}; {did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
     reason = _SHAPES.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
-    return f"{key}={_short(error['input'])}: {reason.replace('input ', 'it ')}; {_fix(error, location)}"
+    return f"{key}={value}: {reason.replace('input ', 'it ')}{where}; {_fix(error, location)}"
 
 
 # In YAML's words where pydantic's are Python's.

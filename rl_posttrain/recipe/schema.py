@@ -58,7 +58,7 @@ class RewardSection(Section):
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     judges: Literal["answer", "form"] | None = None
-    range: tuple[float, float] | None = None
+    range: tuple[float, ...] | None = None  # two, the lower one first; recipe/checks.py sees to it
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +79,7 @@ class RewardSection(Section):
 
 
 class AlgorithmSection(Section):
-    name: Literal["grpo"] = "grpo"
+    name: str = "grpo"
     num_steps: Positive
     prompts_per_step: Positive
     group_size: Annotated[int, Field(ge=2)]
@@ -104,7 +104,6 @@ class OptimizerSection(OpenSection):
 
 class RolloutSection(Section):
     engine: Literal["vllm", "transformers"] = "vllm"
-    placement: Literal["colocate"] = "colocate"
     max_new_tokens: Positive
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

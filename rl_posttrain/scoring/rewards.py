@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, RewardError, class_and_message
+from rl_posttrain.errors import RecipeError, RewardError, class_and_message, one_line
 from rl_posttrain.plugins import signature_of
 from rl_posttrain.recipe.reward_spec import RewardSpec, required_columns
 from rl_posttrain.rewards import math_accuracy
@@ -110,7 +110,7 @@ class Reward:
             return [None if value is None else float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise RewardError(
-                f"{self._where}: returned a value that is no number ({error}); return floats or None"
+                f"{self._where}: returned a value that is no number ({one_line(error)}); return floats or None"
             ) from error
 
 
@@ -211,6 +211,6 @@ def _check_call(spec: RewardSpec, columns: Sequence[str]) -> None:
             reason = f"it needs {missing[0]!r}, which is no column of the task ({here}) and not in args"
             fix = f"name a column, or set {spec.key}.args.{missing[0]}"
         else:
-            reason = f"it cannot be called as the trainer does ({error})"
+            reason = f"it cannot be called as the trainer does ({one_line(error)})"
             fix = "write it as def reward(completions, answer, **kwargs) -> list[float]"
         raise RecipeError(f"{key}: {reason}; {fix}") from None

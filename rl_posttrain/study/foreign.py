@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rl_posttrain.errors import RunError
+from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.metrics import our_name
 
 _STATE = "trainer_state.json"
@@ -79,7 +79,7 @@ class ForeignRun:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
         except (ValueError, RecursionError) as error:
             raise RunError(
-                f"RUN={self.path}: not JSON ({error}); the file was cut short, or is another file"
+                f"RUN={self.path}: not JSON ({one_line(error)}); the file was cut short, or is another file"
             ) from error
         history = state.get("log_history") if isinstance(state, dict) else None
         if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
@@ -104,7 +104,7 @@ class ForeignRun:
         except OSError as error:
             raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
         except (csv.Error, UnicodeDecodeError) as error:
-            raise RunError(f"RUN={self.path}: not a CSV ({error}); save it as UTF-8 with commas") from error
+            raise RunError(f"RUN={self.path}: not a CSV ({one_line(error)}); save it as UTF-8 with commas") from error
         # A last line that was cut short has no step, or nothing but a step.
         rows = [row for row in rows if row.get("step") is not None and len(row) > 1]
         return sorted(rows, key=lambda row: row["step"])

@@ -19,8 +19,6 @@ MEASURES = {
     "best": "best mean reward of 5 consecutive steps",
 }
 _MARGIN_SHARE, _THRESHOLD_SHARE = 0.05, 0.5
-# Rewards that pay from 0 to 1, so that a recipe tells the range. Penalties and a user's own rewards can pay anything.
-_PAY_UP_TO_ONE = {"math_accuracy", "countdown_equation", "think_answer_format"}
 _WINDOW = 5  # steps of the trailing mean for best, threshold and drop: a single good step can be luck
 _SPIKE_FACTOR, _SPIKE_WINDOW, _SPIKE_NEEDS = 3.0, 20, 5
 
@@ -204,11 +202,7 @@ def reward_range(collection: Collection) -> tuple[float, float, str]:
     """Lowest and highest reward for margin and threshold, from the recipe or else from the runs; and which of both."""
     for run in collection.runs:
         rewards = run.recipe.get("rewards") or ()
-        weights = [reward.get("weight", 1.0) for reward in rewards]
-        if any(weights) and all(reward.get("fn") in _PAY_UP_TO_ONE for reward in rewards):
-            # A reward with a negative weight lowers the lowest sum.
-            low, high = (float(sum(pick(weight, 0.0) for weight in weights)) for pick in (min, max))
-            return low, high, "the sum of the recipe's reward weights"
+_WINDOW = 5  # steps of the trailing mean for best, threshold and drop: a single good step can be luck
     every = np.concatenate([run.points("reward")[1] for run in collection.runs])
     low, high = float(every.min()), float(every.max())
     return low, high if high > low else low + 1.0, "from the lowest to the highest reward of these runs"

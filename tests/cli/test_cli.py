@@ -6,7 +6,7 @@ import os
 import pytest
 from conftest import run_command
 
-from rl_posttrain.recipe.load import bundled_recipes
+from rl_posttrain.recipe.files import bundled_recipes
 from rl_posttrain.runs.directory import RunDirectory
 
 # The quickest way to the checks that come once torch and TRL are there.

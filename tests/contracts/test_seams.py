@@ -11,7 +11,8 @@ import pytest
 import trl
 from transformers import GenerationConfig, PretrainedConfig, Trainer, TrainingArguments
 
-from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.recipe.files import bundled_recipes
+from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.training.loop import GRPOTrainer
 from rl_posttrain.training.records import _FROM_TRL

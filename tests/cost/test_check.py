@@ -9,7 +9,8 @@ from rl_posttrain.cli import main as cli
 from rl_posttrain.cost.check import check_recipe
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.models import find as models
-from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.recipe.files import bundled_recipes
+from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.views.check import print_check
 
 
@@ -150,6 +151,17 @@ def test_a_hub_model_that_is_not_reached_is_sized_by_its_published_shapes_or_not
     result = check_recipe(load_recipe(tiny_recipe, ["model.name=no-such-owner/no-such-model"]), 1)
     assert result["memory_bytes"] is None
     assert any(note.startswith("memory is not predicted: ") for note in result["notes"])
+
+
+def test_a_local_model_that_cannot_be_read_is_an_error_and_not_a_note(tiny_recipe, tmp_path):
+    for config, reason in ((None, "the folder has no config.json"), ("{}", "its config.json cannot be read (")):
+        folder = tmp_path / f"model-{config}"
+        folder.mkdir()
+        if config is not None:
+            (folder / "config.json").write_text(config)
+        with pytest.raises(RecipeError) as caught:
+            check_recipe(load_recipe(tiny_recipe, [f"model.name={folder}"]), 1)
+        assert str(caught.value).startswith(f"model.name={folder}: {reason}")
 
 
 @pytest.mark.parametrize(

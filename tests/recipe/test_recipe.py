@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.machine.process import world_size
-from rl_posttrain.recipe.load import bundled_recipes, find_recipe, headline, load_recipe, parse_recipe
+from rl_posttrain.recipe.files import bundled_recipes, find_recipe, headline
+from rl_posttrain.recipe.load import load_recipe, parse_recipe
 from rl_posttrain.recipe.schema import CompareSection, Recipe, RewardSection
 from rl_posttrain.recipe.sizes import derive_sizes, precision
 
@@ -104,9 +105,9 @@ def test_an_override_replaces_and_a_later_one_wins(file):
     [
         ("optimizer.lr", "an override is written section.key=value"),
         ("=3", "an override is written section.key=value"),
-        ("optimizer.lr=[1", "the value is no YAML"),
-        ("rewards.1.weight=2", "1 is no place in a list of 1"),
-        ("rewards.first.weight=2", "first is no place in a list of 1"),
+        ("optimizer.lr=[1", "the value is not valid YAML"),
+        ("rewards.1.weight=2", "there is no entry 1 in a list of 1"),
+        ("rewards.first.weight=2", "there is no entry first in a list of 1"),
         ("optimizer.lr.start=2", "lr is the value 1e-06 and has no keys of its own"),
     ],
 )

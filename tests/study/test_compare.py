@@ -16,7 +16,8 @@ from conftest import clean_environment, command, run_command
 from rich.console import Console
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.recipe.load import bundled_recipes, load_recipe
+from rl_posttrain.recipe.files import bundled_recipes
+from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.histories import read_runs

@@ -13,7 +13,7 @@ from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import check_terms, judge, run_statistics, trailing_mean
 from rl_posttrain.views.tables import cell_text, differences_table, seeds_table, stability_table, verdict_table
 
-ONE_REWARD = {"rewards": [{"fn": "math_accuracy", "weight": 1.0}]}
+ONE_REWARD = {"rewards": [{"fn": "math_accuracy", "weight": 1.0, "range": [0.0, 1.0]}]}
 
 
 def history(rewards, *, name="run", variant="adams", seed=0, recipe=None, finished=True, steps=None, **columns):
@@ -177,15 +177,24 @@ def test_the_default_baseline_goes_by_the_recipe_where_there_is_one():
 
 
 @pytest.mark.parametrize(
-    ("weights", "margin", "threshold"),
-    [([1.0], 0.05, 0.5), ([1.0, 0.5], 0.075, 0.75), ([1.0, -0.2], 0.06, 0.4), ([2.0, None], 0.15, 1.5)],
+    ("weights", "ranges", "margin", "threshold"),
+    [
+        ([1.0], [[0, 1]], 0.05, 0.5),
+        ([1.0, 0.5], [[0, 1], [0, 1]], 0.075, 0.75),
+        ([1.0, -0.2], [[0, 1], [0, 1]], 0.06, 0.4),
+        ([2.0, None], [[0, 1], [0, 1]], 0.15, 1.5),
+        ([1.0, 0.5], [[0, 1], [-1, 0]], 0.075, 0.25),  # from -0.5 to 1
+        ([1.0, -1.0], [[0, 10], [2, 4]], 0.6, 2.0),  # from -4 to 8
+    ],
 )
-def test_margin_and_threshold_come_from_the_weights_of_the_rewards(weights, margin, threshold):
-    fn = {"fn": "math_accuracy"}
-    rewards = [fn if weight is None else fn | {"weight": weight} for weight in weights]
+def test_margin_and_threshold_come_from_the_ranges_and_weights_of_the_rewards(weights, ranges, margin, threshold):
+    rewards = [
+        {"fn": "mine.py:mine", "range": own} | ({} if weight is None else {"weight": weight})
+        for weight, own in zip(weights, ranges, strict=True)
+    ]
     judgement = judge(study({"adams": [0.3], "adamw": [0.3]}, recipe={"rewards": rewards}))
     assert (judgement.margin, judgement.threshold) == pytest.approx((margin, threshold))
-    share = f"Margin: {margin:.3g} (0.05 of the reward range of {20 * margin:.3g}, the sum of the recipe's reward weigh"
+    share = f"Margin: {margin:.3g} (0.05 of the reward range of {20 * margin:.3g}, the recipe's reward ranges and "
     assert share in judgement.terms
     assert judgement.terms.endswith(f"Threshold: {threshold:.3g}.")
 
@@ -197,9 +206,9 @@ def test_margin_and_threshold_come_from_what_was_seen_where_there_is_no_recipe()
     assert [judgement.statistics[name]["steps_to"] for name in ("sgd-0", "sgd-1", "adamw-0")] == [None, 5, 5]
 
 
-@pytest.mark.parametrize("fn", ["soft_overlong", "mine.py:short_answer"])
-def test_what_rewards_of_another_scale_pay_is_seen_and_not_assumed(fn):
-    rewards = [{"fn": "math_accuracy"}, {"fn": fn}]
+@pytest.mark.parametrize("own", [{}, {"range": None}])
+def test_what_a_reward_without_a_range_pays_is_seen_and_not_assumed(own):
+    rewards = [{"fn": "math_accuracy", "range": [0, 1]}, {"fn": "mine.py:short_answer"} | own]
     judgement = judge(study({"sgd": [-0.5, 0.0], "adamw": [0.5]}, recipe={"rewards": rewards}))
     assert (judgement.margin, judgement.threshold) == pytest.approx((0.05, 0.0))
     assert "from the lowest to the highest reward of these runs" in judgement.terms

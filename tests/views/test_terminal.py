@@ -29,7 +29,7 @@ def rows_of(rewards, *, tokens=100, **columns):
 def run_of(path, rows, *, num_steps=6, finished=False, optimizer=None, seed=0):
     recipe = {"run": {"seed": seed}, "algorithm": {"num_steps": num_steps}}
     if optimizer:
-        recipe |= {"optimizer": {"name": optimizer}, "rewards": [{"fn": "math_accuracy", "weight": 1.0}]}
+        recipe |= {"optimizer": {"name": optimizer}, "rewards": [{"fn": "math_accuracy", "range": [0, 1]}]}
     run = RunDirectory.create(path, recipe_yaml=yaml.safe_dump(recipe))
     for row in rows:
         run.append_metrics(row)
