@@ -202,7 +202,12 @@ def reward_range(collection: Collection) -> tuple[float, float, str]:
     """Lowest and highest reward for margin and threshold, from the recipe or else from the runs; and which of both."""
     for run in collection.runs:
         rewards = run.recipe.get("rewards") or ()
-_WINDOW = 5  # steps of the trailing mean for best, threshold and drop: a single good step can be luck
+        if rewards and all(reward.get("range") for reward in rewards):
+            # The ends of each, weighted; a weight below 0 swaps them.
+            ends = [[reward.get("weight", 1.0) * end for end in reward["range"]] for reward in rewards]
+            low, high = (float(sum(pick(pair) for pair in ends)) for pick in (min, max))
+            if high > low:
+                return low, high, "the recipe's reward ranges and weights"
     every = np.concatenate([run.points("reward")[1] for run in collection.runs])
     low, high = float(every.min()), float(every.max())
     return low, high if high > low else low + 1.0, "from the lowest to the highest reward of these runs"
