@@ -1,10 +1,11 @@
-"""AdamS: the momentum is its own normalizer, so that there is no second moment to store (arXiv:2505.16363).
+"""AdamS: the momentum takes the place of Adam's second moment, so one buffer is enough (arXiv:2505.16363).
 
     nu_t = beta2 * m_{t-1}^2 + (1 - beta2) * g_t^2
     m_t  = beta1 * m_{t-1} + (1 - beta1) * g_t
     w_t  = (1 - lr * weight_decay) * w_{t-1} - lr * m_t / (sqrt(nu_t) + eps)
 
-with m_0 = 0. One buffer a parameter, no step counter and no bias correction.
+with m_0 = 0; g_t is the gradient and w_t the parameter, element by element, in any shape. There is no step counter and
+no bias correction.
 """
 
 import functools
@@ -13,52 +14,59 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
 import rl_posttrain.optim.adams_kernels as kernels
-from rl_posttrain.errors import EngineError
-from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate, local_parts
+from rl_posttrain.optim.checks import (
+    adopt_old_names,
+    check_gradient,
+    check_settings,
+    evaluate,
+    kernel_missing,
+    local_parts,
+)
 from rl_posttrain.optim.native import can_compile
 
-Implementation = Literal["auto", "compiled", "triton", "foreach", "single"]
-_IMPLEMENTATIONS = ("auto", "compiled", "triton", "foreach", "single")
 _STATE_DTYPES = ("bfloat16", "float32")
 COMPILED_FROM = 2**16
-"""Elements from which "auto" compiles on a CPU: below, a step is over before a compiler has started."""
+"""Elements of all parameters from which a step on a CPU compiles its kernel; below, compiling takes more time than it
+saves."""
 
 
 class AdamS(Optimizer):
-    """AdamS with decoupled weight decay.
+    """AdamS with decoupled weight decay. It takes the place of `torch.optim.AdamW`: the same arguments come first.
 
     An element moves by at most ``lr * sqrt(beta1^2 / beta2 + (1 - beta1)^2 / (1 - beta2))`` a step: 1.026 lr at the
-    defaults. The state is one buffer, ``exp_avg``, in the parameter's shape. The arithmetic is done in fp32 whatever
-    dtypes parameters and state are kept in (fp64 for fp64 parameters).
+    defaults (0.9, 0.95). The state is one buffer, ``exp_avg``, in the parameter's shape. The arithmetic is done in fp32
+    (fp64 for fp64 parameters), whatever dtypes parameters and state are kept in.
 
-    There is no ``differentiable``: the buffer is updated in place, which autograd cannot go back through.
+    There is no ``differentiable``: the buffer is updated in place, which autograd cannot differentiate.
 
     Args:
-        params: parameters or parameter groups, as for `torch.optim.AdamW`.
+        params: parameters or parameter groups, of any shapes.
         lr: learning rate; a tensor of one element may be changed in place.
-        betas: decay of the momentum, and weight of the old momentum in the normalizer.
-        eps: added to the square root; it keeps a parameter whose gradient has always been zero where it is.
+        betas: beta1, the decay of the momentum, and beta2, the weight of the old momentum in the normalizer.
+        eps: added to the square root, so that a parameter whose gradient was always zero stays where it is.
         weight_decay: decoupled, as in AdamW.
         maximize: go up instead of down.
-        foreach: as in torch: True is ``implementation="foreach"``, False ``"single"``.
+        foreach: use torch's multi-tensor operations.
+        fused: use one kernel that reads and writes each element once: Triton on CUDA, C++ on a CPU, compiled on first
+            use. As in torch, at most one of `foreach` and `fused` is True, and False for either with no True means one
+            tensor after the other. None for both chooses: the kernel where it runs (on a CPU from 2**16 elements on),
+            else multi-tensor operations on an accelerator and one tensor after the other on a CPU.
         capturable: keep every number of a step on the device, so that a CUDA graph can hold the step. `lr` must then
             be a tensor there to follow a schedule.
-        bias_correction: divide m_{t-1} and m_t by 1 - beta1^t, as the authors' published code does and the paper's rule
+        bias_correction: divide m_{t-1} and m_t by 1 - beta1^t. The authors' published code does so, the paper's rule
             does not: the first step is 4.47 lr instead of 0.447 lr. It adds a step counter to each parameter's state.
         eps_inside_sqrt: sqrt(nu + eps) instead of sqrt(nu) + eps.
         state_dtype: of the buffer: ``"bfloat16"``, ``"float32"`` or torch's names; None for the parameter's own.
-        implementation: how a step is run. ``"auto"``: on CUDA Triton where it is installed; on a CPU a compiled kernel
-            for 2**16 parameters or more where there is a C++ compiler; plain operations everywhere else.
 
     Raises:
         ValueError: a hyperparameter is out of its range.
-        EngineError: at the step, when a named implementation cannot run here.
+        EngineError: at the step, when `fused` is True and there is no kernel here.
     """
 
     def __init__(
@@ -71,11 +79,11 @@ class AdamS(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        fused: bool | None = None,
         capturable: bool = False,
         bias_correction: bool = False,
         eps_inside_sqrt: bool = False,
         state_dtype: str | torch.dtype | None = None,
-        implementation: Implementation = "auto",
     ):
         defaults = {
             "lr": lr,
@@ -84,12 +92,12 @@ class AdamS(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "bias_correction": bias_correction,
             "eps_inside_sqrt": eps_inside_sqrt,
             # By name: a state_dict of plain values passes through every checkpoint format.
             "state_dtype": None if state_dtype is None else str(state_dtype).removeprefix("torch."),
-            "implementation": implementation,
         }
         _check_group(defaults)
         super().__init__(params, defaults)
@@ -100,21 +108,26 @@ class AdamS(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A state of an earlier version names fewer settings.
+        # A state of an earlier version names fewer settings, and one otherwise.
+        adopt_old_names(self.defaults, {"foreach": None, "fused": None})
         for group in self.param_groups:
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
+            adopt_old_names(group, self.defaults)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, except that the buffer keeps `state_dtype`: torch casts it to the parameter's dtype."""
+        """As torch's, except that the buffer keeps `state_dtype` and the step counter its place.
+
+        torch casts the buffer to the parameter's dtype, and takes the counter to its device where `fused` is True.
+        """
         super().load_state_dict(state_dict)
         saved = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for group in self.param_groups:
             for parameter in group["params"]:
-                buffer = state_dict["state"].get(next(saved), {}).get("exp_avg")
-                if buffer is not None:
+                loaded, state = state_dict["state"].get(next(saved), {}), self.state[parameter]
+                if "exp_avg" in loaded:
                     dtype = _state_dtype(group, parameter)
-                    self.state[parameter]["exp_avg"] = buffer.to(parameter.device, dtype, copy=True)
+                    state["exp_avg"] = loaded["exp_avg"].to(parameter.device, dtype, copy=True)
+                if "step" in state:
+                    state["step"] = state["step"].to(_step_device(group, parameter))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
@@ -144,8 +157,7 @@ class AdamS(Optimizer):
             # The name that DeepSpeed's universal checkpoints and offload look for.
             state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
             if group["bias_correction"]:
-                place = parameter.device if group["capturable"] else "cpu"
-                state["step"] = torch.zeros((), dtype=torch.float32, device=place)
+                state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, parameter))
         elif "exp_avg_sq" in state or state["exp_avg"].dtype is not dtype:
             _adopt(state, dtype, keeps_step=group["bias_correction"])
         step = None
@@ -159,18 +171,14 @@ def _check_group(group: dict[str, Any]) -> None:
     check_settings(lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])
     if group["state_dtype"] not in (None, *_STATE_DTYPES):
         raise ValueError(f"Invalid state_dtype: {group['state_dtype']}; it must be one of {_STATE_DTYPES}, or None")
-    if group["implementation"] not in _IMPLEMENTATIONS:
-        raise ValueError(f"Invalid implementation: {group['implementation']}; it must be one of {_IMPLEMENTATIONS}")
-    if group["foreach"] is not None and group["implementation"] != "auto":
-        raise ValueError(
-            f"Invalid foreach: {group['foreach']} with implementation={group['implementation']}; give one of the two"
-        )
+    if group["foreach"] and group["fused"]:
+        raise ValueError("Invalid foreach: True with fused=True; at most one of the two may be True")
     _warn_about(*group["betas"])
 
 
 @functools.cache
 def _warn_about(beta1: float, beta2: float) -> None:
-    """A word, once, on betas that training was seen to suffer from."""
+    """Warn once about betas with which unstable training was reported."""
     bound = math.sqrt(beta1**2 / beta2 + (1 - beta1) ** 2 / (1 - beta2)) if beta2 else math.inf
     if beta2 > 0.99:
         seen = f"the normalizer follows the gradient so slowly that one element may move {bound:.2f} lr in a step"
@@ -189,8 +197,12 @@ def _state_dtype(group: dict[str, Any], parameter: torch.Tensor) -> torch.dtype:
     return getattr(torch, group["state_dtype"]) if group["state_dtype"] else parameter.dtype
 
 
+def _step_device(group: dict[str, Any], parameter: torch.Tensor) -> torch.device:
+    return parameter.device if group["capturable"] else torch.device("cpu")
+
+
 def _adopt(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bool) -> None:
-    """Make AdamS's state of what a universal checkpoint of DeepSpeed loads: fp32, and under ZeRO-3 all of Adam's."""
+    """Turn what a universal checkpoint of DeepSpeed loads (fp32, and under ZeRO-3 all of Adam's) into AdamS's state."""
     state.pop("exp_avg_sq", None)
     step = state.pop("step", None)
     if keeps_step:
@@ -221,30 +233,27 @@ def _scalars(group: dict[str, Any], step: Any, device: torch.device) -> kernels.
 
 
 def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) -> Callable:
-    """The function that runs the step, by name or by device and size.
+    """The function that runs the step, as `foreach` and `fused` say, or by device and size.
 
     Raises:
-        EngineError: the named one cannot run on this device.
+        EngineError: `fused` is True, and there is no kernel for this device.
     """
-    name, device = group["implementation"], triple[0].device.type
-    if group["foreach"] is not None:
-        name = "foreach" if group["foreach"] else "single"
+    foreach, fused, device = group["foreach"], group["fused"], triple[0].device.type
     if device == "meta":
-        name = "foreach"  # shapes alone, such as the ledger's
-    if name == "auto":
+        return kernels.update_foreach  # shapes alone, such as the ledger's
+    has_triton = device == "cuda" and importlib.util.find_spec("triton") is not None
+    if foreach is None and fused is None:
         if device == "cpu":
-            large = num_elements >= COMPILED_FROM
-            name = "compiled" if large and can_compile("adams", *(tensor.dtype for tensor in triple)) else "single"
+            dtypes = (tensor.dtype for tensor in triple)
+            fused = num_elements >= COMPILED_FROM and can_compile("adams", *dtypes)
         else:
-            name = "triton" if device == "cuda" and importlib.util.find_spec("triton") else "foreach"
-    if name == "triton":
-        if device != "cuda":
-            raise EngineError(f"implementation=triton: the parameters are on {device}; it needs CUDA, or set auto")
-        from rl_posttrain.optim.adams_triton import update_triton
-
-        return update_triton
-    if name == "compiled":
-        if device != "cpu":
-            raise EngineError(f"implementation=compiled: the parameters are on {device}; it is for a CPU, or set auto")
+            fused, foreach = has_triton, not has_triton
+    if not fused:
+        return kernels.update_foreach if foreach else kernels.update_single
+    if device == "cpu":
         return kernels.update_compiled
-    return {"foreach": kernels.update_foreach, "single": kernels.update_single}[name]
+    if not has_triton:
+        raise kernel_missing("AdamS", device, needs="a CPU, or CUDA with Triton")
+    from rl_posttrain.optim.adams_triton import update_triton
+
+    return update_triton

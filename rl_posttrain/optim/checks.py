@@ -1,8 +1,11 @@
-"""What the project's optimizers have in common: what they refuse, and what stands around a step."""
+"""What the project's optimizers share: checks of their settings and gradients, and what surrounds a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+
+from rl_posttrain.errors import EngineError
 
 
 def check_settings(*, lr: float | torch.Tensor, betas: tuple[float, ...], eps: float, weight_decay: float) -> None:
@@ -27,7 +30,7 @@ def check_settings(*, lr: float | torch.Tensor, betas: tuple[float, ...], eps: f
 
 
 def check_gradient(gradient: torch.Tensor, name: str) -> None:
-    """Fail on gradients that no optimizer here takes.
+    """Fail on gradients that the optimizer `name` does not take.
 
     Raises:
         ValueError: the gradient is sparse or complex.
@@ -38,7 +41,7 @@ def check_gradient(gradient: torch.Tensor, name: str) -> None:
 
 
 def evaluate(closure: Callable[[], torch.Tensor] | None) -> torch.Tensor | None:
-    """The closure's loss, for a step that runs without gradients."""
+    """Call the closure with gradients on, inside a step that has them off; its loss, a scalar tensor."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -46,9 +49,35 @@ def evaluate(closure: Callable[[], torch.Tensor] | None) -> torch.Tensor | None:
 
 
 def local_parts(parameter: torch.Tensor, gradient: torch.Tensor, *state: torch.Tensor | None) -> tuple:
-    """The tensors that a step is done on: of DTensors (FSDP2) this process's own parts, others as they are."""
+    """The tensors that a step is done on: this process's own part of each DTensor (FSDP2), others as they are.
+
+    Args:
+        parameter, gradient, *state: of one shape.
+
+    Returns:
+        As many tensors, of one shape: that of the part. None stays None.
+    """
     if not hasattr(parameter, "to_local"):
         return parameter, gradient, *state
     if hasattr(gradient, "placements") and gradient.placements != parameter.placements:
         gradient = gradient.redistribute(placements=parameter.placements)
     return tuple(None if tensor is None else tensor.to_local() for tensor in (parameter, gradient, *state))
+
+
+def kernel_missing(name: str, device: str, *, needs: str) -> EngineError:
+    """The error for ``fused=True`` on a device that the optimizer `name` has no kernel for."""
+    return EngineError(
+        f"fused=True: the parameters are on {device}, and {name}'s kernel needs {needs}; leave fused out"
+    )
+
+
+def adopt_old_names(group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Complete a group of a state dict of an earlier version with `defaults`, and translate what it calls otherwise.
+
+    Up to version 0.1 `implementation` said by name what `foreach` and `fused` say as in torch.
+    """
+    old = group.pop("implementation", "auto")
+    if old != "auto":
+        group |= {"foreach": {"foreach": True}, "single": {"fused": False}}.get(old, {"fused": True})
+    for name, value in defaults.items():
+        group.setdefault(name, value)

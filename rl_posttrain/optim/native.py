@@ -1,4 +1,4 @@
-"""C++ kernels for the CPU: compiled on first use by the machine's own compiler, and kept in the cache folder."""
+"""C++ kernels for the CPU: the machine's own compiler compiles them on first use, into the cache folder."""
 
 import ctypes
 import functools
@@ -23,22 +23,20 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
     """The library of ``name.cpp`` of this folder for values of these dtypes.
 
     Args:
-        name: of the source file.
-        **dtypes: what each name of a type in the source stands for, such as ``weight=torch.bfloat16``. The arithmetic
-            is in fp32, in fp64 for fp64 weights.
+        name: of the source file, ``adams`` or ``scale``.
+        **dtypes: the dtype of each kind of tensor in the source, such as ``weight=torch.bfloat16``. The arithmetic is
+            in fp32, in fp64 for fp64 weights.
 
     Raises:
         EngineError: there is no compiler, it fails, or there are no kernels for a dtype.
     """
     unknown = next((dtype for dtype in dtypes.values() if dtype not in _TYPES), None)
     if unknown is not None:
-        raise EngineError(f"implementation=compiled: there is no kernel for {unknown}; set auto, or single")
+        raise EngineError(f"fused=True: there is no kernel for {unknown} on a CPU; leave fused out")
     compiler = find_compiler()
     if compiler is None:
         named = os.environ.get("CXX", "")
-        raise EngineError(
-            f"implementation=compiled: no C++ compiler {named!r}; install g++, name yours in CXX, or set single"
-        )
+        raise EngineError(f"fused=True: no C++ compiler {named!r}; install g++, name yours in CXX, or leave fused out")
     folder = Path(__file__).parent
     real = "double" if torch.float64 in dtypes.values() else "float"
     types = [f"-D{place.upper()}={_TYPES[dtype]}" for place, dtype in dtypes.items()]
@@ -56,14 +54,14 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise EngineError(
-            f"implementation=compiled: {library} cannot be made or loaded ({one_line(error)}); set RL_POSTTRAIN_CACHE "
-            "to a folder of yours, or set single"
+            f"fused=True: {library} cannot be written or loaded ({one_line(error)}); set RL_POSTTRAIN_CACHE to a folder "
+            "that you can write to, or leave fused out"
         ) from error
 
 
 @functools.cache
 def can_compile(name: str, weight: torch.dtype, gradient: torch.dtype, momentum: torch.dtype) -> bool:
-    """Whether this machine compiles the kernel; it does so to find out, once."""
+    """Whether this machine can compile the kernel. It tries, once."""
     try:
         load_kernel(name, weight=weight, gradient=gradient, momentum=momentum)
     except EngineError:
@@ -72,12 +70,12 @@ def can_compile(name: str, weight: torch.dtype, gradient: torch.dtype, momentum:
 
 
 def addresses(tensors: list[torch.Tensor]) -> ctypes.Array:
-    """The tensors' data pointers, as a kernel takes them; the tensors must outlive the call."""
+    """The tensors' data pointers as an array of C, for a kernel; the tensors must outlive the call."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
 def _compile(command: list[str], source: Path, library: Path) -> None:
-    """Whole or absent, also when several processes compile it at the same time."""
+    """Compile into a folder beside `library`, then rename: no process ever sees half a library."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
@@ -85,6 +83,6 @@ def _compile(command: list[str], source: Path, library: Path) -> None:
         if result.returncode:
             reason = " ".join(result.stderr.split())[:200]
             raise EngineError(
-                f"implementation=compiled: {command[0]} fails here ({reason}); see `rl-posttrain doctor`, or set single"
+                f"fused=True: {command[0]} fails here ({reason}); see `rl-posttrain doctor`, or leave fused out"
             )
         made.replace(library)

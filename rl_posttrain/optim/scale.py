@@ -17,12 +17,17 @@ from torch.optim.optimizer import Optimizer
 
 import rl_posttrain.optim.scale_kernels as kernels
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate, local_parts
+from rl_posttrain.optim.checks import (
+    adopt_old_names,
+    check_gradient,
+    check_settings,
+    evaluate,
+    kernel_missing,
+    local_parts,
+)
 from rl_posttrain.optim.native import can_compile
 from rl_posttrain.optim.roles import RoledParameter, roled_parameters
 from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, update_shard
-
-_IMPLEMENTATIONS = ("auto", "compiled", "single")
 
 
 class SCALE(Optimizer):
@@ -39,13 +44,13 @@ class SCALE(Optimizer):
         norm: ``"rms"`` or ``"l2"``.
         betas, eps: of Adam for vectors.
         weight_decay: decoupled; for matrices and the output layer.
-        implementation: of matrices and the output layer: ``"compiled"``, C++ kernels for a CPU; ``"single"``, torch's
-            operations; ``"auto"``, the first on a CPU where there is a C++ compiler, else the second.
+        fused: True: C++ kernels for matrices and the output layer, on a CPU alone; False: torch's operations; None: the
+            kernels where they run.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
-        EngineError: at the step, when a matrix arrives flat and nobody said what it holds, or the named implementation
-            cannot run here.
+        EngineError: at the step, when a matrix arrives flat and `find_shards` was not called, or when `fused` is True
+            and there is no kernel here.
     """
 
     _shards: Mapping[torch.Tensor, Shard] = {}
@@ -59,15 +64,13 @@ class SCALE(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        implementation: Literal["auto", "compiled", "single"] = "auto",
+        fused: bool | None = None,
     ):
         check_settings(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         if not 0 <= momentum < 1:
             raise ValueError(f"Invalid momentum: {momentum}; it must be in [0, 1)")
         if norm not in ("rms", "l2"):
             raise ValueError(f"Invalid norm: {norm}; it must be 'rms' or 'l2'")
-        if implementation not in _IMPLEMENTATIONS:
-            raise ValueError(f"Invalid implementation: {implementation}; it must be one of {_IMPLEMENTATIONS}")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -75,7 +78,7 @@ class SCALE(Optimizer):
             "betas": tuple(betas),
             "eps": eps,
             "weight_decay": weight_decay,
-            "implementation": implementation,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
@@ -98,9 +101,9 @@ class SCALE(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A state of an earlier version does not name it.
-        for group in self.param_groups:
-            group.setdefault("implementation", "auto")
+        # A state of an earlier version says it otherwise, or not at all.
+        for settings in (self.defaults, *self.param_groups):
+            adopt_old_names(settings, {"fused": None})
 
     def find_shards(self, wrapper: Any) -> None:
         """Learn what the flat tensors hold that DeepSpeed's ZeRO-1 to 3 hand over; before the first step.
@@ -163,17 +166,19 @@ class SCALE(Optimizer):
             self._choose(whole, group)(whole, group)
 
     def _choose(self, matrices: list[kernels.Matrix], group: dict[str, Any]) -> Callable:
-        """The function that runs the step, by name or by device.
+        """The function that runs the step, as `fused` says, or by device.
 
         Raises:
-            EngineError: the named one cannot run on this device.
+            EngineError: `fused` is True, and there is no kernel for this device.
         """
-        name, device = group["implementation"], matrices[0].weight.device.type
-        if name == "compiled" and device != "cpu":
-            raise EngineError(f"implementation=compiled: the parameters are on {device}; it is for a CPU, or set auto")
-        if name == "auto" and device == "cpu" and all(can_compile("scale", *kernels.value_types(m)) for m in matrices):
-            name = "compiled"
-        return kernels.update_compiled if name == "compiled" else kernels.update_single
+        fused, device = group["fused"], matrices[0].weight.device.type
+        if device == "meta":
+            return kernels.update_single  # shapes alone, such as the ledger's
+        if fused and device != "cpu":
+            raise kernel_missing("SCALE", device, needs="a CPU")
+        if fused is None:
+            fused = device == "cpu" and all(can_compile("scale", *kernels.value_types(m)) for m in matrices)
+        return kernels.update_compiled if fused else kernels.update_single
 
 
 def scale_groups(model: nn.Module) -> list[dict[str, Any]]:

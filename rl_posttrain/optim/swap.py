@@ -1,5 +1,6 @@
-"""Another optimizer in a trainer of TRL or transformers, and the proof that it is the one that runs."""
+"""Put another optimizer into a trainer of TRL or transformers, and check that it is the one that runs."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.errors import EngineError, RecipeError
-from rl_posttrain.optim.roles import NO_DECAY
+from rl_posttrain.optim.roles import NO_DECAY, describe_groups
 from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
 
 
@@ -20,24 +21,29 @@ def use_optimizer(
     lr_by_role: Mapping[str, float] = MappingProxyType({}),
     **options: Any,
 ) -> None:
-    """Let `trainer` train with the optimizer `name`; to be called before its ``train()``.
+    """Let `trainer` train with the optimizer `name`; call it before ``trainer.train()``.
 
-    Any `transformers.Trainer` and what is built on it: TRL's SFT, DPO, GRPO, RLOO and Reward trainers. transformers
-    creates the optimizer itself, so this holds with DeepSpeed, FSDP, PEFT and learning-rate schedules. When training
-    begins the class that really runs is compared with the one asked for.
+        trainer = trl.GRPOTrainer(...)
+        use_optimizer(trainer, "adams", betas=(0.9, 0.95))
+        trainer.train()
+
+    It works for `transformers.Trainer` and what is built on it: TRL's SFT, DPO, GRPO, RLOO and Reward trainers.
+    transformers itself builds the optimizer, so DeepSpeed, FSDP, PEFT and learning-rate schedules work as before. When
+    training begins, the main process logs one line that says what was put in, and every process checks that this class
+    is the one that runs.
 
     Args:
-        trainer: as made, not trained yet.
+        trainer: not trained yet, and made without ``optimizers=(...)``.
         name: a name of `OPTIMIZERS`, ``package.module:Class`` or ``file.py:Class``.
         no_decay: roles of `ROLES` without weight decay; as in transformers, vectors have none.
         lr_by_role: learning rates of single roles; the trainer's schedule scales every one.
-        **options: arguments of the class; `lr` and `weight_decay` are the trainer's own where they are not given.
+        **options: arguments of the class. Without `lr` or `weight_decay` the trainer's own are taken.
 
     Raises:
-        RecipeError: the trainer has an optimizer already, there is no such class, or it refuses an argument, or it
-            needs whole matrices and DeepSpeed would hand it shards; or a role that there is not; or DeepSpeed's
-            configuration would put another in its place.
-        EngineError: when training begins, if a framework put another optimizer in its place.
+        RecipeError: the trainer has an optimizer already; there is no such class or role; the class refuses an
+            argument; it needs whole matrices and DeepSpeed would hand it shards; or DeepSpeed's configuration would put
+            another optimizer in its place.
+        EngineError: when training begins, if another optimizer runs than the one asked for.
     """
     if getattr(trainer, "optimizer", None) is not None:
         raise RecipeError(
@@ -57,32 +63,59 @@ def use_optimizer(
     if plugin is not None:
         spec.refuse_shards(plugin.zero_stage, stage_key="zero_optimization.stage")
         _check_deepspeed(name, plugin.deepspeed_config)
-    put_in(trainer, spec)
+    put_in(trainer, spec, announce=True)
 
 
-def put_in(trainer: Any, spec: OptimizerSpec) -> None:
-    """Let `trainer`, of transformers or TRL, build the optimizer of `spec`, and check that it is the one that runs."""
+def put_in(trainer: Any, spec: OptimizerSpec, *, announce: bool = False) -> None:
+    """Let `trainer`, of transformers or TRL, build the optimizer of `spec`, and check that it is the one that runs.
+
+    Args:
+        announce: log one line about the optimizer when it is built, on the main process.
+    """
 
     def build(model: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
-        return spec.build(model)
+        optimizer = spec.build(model)
+        if announce and trainer.is_world_process_zero():
+            _log(describe_optimizer(spec, optimizer, model))
+        return optimizer
 
-    # transformers reads this when training begins. What is no class is called with nothing, then with the model.
+    # transformers reads this when training begins. What is no class it calls with nothing, and the result with the
+    # model and the arguments.
     trainer.optimizer_cls_and_kwargs = (lambda: build), dict(spec.arguments)
     trainer.add_callback(OptimizerCheck(spec.cls))
 
 
+def describe_optimizer(spec: OptimizerSpec, optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
+    """One line: the name and class, its arguments, and each group's roles, parameters, learning rate and decay.
+
+    Args:
+        optimizer: as `spec` built it for `model`, not wrapped yet.
+    """
+    own = {name: value for name, value in spec.arguments.items() if name not in ("lr", "weight_decay")}
+    given = "".join(f", {name}={value}" for name, value in own.items())
+    groups = [
+        f"{' + '.join(group['roles'])}: {group['num_parameters']:,} parameters, lr {group['lr']:g}, "
+        f"weight decay {group['weight_decay']:g}"
+        for group in describe_groups(optimizer, model)
+    ]
+    return f"optimizer {spec.name} ({spec.cls.__module__}.{spec.cls.__qualname__}{given}); {'; '.join(groups)}"
+
+
 def running_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The innermost optimizer, under whatever accelerate and DeepSpeed wrapped around it."""
+    """The optimizer inside the wrappers of accelerate and DeepSpeed."""
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
 
 
 def check_optimizer(optimizer: Any, asked: type) -> None:
-    """Fail unless the optimizer that runs is of the class that was asked for.
+    """Fail unless the optimizer that runs is of the class that was asked for, and not of a subclass.
+
+    Args:
+        optimizer: the optimizer, or what accelerate or DeepSpeed wrapped around it.
 
     Raises:
-        EngineError: a framework replaced or dropped it.
+        EngineError: a framework put another one in its place.
     """
     running = type(running_optimizer(optimizer))
     if running is not asked:
@@ -93,7 +126,10 @@ def check_optimizer(optimizer: Any, asked: type) -> None:
 
 
 class OptimizerCheck:
-    """A callback of transformers: at the first moment that the prepared optimizer can be seen, is it the right one?"""
+    """A callback of transformers. When training begins, it checks the class of the optimizer that runs.
+
+    It also lets an optimizer with a `find_shards` learn what its flat shards hold.
+    """
 
     def __init__(self, asked: type):
         self._asked = asked
@@ -104,18 +140,18 @@ class OptimizerCheck:
             running_optimizer(optimizer).find_shards(optimizer)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        # transformers calls every event of its protocol, and gets a hold of new ones with each version.
+        # transformers calls a method for every event, and each version has new events; the others do nothing.
         if not name.startswith("on_"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
 
 
 def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
-    """Fail where DeepSpeed's configuration would put another optimizer in its place."""
+    """Fail where DeepSpeed's configuration would put another optimizer in the place of `name`."""
     if "optimizer" in config:
         raise RecipeError(
             f"optimizer={name}: DeepSpeed's configuration has an optimizer section "
-            f"({config['optimizer'].get('type')}), which transformers takes instead; take that section out"
+            f"({config['optimizer'].get('type')}), which transformers would use instead; delete that section"
         )
     offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
     if offload.get("device", "none") != "none" and config.get("zero_force_ds_cpu_optimizer", True):
@@ -123,3 +159,15 @@ def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
             f"optimizer={name}: accelerate replaces an offloaded optimizer by DeepSpeedCPUAdam; set "
             '"zero_force_ds_cpu_optimizer": false in DeepSpeed\'s configuration'
         )
+
+
+def _log(line: str) -> None:
+    """Log at INFO so that the line is seen: Python shows no INFO unless a script sets logging up."""
+    logger = logging.getLogger("rl_posttrain")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.info(line)

@@ -87,7 +87,7 @@ def test_options_of_adams_show(stage, counters):
     plain = predict("adams", zero_stage=stage).optimizer_state
     assert predict("adams", zero_stage=stage, options={"state_dtype": "bfloat16"}).optimizer_state == plain / 2
     assert predict("adams", zero_stage=stage, options={"bias_correction": True}).optimizer_state == plain + counters
-    assert predict("adams", zero_stage=stage, options={"implementation": "compiled"}).optimizer_state == plain
+    assert predict("adams", zero_stage=stage, options={"fused": True}).optimizer_state == plain
 
 
 @pytest.mark.parametrize("tied", [True, False])

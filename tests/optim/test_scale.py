@@ -55,14 +55,14 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "single"])
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("norm", ["rms", "l2"])
 @pytest.mark.parametrize(("make", "role", "axis"), LAYERS.values(), ids=LAYERS)
-def test_each_layer_is_normalized_along_its_inputs(make, role, axis, norm, implementation):
+def test_each_layer_is_normalized_along_its_inputs(make, role, axis, norm, fused):
     torch.manual_seed(0)
     layer = make().double()
     (parameter,) = layer.parameters()
-    optimizer = SCALE.from_model(layer, lr=0.1, norm=norm, weight_decay=0.2, implementation=implementation)
+    optimizer = SCALE.from_model(layer, lr=0.1, norm=norm, weight_decay=0.2, fused=fused)
     assert [group["role"] for group in optimizer.param_groups] == [role]
     for _ in range(3):
         parameter.grad = torch.randn_like(parameter)
@@ -111,14 +111,14 @@ class Everything(nn.Module):
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_compiled_and_single_agree(dtype, close):
+def test_kernels_and_torchs_operations_agree(dtype, close):
     torch.manual_seed(0)
     models = [Everything().to(dtype)]
     models.append(copy.deepcopy(models[0]))
     models[0].layers[1].weight.data = models[0].layers[1].weight.data.t().contiguous().t()  # not contiguous
     optimizers = [
-        SCALE.from_model(model, lr=0.01, weight_decay=0.1, implementation=implementation)
-        for model, implementation in zip(models, ("compiled", "single"), strict=True)
+        SCALE.from_model(model, lr=0.01, weight_decay=0.1, fused=fused)
+        for model, fused in zip(models, (True, False), strict=True)
     ]
     for _ in range(3):
         for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
@@ -135,7 +135,7 @@ def test_compiled_and_single_agree(dtype, close):
 
 def test_a_backward_pass_over_changed_weights_is_still_an_error():
     layer = nn.Linear(5, 3, bias=False)
-    optimizer = SCALE.from_model(layer, implementation="compiled")
+    optimizer = SCALE.from_model(layer, fused=True)
     loss = layer.weight.square().sum()
     layer.weight.grad = torch.ones(3, 5)
     optimizer.step()
@@ -143,11 +143,28 @@ def test_a_backward_pass_over_changed_weights_is_still_an_error():
         loss.backward()
 
 
-def test_compiled_is_not_for_other_devices():
-    layer = nn.Linear(5, 3, bias=False, device="meta")
+@pytest.mark.gpu
+def test_its_kernels_are_for_a_cpu_alone():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    layer = nn.Linear(5, 3, bias=False, device="cuda")
     layer.weight.grad = torch.empty_like(layer.weight)
-    with pytest.raises(EngineError, match="implementation=compiled: the parameters are on meta"):
-        SCALE.from_model(layer, implementation="compiled").step()
+    with pytest.raises(EngineError, match="fused=True: the parameters are on cuda, and SCALE's kernel needs a CPU"):
+        SCALE.from_model(layer, fused=True).step()
+
+
+@pytest.mark.parametrize(
+    ("old", "fused"), [({}, None), ({"implementation": "compiled"}, True), ({"implementation": "single"}, False)]
+)
+def test_states_of_earlier_versions_load(old, fused):
+    layer = nn.Linear(5, 3, bias=False)
+    state = SCALE.from_model(layer).state_dict()
+    del state["param_groups"][0]["fused"]
+    state["param_groups"][0] |= old
+    loaded = SCALE.from_model(layer)
+    loaded.load_state_dict(state)
+    assert loaded.param_groups[0]["fused"] is fused
+    assert "implementation" not in loaded.param_groups[0]
 
 
 def roles(model):
@@ -250,7 +267,6 @@ def test_training_goes_on_exactly_from_a_state_dict():
         ({"norm": "max"}, "Invalid norm: max"),
         ({"momentum": 1.0}, "Invalid momentum: 1.0"),
         ({"lr": -1.0}, "Invalid lr: -1.0"),
-        ({"implementation": "triton"}, "Invalid implementation: triton"),
     ],
     ids=str,
 )

@@ -1,12 +1,15 @@
 """Swapping the optimizer of real trainers, each for a step on a tiny model."""
 
+import subprocess
+import sys
+
 import datasets
 import peft
 import pytest
 import torch
 import transformers
 import trl
-from conftest import run_command
+from conftest import clean_environment, run_command
 
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.optim import SCALE, AdamS, use_optimizer
@@ -22,6 +25,9 @@ COMMON = {
     "disable_tqdm": True,
     "bf16": False,
 }
+
+
+KINDS = ("Trainer", "SFT", "DPO", "GRPO", "RLOO", "Reward")
 
 
 def make_trainer(kind, model_path, folder):
@@ -60,9 +66,11 @@ def make_trainer(kind, model_path, folder):
     )
 
 
-@pytest.mark.parametrize("kind", ["Trainer", "SFT", "DPO", "GRPO", "RLOO", "Reward"])
-@pytest.mark.parametrize(("name", "cls", "options"), [("adams", AdamS, {"betas": (0.8, 0.9)}), ("scale", SCALE, {})])
-def test_every_trainer_runs_what_was_asked_for(kind, name, cls, options, tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, "adams") for kind in KINDS), *((kind, "scale") for kind in ("Trainer", "GRPO"))]
+)
+def test_every_trainer_runs_what_was_asked_for(kind, name, tiny_model, tmp_path):
+    cls, options = {"adams": (AdamS, {"betas": (0.8, 0.9)}), "scale": (SCALE, {})}[name]
     trainer = make_trainer(kind, tiny_model, tmp_path)
     use_optimizer(trainer, name, **options)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
@@ -96,6 +104,58 @@ def test_adapters_of_a_model_in_8_bit(name, cls, tiny_model, tmp_path):
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
     assert moved
     assert all("lora" in name for name in moved)
+
+
+def test_what_was_put_in_is_logged_once_when_training_begins(tiny_model, tmp_path, caplog):
+    trainer = make_trainer("SFT", tiny_model, tmp_path)
+    use_optimizer(trainer, "adams", betas=(0.8, 0.9), weight_decay=0.1, lr_by_role={"embeddings": 1e-4})
+    assert caplog.messages == []
+    trainer.train()
+    # Two layers: 4 projections of 64 x 64 or 32 x 64, and 3 of 64 x 128; 5 norms of 64; a tied embedding of 128 x 64.
+    matrices = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    logged = [(record.name, record.message) for record in caplog.records if record.name.startswith("rl_posttrain")]
+    assert logged == [
+        (
+            "rl_posttrain",
+            "optimizer adams (rl_posttrain.optim.adams.AdamS, betas=(0.8, 0.9)); "
+            f"matrices: {matrices:,} parameters, lr 0.001, weight decay 0.1; "
+            "embeddings: 8,192 parameters, lr 0.0001, weight decay 0.1; "
+            "norms: 320 parameters, lr 0.001, weight decay 0",
+        )
+    ]
+
+
+SCRIPT = """
+import sys
+import torch
+from transformers import Trainer, TrainingArguments
+from rl_posttrain.optim import use_optimizer
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+    def forward(self, x, labels):
+        return {"loss": (self.linear(x) - labels).square().mean()}
+
+rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 4
+args = TrainingArguments(sys.argv[1], max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
+trainer = Trainer(Model(), args, train_dataset=rows)
+use_optimizer(trainer, "adams")
+trainer.train()
+"""
+
+
+def test_a_script_that_sets_no_logging_up_shows_the_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path], capture_output=True, text=True, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "optimizer adams" in line)
+    assert line == (
+        "rl_posttrain: optimizer adams (rl_posttrain.optim.adams.AdamS); matrices: 2 parameters, lr 5e-05, "
+        "weight decay 0; biases: 1 parameters, lr 5e-05, weight decay 0"
+    )
 
 
 def test_an_optimizer_that_a_framework_put_in_its_place_is_an_error(tiny_model, tmp_path):
