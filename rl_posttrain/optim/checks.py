@@ -74,7 +74,7 @@ def kernel_missing(name: str, device: str, *, needs: str) -> EngineError:
 def adopt_old_names(group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Complete a group of a state dict of an earlier version with `defaults`, and translate what it calls otherwise.
 
-    Up to version 0.1 `implementation` said by name what `foreach` and `fused` say as in torch.
+    Earlier versions had one argument, `implementation`, for what `foreach` and `fused` say as in torch.
     """
     old = group.pop("implementation", "auto")
     if old != "auto":

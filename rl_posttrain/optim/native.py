@@ -54,8 +54,8 @@ def load_kernel(name: str, **dtypes: torch.dtype) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise EngineError(
-            f"fused=True: {library} cannot be written or loaded ({one_line(error)}); set RL_POSTTRAIN_CACHE to a folder "
-            "that you can write to, or leave fused out"
+            f"fused=True: {library} cannot be written or loaded ({one_line(error)}); set RL_POSTTRAIN_CACHE to a "
+            "folder that you can write to, or leave fused out"
         ) from error
 
 

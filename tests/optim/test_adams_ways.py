@@ -346,14 +346,14 @@ from rl_posttrain.optim import AdamS
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 mesh = init_device_mesh("cpu", (2,))
-for implementation in ("single", "foreach", "compiled"):
+for way in ({"foreach": False}, {"foreach": True}, {"fused": True}):
     models = []
     for sharded in (False, True):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(101, 103), torch.nn.Linear(103, 3))
         if sharded:
             fully_shard(model, mesh=mesh)
-        optimizer = AdamS(model.parameters(), lr=0.1, weight_decay=0.1, implementation=implementation)
+        optimizer = AdamS(model.parameters(), lr=0.1, weight_decay=0.1, **way)
         for step in range(3):
             torch.manual_seed(step)
             model(torch.randn(4, 101)).square().mean().backward()
