@@ -86,6 +86,27 @@ def tiny_recipe(tiny_model, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def make_trainer(tmp_path_factory):
+    """Makes the trainer of a recipe with all of its parts, as `train` does, in this process and not trained."""
+    from rl_posttrain.recipe.resolve import resolve
+    from rl_posttrain.recipe.sizes import derive_sizes
+    from rl_posttrain.runs.directory import RunDirectory
+    from rl_posttrain.scoring.rewards import build_rewards
+    from rl_posttrain.training.display import NoDisplay
+    from rl_posttrain.training.train import build_trainer
+
+    def make_trainer(recipe):
+        specs = resolve(recipe)
+        rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+        rewards = build_rewards(specs.rewards, list(rows.train[0]))
+        run = RunDirectory.create(tmp_path_factory.mktemp("trainer") / "run", recipe_yaml=recipe.to_yaml())
+        sizes, model = derive_sizes(recipe, 1), recipe.model.name
+        return build_trainer(recipe, specs, sizes, rows, rewards, model, run, NoDisplay())
+
+    return make_trainer
+
+
 @pytest.fixture
 def run_main(capfd, monkeypatch):
     """Call the entry point in this process, which spares the imports; status, standard output, standard error."""

@@ -9,7 +9,9 @@ from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.optim.roles import describe_groups
 from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import Recipe
-from rl_posttrain.recipe.sizes import Sizes, derive_sizes, precision, sums_gradients_in_fp32
+from rl_posttrain.recipe.sizes import Sizes, derive_sizes
+from rl_posttrain.training.algorithms.algorithm import make_algorithm
+from rl_posttrain.training.backends.backend import Backend, make_backend
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
@@ -29,19 +31,19 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
 
     sizes = derive_sizes(recipe, num_processes)
     optimizer = resolve(recipe).optimizer
-    check_trl(recipe, sizes)
-    notes = [precision(recipe)]
+    backend = make_backend(recipe, sizes)
+    check_trl(recipe, sizes, backend)
+    make_algorithm(recipe)
+    notes = [backend.precision]
     config, source = _config(recipe.model.name)
     num_parameters = groups = memory = None
     if source:
         notes.append(source)
     if config is not None:
-        # Without DeepSpeed the weights are their own masters: fp32, under autocast.
-        dtype = recipe.model.dtype if recipe.distributed.engine == "deepspeed" else "float32"
-        model = model_without_weights(config, dtype)
+        model = model_without_weights(config, backend.weights_dtype)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         groups = describe_groups(optimizer.build(model), model)
-        memory = _memory(recipe, model, optimizer, sizes, notes)
+        memory = _memory(recipe, backend, model, optimizer, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
@@ -63,14 +65,13 @@ def _config(name: str):
         return None, f"memory is not predicted: {error}"
 
 
-def _memory(recipe: Recipe, model, optimizer: OptimizerSpec, sizes: Sizes, notes: list[str]):
-    deepspeed = recipe.distributed.engine == "deepspeed"
+def _memory(recipe: Recipe, backend: Backend, model, optimizer: OptimizerSpec, sizes: Sizes, notes: list[str]):
     ledger = predict_memory(
         model,
         optimizer,
-        zero_stage=recipe.distributed.zero_stage if deepspeed else None,
+        zero_stage=backend.zero_stage,
         num_processes=sizes.num_processes,
-        fp32_gradients=sums_gradients_in_fp32(recipe, sizes),
+        fp32_gradients=backend.fp32_gradients,
     )
     if ledger.unknown:
         notes.append(f"optimizer state of {recipe.optimizer.name} is unknown, and the total ({ledger.unknown})")

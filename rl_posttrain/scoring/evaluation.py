@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.recipe.reward_spec import RewardSpec
+from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.scoring.completions import score
+from rl_posttrain.scoring.rewards import Reward, judging_rewards
 
-Sample = Callable[[list, int], tuple[list, list[list[int]]]]
+Draw = Callable[[Sequence[Mapping[str, Any]], int], list[Completion]]
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -47,12 +50,10 @@ def shares_of_full_credit(
 
 
 def evaluate_policy(
-    rows: list[dict],
-    sample: Sample,
-    rewards: Mapping[str, Callable],
+    rows: Sequence[Mapping[str, Any]],
+    draw: Draw,
+    rewards: Sequence[Reward],
     *,
-    judge: RewardSpec | None,
-    form: RewardSpec | None = None,
     num_samples: int,
     ks: Sequence[int],
     batch_size: int,
@@ -60,16 +61,13 @@ def evaluate_policy(
     world_size: int,
     gather: Callable[[list], list],
 ) -> dict[str, float]:
-    """Draw `num_samples` completions of every row's prompt and score them.
+    """Draw `num_samples` completions of every row and score them.
 
     Args:
         rows: the task's eval rows, the same on every process.
-        sample: draws one completion a prompt, given the prompts and the number of the call, for its seed; returns them
-            and their tokens.
-        rewards: by name.
-        judge: the reward whose full credit is a right answer; without one only the mean rewards are told.
-        form: the reward whose full credit is a completion in the form asked for.
-        batch_size: prompts a call of `sample`, on each process.
+        draw: draws one completion a row, given the rows and the number of the call, from 0, for its seed.
+        rewards: of the recipe. The first that judges answers decides what is right; without one there is no accuracy.
+        batch_size: rows of a call of `draw`, on each process.
         gather: concatenates a list over processes, in rank order.
 
     Returns:
@@ -80,23 +78,18 @@ def evaluate_policy(
     # The same number of calls on every process: under ZeRO-3 generation is a collective. What is over is dropped.
     share = -(-len(places) // world_size)
     mine = [places[(rank * share + offset) % len(places)] for offset in range(share)]
-    scored: list[dict[str, Any]] = []
+    scored: list[tuple[int, dict[str, float | None]]] = []
     for start in range(0, share, batch_size):
         batch = mine[start : start + batch_size]
-        batch_rows = [rows[place // num_samples] for place in batch]
-        prompts = [row["prompt"] for row in batch_rows]
-        completions, ids = sample(prompts, start // batch_size)
-        columns = {name: [row[name] for row in batch_rows] for name in rows[0] if name != "prompt"}
-        values = {
-            name: reward(prompts=prompts, completions=completions, completion_ids=ids, **columns)
-            for name, reward in rewards.items()
-        }
-        scored += [{"place": place} | {name: values[name][i] for name in values} for i, place in enumerate(batch)]
-    by_place = {entry["place"]: entry for entry in gather(scored)}
-    metrics = {}
-    for name in rewards:
-        known = [entry[name] for entry in by_place.values() if entry[name] is not None]
-        metrics[f"eval/{name}"] = sum(known) / len(known) if known else None
+        completions = draw([rows[place // num_samples] for place in batch], start // batch_size)
+        score(completions, rewards)
+        scored += [(place, completion.rewards) for place, completion in zip(batch, completions, strict=True)]
+    by_place = dict(gather(scored))
+    metrics: dict[str, float | None] = {}
+    for reward in rewards:
+        known = [earned[reward.spec.name] for earned in by_place.values() if earned[reward.spec.name] is not None]
+        metrics[f"eval/{reward.spec.name}"] = sum(known) / len(known) if known else None
+    judge, form = judging_rewards([reward.spec for reward in rewards])
     shares = shares_of_full_credit(list(by_place.values()), judge, form)
     metrics |= {f"eval/{name}": share for name, share in shares.items() if name != "accuracy"}
     if judge is not None:

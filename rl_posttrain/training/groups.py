@@ -1,19 +1,21 @@
-"""Groups that teach nothing: found by what each reward pays, left out of the update, or drawn anew.
+"""Groups that teach nothing: found by what each reward pays, left out of the update, or resampled.
 
-A group whose completions all got the same has no advantage. What decides is each reward on its own, and for drawing
-anew the correctness alone, never the weighted sum: a shaped sum varies in every group, and where it does not, it hides
-right answers among wrong ones. Selecting groups by it has ruined policies.
+A group whose completions all got the same reward has no advantage. Skipping looks at each reward on its own, and
+resampling at the right answers alone. Neither looks at the weighted sum: a shaped sum varies in almost every group, and
+where it does not, it may hide right answers among wrong ones. Selecting groups by it has ruined policies.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from rl_posttrain.rollout.completion import Completion
+
 
 def equally_paid(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Completions of groups in which every reward paid all completions the same.
+    """Which completions are in groups in which every reward paid all completions the same.
 
     Args:
         rewards: (B, R) float, one column a reward; NaN where it gave none. Groups stand together.
@@ -57,81 +59,65 @@ def without_skipped(inputs: dict[str, Any], loss_type: str, num_rows: int) -> tu
     return rows, len(rows["skipped"]) / len(skipped)
 
 
-class Drawn(NamedTuple):
-    """Completions of one process, in the order of its rows; `logprobs` is None where the engine gives none."""
-
-    prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    completions: list
-    logprobs: list[list[float]] | None
+Rows = Sequence[Mapping[str, Any]]
 
 
-def draw_anew(
-    rows: list[dict[str, Any]],
-    drawn: Drawn,
+def resample(
+    completions: list[Completion],
     *,
-    pool: Sequence[dict[str, Any]],
+    pool: Rows,
     group_size: int,
     max_rounds: int,
-    is_right: Callable[[list[dict], list], list[bool]],
-    complete: Callable[[list[dict], int], Drawn],
+    is_right: Callable[[list[Completion]], list[bool]],
+    draw: Callable[[Rows, int], list[Completion]],
     any_process: Callable[[bool], bool],
     seed: int,
-) -> tuple[int, int]:
-    """Replace groups that are all right or all wrong by groups of new prompts, in place (DAPO, arXiv:2503.14476).
+) -> tuple[list[Completion], int]:
+    """Replace groups that are all right or all wrong by groups of new prompts (DAPO, arXiv:2503.14476).
 
     What is still all right or all wrong after `max_rounds` stays. Every process makes the same number of calls of
-    `complete`, because generation can be a collective; one that needs none throws its group away.
+    `draw`, because generation can be a collective; one that needs no new group throws away what it drew.
 
     Args:
-        rows: B task rows, each `group_size` times; those of a replaced group are exchanged.
-        drawn: the completions of these rows; its lists are changed likewise.
-        pool: the task's rows to draw new prompts from; those that stand in `rows` are not drawn.
-        is_right: tells of rows and completions whether each is right; never a shaped reward.
-        complete: draws a completion of each row, given the number of the round, from 0.
+        completions: B of this process; groups stand together.
+        pool: the task's rows to draw new prompts from; prompts that the step has already are not drawn.
+        group_size: G, a divisor of B.
+        is_right: whether each completion's answer is right; never a shaped reward.
+        draw: a completion of each row, given the number of the round, from 0.
         any_process: whether something holds on any process.
         seed: decides which prompts are drawn.
 
     Returns:
-        How many groups of the final batch are new, and how many tokens were drawn for it and thrown away.
+        The B completions of the final batch, and how many of its groups are new.
     """
     generator = random.Random(seed)
-    dull = _dull_groups(range(0, len(rows), group_size), is_right(rows, drawn.completions), group_size)
-    replaced, wasted_tokens = set(), 0
+    kept = list(completions)
+    dull = _dull_groups(range(0, len(kept), group_size), is_right(kept), group_size)
+    replaced = set()
     for round_number in range(max_rounds):
         if not any_process(bool(dull)):
             break
-        fresh = [dict(row) for row in _other_rows(pool, rows, max(1, len(dull)), generator) for _ in range(group_size)]
-        answer = complete(fresh, round_number)
-        right = is_right(fresh, answer.completions)
+        taken = [completion.row["prompt"] for completion in kept]
+        rows = _other_rows(pool, taken, max(1, len(dull)), generator)
+        drawn = draw([dict(row) for row in rows for _ in range(group_size)], round_number)
+        right = is_right(drawn)
         still_dull = []
         for number, start in enumerate(dull):
-            new, old = (slice(at, at + group_size) for at in (number * group_size, start))
-            wasted_tokens += _count_tokens(drawn, old)
-            rows[old] = fresh[new]
-            for mine, others in zip(drawn, answer, strict=True):
-                if mine is not None:
-                    mine[old] = others[new]
+            new = slice(number * group_size, (number + 1) * group_size)
+            kept[start : start + group_size] = drawn[new]
             replaced.add(start)
             still_dull += [start] * (len(set(right[new])) == 1)
-        if not dull:
-            wasted_tokens += _count_tokens(answer, slice(None))
         dull = still_dull
-    return len(replaced), wasted_tokens
+    return kept, len(replaced)
 
 
 def _dull_groups(starts: range, right: list[bool], group_size: int) -> list[int]:
     return [start for start in starts if len(set(right[start : start + group_size])) == 1]
 
 
-def _other_rows(pool: Sequence[dict], rows: list[dict], count: int, generator: random.Random) -> list[dict]:
-    """Rows of the pool whose prompts the step does not have yet; any, where there are not enough."""
-    taken = [row["prompt"] for row in rows]
+def _other_rows(pool: Rows, taken: list[Any], count: int, generator: random.Random) -> Rows:
+    """Rows of the pool whose prompts are not `taken`; any, where there are not enough."""
     order = generator.sample(range(len(pool)), min(len(pool), count + len(taken)))
     others = [pool[place] for place in order if pool[place]["prompt"] not in taken]
     others += [pool[place] for place in order]
     return [others[number % len(others)] for number in range(count)]
-
-
-def _count_tokens(drawn: Drawn, where: slice) -> int:
-    return sum(len(ids) for name in ("prompt_ids", "completion_ids") for ids in getattr(drawn, name)[where])

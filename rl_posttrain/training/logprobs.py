@@ -7,6 +7,7 @@ products stay in the model's dtype, and the backward pass makes each gradient ti
 
 import types
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
@@ -121,3 +122,42 @@ def add_completion_scoring(model: torch.nn.Module, temperature: float) -> None:
         return logprobs.view(targets.shape), entropies.view(targets.shape)
 
     model.forward = types.MethodType(forward, model)
+
+
+def score_on_cpu(trainer: Any) -> bool:
+    """Let a trainer's models score completions this way, where they are on a CPU and their form allows it.
+
+    Args:
+        trainer: of TRL; its policy, and its reference model if there is one, are changed.
+
+    Returns:
+        Whether `completion_logprobs` takes its models.
+    """
+    plain_head = not (trainer.args.cast_lm_head_to_fp32 or trainer.aux_loss_enabled)
+    if trainer.accelerator.device.type != "cpu" or not plain_head or not can_score(trainer.model):
+        return False
+    for model in filter(None, (trainer.model, trainer.ref_model)):
+        add_completion_scoring(trainer.accelerator.unwrap_model(model), trainer.temperature)
+    return True
+
+
+def completion_logprobs(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_tokens: int, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor, None]:
+    """Log-probabilities and entropies of completions by a model of `add_completion_scoring`, in TRL's form.
+
+    Args:
+        input_ids: (B, P + T) int64, completions at the end.
+        attention_mask: (B, P + T).
+        num_tokens: T.
+        batch_size: completions of one forward pass.
+
+    Returns:
+        Both (B, T) float32 in nats; and None, in the place of a loss that only mixtures of experts have.
+    """
+    parts = [
+        model(input_ids=ids, attention_mask=mask, completion_tokens=num_tokens)
+        for ids, mask in zip(input_ids.split(batch_size), attention_mask.split(batch_size), strict=True)
+    ]
+    logprobs, entropies = (torch.cat(values) for values in zip(*parts, strict=True))
+    return logprobs, entropies, None

@@ -2,23 +2,19 @@
 
 import contextlib
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
-from rl_posttrain.errors import RecipeError, RunError
-from rl_posttrain.machine import process
 from rl_posttrain.machine.describe import describe, device_name
-from rl_posttrain.machine.process import world_size
-from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, resolve_model
-from rl_posttrain.recipe.load import parse_recipe, recipe_change
+from rl_posttrain.machine.process import is_main_process, prepare_process, use_cpu_if_no_gpu, world_size
+from rl_posttrain.models.find import load_config, resolve_model
 from rl_posttrain.recipe.resolve import Specs, resolve
 from rl_posttrain.recipe.schema import Recipe
-from rl_posttrain.recipe.sizes import derive_sizes, precision
+from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
-from rl_posttrain.scoring.rewards import build_rewards, check_golds
+from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
+from rl_posttrain.training.resume import discard_unstarted, open_run, rewind
 
 
 def train(
@@ -29,145 +25,124 @@ def train(
     Under torchrun every process calls this; only the first one writes and shows anything.
 
     Args:
-        resume: go on with the run of this name from its last checkpoint; a finished one is returned as it is.
+        resume: continue the run of this name from its last checkpoint; a finished one is returned as it is.
         display: makes what shows progress, such as `views.live.make_display`; None shows nothing.
         verbose: let vLLM, DeepSpeed and transformers log as they like.
 
     Raises:
         RlPosttrainError: the recipe cannot be run here as it is written; the message says what to change.
     """
-    process.prepare_process(verbose=verbose)
+    prepare_process(verbose=verbose)
     sizes = derive_sizes(recipe, world_size())
     specs = resolve(recipe)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
     rewards = build_rewards(specs.rewards, list(rows.train[0]))
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
-    shown = display is not None and process.is_main_process()
+    if not is_main_process():
+        display = None
     # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
-    model = resolve_model(recipe.model.name, note=print if shown else lambda text: None)
+    model = resolve_model(recipe.model.name, note=print if display else lambda text: None)
     run, started_from = open_run(recipe, resume)
     if run.summary() is not None:
         return run
 
     if started_from is not None and checkpoint_step(started_from) == recipe.algorithm.num_steps:
         # Stopped between the last step and the summary: all that is missing is made from what is there.
-        if process.is_main_process():
-            run.rewind(recipe.algorithm.num_steps)
+        if is_main_process():
+            rewind(run, started_from)
             if recipe.checkpoint.final_model:
                 run.copy_final_model(started_from)
             finish(run)
         return run
 
-    held = run.locked() if process.is_main_process() else contextlib.nullcontext()
-    with held, _discard_unstarted(run, resume), _start_display(recipe, display if shown else None) as view:
+    lock = run.locked() if is_main_process() else contextlib.nullcontext()
+    with lock, discard_unstarted(run, resume), _start_display(recipe, display) as view:
         if unreadable:
             view.note(unreadable)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, sizes, rows, rewards, model, run, view)
-        earlier = _rewind(run, trainer, started_from)
+        _describe_start(run, trainer)
+        trainer.accelerator.wait_for_everyone()
+        earlier = rewind(run, started_from) if is_main_process() else []
+        trainer.accelerator.wait_for_everyone()
         view.resumed(earlier)
+        trainer.clock.start(earlier[-1]["seconds"] if earlier else 0.0)
         trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
         if recipe.checkpoint.final_model:
             trainer.save_model(str(run.checkpoints_path / "final"))
+        trainer.rollouts.close()
         trainer.accelerator.wait_for_everyone()
-        if process.is_main_process():
+        if is_main_process():
             finish(run)
             view.finish()
         trainer.accelerator.wait_for_everyone()
     return run
 
 
-def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
-    """The run's directory, new or to go on with, and the checkpoint to start from.
+def build_trainer(
+    recipe: Recipe,
+    specs: Specs,
+    sizes: Sizes,
+    rows: TaskRows,
+    rewards: list[Reward],
+    model: str,
+    run: RunDirectory,
+    view: Display,
+) -> Any:
+    """The `PolicyTrainer` with its model, engine, optimizer and records.
+
+    Args:
+        model: local folder or hub name.
 
     Raises:
-        RunError: it exists and is not to be resumed, or the other way round, or its recipe is another one.
+        RlPosttrainError: something that the recipe names cannot be loaded, or does not start here.
     """
-    if not resume:
-        if process.is_main_process():
-            return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml()), None
-        return RunDirectory(recipe.run_path), None
-    run = RunDirectory.open(recipe.run_path)
-    changed = recipe_change(parse_recipe(run.recipe()), recipe)
-    if changed:
-        raise RunError(
-            f"{changed}: {run.path} was started otherwise; resume it with the same recipe, or set another run.name"
-        )
-    processes = run.environment().get("num_processes", world_size())
-    if processes != world_size():
-        raise RunError(
-            f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
-            f"resume it with torchrun --nproc_per_node {processes}"
-        )
-    checkpoint = run.last_checkpoint()
-    if checkpoint is None and run.metrics():
-        raise RunError(
-            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: {run.path} has steps but no checkpoint to go on "
-            "from; set another run.name, and checkpoint.every_steps for the next time"
-        )
-    return run, checkpoint
-
-
-def build_trainer(
-    recipe: Recipe, specs: Specs, sizes, rows: TaskRows, rewards: list, model: str, run: RunDirectory, view
-):
-    """The GRPO trainer with its model, engine, optimizer and records."""
+    # The heavy imports stand here, so that a mistake in the recipe shows before them.
     import datasets
 
-    from rl_posttrain.rollout.vllm import VLLMEngine, require_vllm
+    on_cpu = use_cpu_if_no_gpu()
 
-    on_cpu = process.use_cpu_if_no_gpu()
-    config = load_config(model)
-    tokenizer = _load_tokenizer(model)
-    longest = _longest_sequence(tokenizer, rows, recipe, config)
-    if recipe.rollout.engine == "vllm":
-        require_vllm()
-
-    from rl_posttrain.models.digest import weights_digest
-    from rl_posttrain.training.backends.deepspeed import leave_deepspeed, start_deepspeed
-    from rl_posttrain.training.loop import GRPOTrainer
+    from rl_posttrain.training.algorithms.algorithm import make_algorithm
+    from rl_posttrain.training.backends.backend import make_backend
+    from rl_posttrain.training.engines import engine_for
+    from rl_posttrain.training.loop import PolicyTrainer
+    from rl_posttrain.training.prompts import load_tokenizer, longest_sequence
     from rl_posttrain.training.trl_config import grpo_config
 
-    if recipe.distributed.engine == "deepspeed":
-        start_deepspeed(on_cpu)
-    else:
-        leave_deepspeed()
+    config = load_config(model)
+    tokenizer = load_tokenizer(model)
+    longest = longest_sequence(tokenizer, rows, recipe, config)
+    make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
+    backend = make_backend(recipe, sizes)
+    backend.start(on_cpu=on_cpu)
     # transformers' callback takes the folder from the environment and nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "tensorboard")
-    arguments = grpo_config(recipe, sizes, on_cpu=on_cpu)
+    arguments = grpo_config(recipe, sizes, backend, on_cpu=on_cpu)
+    num_samples = recipe.logging.print_samples
 
-    def start_engine() -> VLLMEngine:
-        view.note("starting vLLM")
-        return VLLMEngine(
-            model,
-            dtype=recipe.model.dtype,
-            max_tokens_per_sequence=longest,
-            max_sequences=sizes.completions_per_process,
-            kv_cache_bytes=kv_cache_bytes_per_token(config, recipe.model.dtype)
-            * longest
-            * sizes.completions_per_process,
-            gpu_memory_share=recipe.rollout.gpu_memory_share,
-            seed=recipe.run.seed,
-        )
+    def on_step(row: dict, rollouts: list[dict]) -> None:
+        # Rollouts first: a step that metrics.jsonl knows has its rollouts on disk.
+        if rollouts:
+            run.write_rollouts(row["step"], rollouts)
+        run.append_metrics(row)
+        view.step(row, rollouts[:num_samples])
 
-    view.note(f"loading {recipe.model.name}: {precision(recipe)}")
-    trainer = GRPOTrainer(
+    view.note(f"loading {recipe.model.name}: {backend.precision}")
+    return PolicyTrainer(
         recipe=recipe,
+        backend=backend,
+        algorithm=make_algorithm(recipe),
         optimizer=specs.optimizer,
-        engine=start_engine if recipe.rollout.engine == "vllm" else None,
-        on_step=_recorder(run, view, recipe.logging.print_samples),
+        make_engine=make_engine,
+        rewards=rewards,
+        eval_rows=rows.eval,
+        on_step=on_step,
         on_phase=view.phase,
         model=model,
-        reward_funcs=rewards,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows.train),
-        eval_dataset=datasets.Dataset.from_list(rows.eval) if rows.eval else None,
         processing_class=tokenizer,
     )
-    digest = weights_digest(trainer.policy_weights())
-    if process.is_main_process():
-        run.write_environment(describe(device_name()) | {"initial_weights_sha256": digest})
-    return trainer
 
 
 def finish(run: RunDirectory) -> None:
@@ -180,75 +155,13 @@ def finish(run: RunDirectory) -> None:
     run.write_summary(summarize(rows))
 
 
-@contextlib.contextmanager
-def _discard_unstarted(run: RunDirectory, resumed: bool) -> Iterator[None]:
-    """Take the run directory away when an error comes before the first step: the next try can use its name."""
-    try:
-        yield
-    except BaseException:
-        if process.is_main_process() and not resumed and not run.metrics():
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
+def _describe_start(run: RunDirectory, trainer: Any) -> None:
+    """Record the surroundings, and a digest of the weights that the run starts from."""
+    from rl_posttrain.models.digest import weights_digest
 
-
-def _recorder(run: RunDirectory, view, num_samples: int) -> Callable[[dict, list[dict]], None]:
-    def record(row: dict, rollouts: list[dict]) -> None:
-        # Rollouts first: a step that metrics.jsonl knows has its rollouts on disk.
-        if rollouts:
-            run.write_rollouts(row["step"], rollouts)
-        run.append_metrics(row)
-        view.step(row, rollouts[:num_samples])
-
-    return record
-
-
-def _rewind(run: RunDirectory, trainer, checkpoint: Path | None) -> list[dict]:
-    """Drop what a stopped process recorded beyond the checkpoint: the resumed run makes these steps again."""
-    step = checkpoint_step(checkpoint) if checkpoint else 0
-    trainer.accelerator.wait_for_everyone()
-    earlier = run.rewind(step) if process.is_main_process() else []
-    trainer.accelerator.wait_for_everyone()
-    trainer.continue_from(earlier[-1]["seconds"] if earlier else 0.0)
-    return earlier
-
-
-def _load_tokenizer(model: str):
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model, padding_side="left", truncation_side="left")
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RecipeError(
-            f"model.name={model}: its tokenizer cannot be loaded ({reason}); save one beside the model"
-        ) from error
-
-
-def _longest_sequence(tokenizer, rows: TaskRows, recipe: Recipe, config) -> int:
-    """Tokens of the longest prompt and a completion together.
-
-    Raises:
-        RecipeError: the model's context is shorter, or a chat template is needed and missing.
-    """
-    prompts = [row["prompt"] for row in (*rows.train, *rows.eval)]
-    if isinstance(prompts[0], str):
-        lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
-    elif tokenizer.chat_template is None:
-        raise RecipeError(
-            f"task.template: {recipe.model.name} has no chat template, and the task's prompts are chat messages; "
-            "set a plain template such as task.template=r1_zero"
-        )
-    else:
-        options = {"add_generation_prompt": True, "return_dict": False} | (recipe.trl.get("chat_template_kwargs") or {})
-        lengths = [len(tokenizer.apply_chat_template(prompt, **options)) for prompt in prompts]
-    longest = max(lengths) + recipe.rollout.max_new_tokens
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and longest > context:
-        raise RecipeError(
-            f"rollout.max_new_tokens={recipe.rollout.max_new_tokens}: with the longest prompt of {max(lengths)} tokens "
-            f"that is {longest}, and {recipe.model.name} has a context of {context}; lower max_new_tokens"
-        )
-    return longest
+    digest = weights_digest(trainer.policy.weights())
+    if is_main_process():
+        run.write_environment(describe(device_name()) | {"initial_weights_sha256": digest})
 
 
 def _start_display(recipe: Recipe, display: MakeDisplay | None) -> Display:

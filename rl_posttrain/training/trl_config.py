@@ -6,42 +6,46 @@ from typing import Any
 from transformers.integrations import get_reporting_integration_callbacks
 from trl import GRPOConfig
 
-from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.errors import RecipeError, did_you_mean, one_line
 from rl_posttrain.plugins import check_arguments
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
-from rl_posttrain.training.backends.deepspeed import deepspeed_config
+from rl_posttrain.training.backends.backend import Backend
 
 # Fields that would take rollouts, evaluation or checkpoints out of the project's hands.
 _NOT_OURS_TO_PASS = {
     "use_vllm", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
     "save_only_model", "resume_from_checkpoint", "steps_per_generation", "generation_batch_size", "do_eval", "do_train",
     "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
+    "cache_implementation", "log_multimodal", "log_unique_prompts", "num_completions_to_print",
+    "max_tool_calling_iterations",
 }  # fmt: skip
 
 
-def grpo_config(recipe: Recipe, sizes: Sizes, *, on_cpu: bool) -> GRPOConfig:
+def grpo_config(recipe: Recipe, sizes: Sizes, backend: Backend, *, on_cpu: bool) -> GRPOConfig:
     """Everything the recipe says, in TRL's words.
 
     Raises:
         RecipeError: as `check_trl`, or TRL refuses a value.
     """
     try:
-        return GRPOConfig(**_fields_from(recipe, sizes, on_cpu), **{**_DEFAULTS, **check_trl(recipe, sizes)})
+        return GRPOConfig(
+            **_fields_from(recipe, sizes, backend, on_cpu), **{**_DEFAULTS, **check_trl(recipe, sizes, backend)}
+        )
     except (ValueError, TypeError) as error:
         if isinstance(error, RecipeError):
             raise
-        raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {one_line(error)}") from error
 
 
-def check_trl(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:
+def check_trl(recipe: Recipe, sizes: Sizes, backend: Backend) -> dict[str, Any]:
     """The recipe's `trl:` section in the types of GRPOConfig's fields.
 
     Raises:
         RecipeError: it names a field that GRPOConfig has not, that the recipe says elsewhere or that would have no
             effect, or a value of a wrong type; or a tracker is not there.
     """
-    ours = _fields_from(recipe, sizes, on_cpu=True)
+    ours = _fields_from(recipe, sizes, backend, on_cpu=True)
     known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
     for name, value in recipe.trl.items():
         if name not in known:
@@ -56,7 +60,7 @@ def check_trl(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:
     try:
         get_reporting_integration_callbacks(trackers)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RecipeError(f"logging.trackers={trackers}: {reason}; install it, or name another") from error
     return check_arguments(GRPOConfig, recipe.trl, key="trl")
 
@@ -85,14 +89,11 @@ _SAID_BY = {
 }  # fmt: skip
 
 
-def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
+def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -> dict[str, Any]:
     algorithm, optimizer, rollout = recipe.algorithm, recipe.optimizer, recipe.rollout
     schedule = optimizer.schedule
     if schedule == "constant" and optimizer.warmup_steps:
         schedule = "constant_with_warmup"
-    half = recipe.model.dtype == "bfloat16"
-    # DeepSpeed keeps fp32 masters beside bf16 weights. Without it the weights are their own: fp32, under autocast.
-    load_as = "bfloat16" if half and recipe.distributed.engine == "deepspeed" else "float32"
     return {
         "output_dir": str(recipe.run_path / "checkpoints"),
         "run_name": recipe.run.name,
@@ -113,12 +114,10 @@ def _fields_from(recipe: Recipe, sizes: Sizes, on_cpu: bool) -> dict[str, Any]:
         "max_completion_length": rollout.max_new_tokens,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
-        "model_init_kwargs": {"dtype": load_as},
-        "bf16": half,
         "use_cpu": on_cpu,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "deepspeed": deepspeed_config(recipe, sizes),
-        "use_vllm": False,  # the rollouts are rollout/'s, see training/rollouts.py
+        **backend.trl_fields(),
+        "use_vllm": False,  # completions come from training/rollouts.py
         "logging_strategy": "steps",
         "logging_steps": 1,
         "disable_tqdm": True,

@@ -14,8 +14,9 @@ from transformers import GenerationConfig, PretrainedConfig, Trainer, TrainingAr
 from rl_posttrain.recipe.files import bundled_recipes
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.sizes import derive_sizes
-from rl_posttrain.training.loop import GRPOTrainer
-from rl_posttrain.training.records import _FROM_TRL
+from rl_posttrain.training.backends.backend import make_backend
+from rl_posttrain.training.loop import PolicyTrainer
+from rl_posttrain.training.recorder import _FROM_TRL
 from rl_posttrain.training.trl_config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
 
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
@@ -30,16 +31,11 @@ def names(function) -> list[str]:
 
 OVERRIDDEN = {
     "_generate_and_score_completions": ["self", "inputs"],
-    "_generate_single_turn": [
-        "self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images",
-    ],
-    "_generate": ["self", "prompts"],
-    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_compute_loss": ["self", "model", "inputs"],
+    "_maybe_log_save_evaluate": ["self", "tr_loss", "grad_norm", "model"],
     "log": ["self", "logs", "start_time"],
     "_save_checkpoint": ["self", "model", "trial"],
-    "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("method", OVERRIDDEN)
@@ -61,7 +57,7 @@ def test_log_probabilities_are_asked_for_as_we_answer():
 def test_every_private_override_is_listed_here():
     private = {
         name
-        for name, value in vars(GRPOTrainer).items()
+        for name, value in vars(PolicyTrainer).items()
         if hasattr(trl.GRPOTrainer, name) and inspect.isfunction(value)
     }
     assert private - {"__init__"} == {*OVERRIDDEN, "_get_per_token_logps_and_entropies"}
@@ -70,9 +66,11 @@ def test_every_private_override_is_listed_here():
 @pytest.mark.parametrize(
     "attribute",
     [
-        "_metrics", "_logs", "_step", "ref_model", "reward_weights", "reward_funcs", "reward_func_names", "use_vllm",
-        "num_iterations", "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
-        "loss_type", "eos_token_ids", "_tokenizer", "num_generations",
+        "_metrics", "_step", "ref_model", "reward_weights", "reward_func_names", "use_vllm", "beta", "num_iterations",
+        "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "loss_type",
+        "eos_token_ids", "_tokenizer", "num_generations", "pad_to_multiple_of", "mask_truncated_completions",
+        "aux_loss_enabled", "vllm_importance_sampling_correction", "vllm_importance_sampling_mode",
+        "vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max",
     ],
 )  # fmt: skip
 def test_trls_trainer_sets_what_we_read(attribute):
@@ -84,10 +82,40 @@ def test_trls_loss_takes_sampled_log_probabilities_under_the_name_we_give():
     source = inspect.getsource(trl.GRPOTrainer)
     assert "sampling_per_token_logps" in source
     assert "completion_mask" in source
-    assert {"prompt", "completion", "rewards", "advantages"} <= set(re.findall(r'_logs\["(\w+)"\]', source))
 
 
-@pytest.mark.parametrize("metric", _FROM_TRL.values())
+def test_trls_loss_reads_no_more_than_we_give_it():
+    """The inputs that are made here in TRL's place; others belong to images, tools and token types."""
+    ours = {
+        "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch",
+        "old_per_token_logps", "ref_per_token_logps", "sampling_per_token_logps", "importance_sampling_ratio",
+    }  # fmt: skip
+    source = inspect.getsource(trl.GRPOTrainer._compute_loss)
+    read = set(re.findall(r'inputs\[?(?:\.get\()?"(\w+)"', source))
+    others = {name for name in read - ours if "image" in name or "pixel" in name or "token_type" in name}
+    assert read - ours - others == {"num_tiles", "spatial_shapes", "tool_mask"}
+
+
+def test_trl_prepares_batches_with_the_method_that_we_replace():
+    source = inspect.getsource(trl.GRPOTrainer._prepare_inputs)
+    assert source.count("self._generate_and_score_completions(generation_batch)") == 2
+    assert "shuffle_sequence_dict" in source
+
+
+def test_transformers_logs_saves_and_evaluates_by_one_method_after_a_step():
+    source = inspect.getsource(Trainer)
+    assert "self._maybe_log_save_evaluate(" in source
+    assert "self.control.should_log" in inspect.getsource(Trainer._maybe_log_save_evaluate)
+
+
+def test_trl_opens_the_model_for_generation_as_we_ask():
+    from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+
+    assert {"gather_deepspeed3_params", "gradient_checkpointing_kwargs"} <= set(names(unwrap_model_for_generation))
+    assert names(disable_gradient_checkpointing)[:2] == ["model", "gradient_checkpointing_kwargs"]
+
+
+@pytest.mark.parametrize("metric", _FROM_TRL)
 def test_trl_logs_the_metrics_that_we_rename(metric):
     source = inspect.getsource(trl.GRPOTrainer)
     assert f'_metrics[mode]["{metric}"]' in source
@@ -102,7 +130,8 @@ def test_prompts_are_tokenized_by_a_method_of_three_results():
 @pytest.mark.parametrize("recipe", bundled_recipes())
 def test_grpo_config_has_every_field_that_we_set_or_refuse(recipe):
     loaded = load_recipe(recipe)
-    ours = _fields_from(loaded, derive_sizes(loaded, 1), True)
+    sizes = derive_sizes(loaded, 1)
+    ours = _fields_from(loaded, sizes, make_backend(loaded, sizes), True)
     assert set(ours) <= CONFIG_FIELDS, set(ours) - CONFIG_FIELDS
     for table in (_DEFAULTS, _SAID_BY, _NOT_OURS_TO_PASS):
         assert set(table) <= CONFIG_FIELDS, set(table) - CONFIG_FIELDS
@@ -162,10 +191,8 @@ def test_deepspeed_knows_the_keys_that_we_write():
     from deepspeed.runtime import constants
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    from rl_posttrain.training.backends.deepspeed import deepspeed_config
-
     recipe = load_recipe("quickstart", ["algorithm.micro_batch_size=8"])
-    written = deepspeed_config(recipe, derive_sizes(recipe, 1))
+    written = make_backend(recipe, derive_sizes(recipe, 1)).trl_fields()["deepspeed"]
     known = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
     assert {key.removeprefix("stage3_") for key in written["zero_optimization"]} <= {
         key.removeprefix("stage3_") for key in known
@@ -214,6 +241,16 @@ def test_vllm_reloads_weights_from_an_iterator():
 
     assert "weights_iterator" in names(GPUModelRunner.reload_weights)
     assert callable(GPUModelRunner.get_model)
+
+
+def test_vllms_shutdown_is_made_of_the_parts_that_we_call():
+    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.engine.core_client import InprocClient
+
+    assert "self._finalizer = weakref.finalize(self, self.engine_core.shutdown)" in inspect.getsource(InprocClient)
+    source = inspect.getsource(EngineCore.shutdown)
+    assert "self.model_executor.shutdown()" in source
+    assert "cleanup_dist_env_and_memory()" in source, "if it leaves the process group alone now, call it whole"
 
 
 def test_vllm_names_the_log_probabilities_that_we_ask_for():

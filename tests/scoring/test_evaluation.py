@@ -1,5 +1,6 @@
 """pass@k, and evaluation over any number of processes."""
 
+import dataclasses
 import itertools
 import math
 import threading
@@ -10,7 +11,9 @@ import pytest
 
 from rl_posttrain.recipe.reward_spec import resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
+from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.scoring.evaluation import evaluate_policy, pass_at_k
+from rl_posttrain.scoring.rewards import Reward
 
 
 @pytest.mark.parametrize("num_samples", [1, 4, 7])
@@ -32,24 +35,22 @@ def test_pass_at_k_by_hand_and_with_large_numbers():
 ROWS = [{"prompt": f"p{number}", "answer": str(number)} for number in range(5)]
 
 
-# Of two built-ins, which say what is full credit; the functions of a test stand in for theirs.
-SPECS = {
-    name: resolve_reward(RewardSection(fn=name), f"rewards.{place}")
-    for place, name in enumerate(("math_accuracy", "countdown_equation"))
-}
+def reward(name, function):
+    """The built-in of that name, which says what it judges and what full credit is, with another function."""
+    return Reward(dataclasses.replace(resolve_reward(RewardSection(fn=name), f"rewards.{name}"), function=function))
 
 
 def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batch_size=3):
-    """evaluate_policy on every rank, a thread each; its metrics, and the sizes of each rank's calls of `sample`."""
+    """evaluate_policy on every rank, a thread each; its metrics, and the sizes of each rank's calls of `draw`."""
     calls: list[list[int]] = [[] for _ in range(world_size)]
     parts: list[list] = [[] for _ in range(world_size)]
     barrier = threading.Barrier(world_size, timeout=30)
 
     def process(rank: int) -> dict:
-        def sample(prompts: list, call: int) -> tuple[list, list]:
+        def draw(rows: list, call: int) -> list[Completion]:
             assert call == len(calls[rank])
-            calls[rank].append(len(prompts))
-            return [f"{prompt} by {rank}" for prompt in prompts], [[rank]] * len(prompts)
+            calls[rank].append(len(rows))
+            return [Completion([1], [rank], "stop", row=row, text=f"{row['prompt']} by {rank}") for row in rows]
 
         def gather(own: list) -> list:
             parts[rank] = own
@@ -57,8 +58,8 @@ def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batc
             return list(itertools.chain(*parts))
 
         options = {"num_samples": num_samples, "ks": ks, "batch_size": batch_size, "world_size": world_size}
-        judge = next((SPECS[name] for name in rewards if name in SPECS), None)
-        return evaluate_policy(ROWS, sample, rewards, judge=judge, rank=rank, gather=gather, **options)
+        own = [reward(name, function) for name, function in rewards.items()]
+        return evaluate_policy(ROWS, draw, own, rank=rank, gather=gather, **options)
 
     with ThreadPoolExecutor(world_size) as pool:
         first, *others = pool.map(process, range(world_size))

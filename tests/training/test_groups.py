@@ -9,9 +9,9 @@ from conftest import run_command
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.schema import AlgorithmSection
-from rl_posttrain.recipe.sizes import derive_sizes
+from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.runs.directory import RunDirectory
-from rl_posttrain.training.groups import Drawn, draw_anew, equally_paid, without_skipped
+from rl_posttrain.training.groups import equally_paid, resample, without_skipped
 from rl_posttrain.training.train import train
 
 NAN = math.nan
@@ -36,27 +36,9 @@ def test_a_group_is_equal_when_every_reward_paid_all_of_it_the_same():
 
 
 @pytest.fixture(scope="module")
-def trainer(tiny_model, tiny_recipe, tmp_path_factory):
-    import datasets
-    from transformers import AutoTokenizer
-
-    from rl_posttrain.optim import resolve_optimizer
-    from rl_posttrain.training.loop import GRPOTrainer
-    from rl_posttrain.training.trl_config import grpo_config
-
-    overrides = ["distributed.engine=none", "rollout.engine=transformers", "model.dtype=float32", "run.name=unused"]
-    recipe = load_recipe(tiny_recipe, [*overrides, f"run.output_dir={tmp_path_factory.mktemp('runs')}"])
-    trainer = GRPOTrainer(
-        recipe=recipe,
-        optimizer=resolve_optimizer("adams", lr=1e-3),
-        engine=None,
-        on_step=lambda row, rollouts: None,
-        on_phase=lambda text: None,
-        model=str(tiny_model),
-        reward_funcs=[lambda completions, **kwargs: [0.0] * len(completions)] * 2,
-        args=grpo_config(recipe, derive_sizes(recipe, 1), on_cpu=True),
-        train_dataset=datasets.Dataset.from_list([{"prompt": "1 + 1 =", "answer": "2"}] * 8),
-        processing_class=AutoTokenizer.from_pretrained(tiny_model, padding_side="left"),
+def trainer(tiny_recipe, make_trainer):
+    trainer = make_trainer(
+        load_recipe(tiny_recipe, ["distributed.engine=none", "rollout.engine=transformers", "model.dtype=float32"])
     )
     trainer.current_gradient_accumulation_steps = 2
     trainer.model.train()
@@ -143,71 +125,67 @@ POOL = [{"prompt": f"p{number}", "answer": str(number)} for number in range(40)]
 
 
 def drawn_for(rows, length=3):
-    return Drawn(
-        [[1] * 2 for _ in rows],
-        [[int(row["answer"])] * length for row in rows],
-        [f"{row['prompt']}#{place}" for place, row in enumerate(rows)],
-        [[-0.5] * length for _ in rows],
-    )
+    return [
+        Completion([1] * 2, [int(row["answer"])] * length, "stop", row=row, text=f"{row['prompt']}#{place}")
+        for place, row in enumerate(rows)
+    ]
 
 
-def resample(dull: set[str], *, dull_later=frozenset(), max_rounds=3, others_need=False, pool=POOL, seed=1):
+def resampled(dull: set[str], *, dull_later=frozenset(), max_rounds=3, others_need=False, pool=POOL, seed=1):
     rows = [dict(row) for row in pool[:4] for _ in range(GROUP)]
-    drawn = drawn_for(rows)
     rounds, first = [], {row["prompt"] for row in rows}
 
-    def is_right(asked, completions):
+    def is_right(completions):
+        prompts = [completion.row["prompt"] for completion in completions]
         return [
-            place % GROUP == 0 and row["prompt"] not in dull and (row["prompt"] in first or not dull_later)
-            for place, row in enumerate(asked)
+            place % GROUP == 0 and prompt not in dull and (prompt in first or not dull_later)
+            for place, prompt in enumerate(prompts)
         ]
 
-    def complete(asked, number):
+    def draw(asked, number):
         rounds.append(asked)
         assert number == len(rounds) - 1
         return drawn_for(asked)
 
-    result = draw_anew(
-        rows, drawn, pool=pool, group_size=GROUP, max_rounds=max_rounds, is_right=is_right, complete=complete,
+    completions, num_replaced = resample(
+        drawn_for(rows), pool=pool, group_size=GROUP, max_rounds=max_rounds, is_right=is_right, draw=draw,
         any_process=lambda holds: holds or others_need, seed=seed,
     )  # fmt: skip
-    for ids, completion, row in zip(drawn.completion_ids, drawn.completions, rows, strict=True):
-        assert ids == [int(row["answer"])] * 3
-        assert completion.startswith(f"{row['prompt']}#")
-    assert set(Counter(row["prompt"] for row in rows).values()) == {GROUP}
-    return rows, rounds, result
+    for completion in completions:
+        assert completion.token_ids == [int(completion.row["answer"])] * 3
+        assert completion.text.startswith(f"{completion.row['prompt']}#")
+    prompts = [completion.row["prompt"] for completion in completions]
+    assert set(Counter(prompts).values()) == {GROUP}
+    return prompts, rounds, num_replaced
 
 
 def test_dull_groups_are_exchanged_for_prompts_that_the_step_does_not_have():
-    rows, rounds, (num_replaced, wasted) = resample({"p1", "p3"})
-    prompts = [row["prompt"] for row in rows[::GROUP]]
-    assert (prompts[0], prompts[2]) == ("p0", "p2")
-    assert not {prompts[1], prompts[3]} & {f"p{number}" for number in range(4)}
+    prompts, rounds, num_replaced = resampled({"p1", "p3"})
+    first, second, third, fourth = prompts[::GROUP]
+    assert (first, third) == ("p0", "p2")
+    assert not {second, fourth} & {f"p{number}" for number in range(4)}
     assert [len(asked) for asked in rounds] == [2 * GROUP]
     assert num_replaced == 2
-    assert wasted == 2 * GROUP * (2 + 3)
 
 
-def test_drawing_anew_is_bounded_and_repeats_itself():
-    rows, rounds, (num_replaced, wasted) = resample({"p1"}, dull_later={"all"}, max_rounds=2)
+def test_resampling_is_bounded_and_repeats_itself():
+    prompts, rounds, num_replaced = resampled({"p1"}, dull_later={"all"}, max_rounds=2)
     assert [len(asked) for asked in rounds] == [GROUP, GROUP]
     assert num_replaced == 1
-    assert wasted == 2 * GROUP * 5
-    assert resample({"p1"}, dull_later={"all"}, max_rounds=2)[0] == rows
-    assert resample({"p1"}, dull_later={"all"}, max_rounds=2, seed=2)[0] != rows
+    assert resampled({"p1"}, dull_later={"all"}, max_rounds=2)[0] == prompts
+    assert resampled({"p1"}, dull_later={"all"}, max_rounds=2, seed=2)[0] != prompts
 
 
 def test_nothing_is_drawn_where_no_process_needs_it_and_as_often_where_another_does():
-    assert resample(set())[1:] == ([], (0, 0))
-    rows, rounds, (num_replaced, wasted) = resample(set(), others_need=True, max_rounds=2)
-    assert [row["prompt"] for row in rows[::GROUP]] == ["p0", "p1", "p2", "p3"]
+    assert resampled(set())[1:] == ([], 0)
+    prompts, rounds, num_replaced = resampled(set(), others_need=True, max_rounds=2)
+    assert prompts[::GROUP] == ["p0", "p1", "p2", "p3"]
     assert [len(asked) for asked in rounds] == [GROUP, GROUP]
     assert num_replaced == 0
-    assert wasted == 2 * GROUP * 5
 
 
 def test_a_pool_as_small_as_the_step_is_drawn_from_all_the_same():
-    _, rounds, _ = resample({"p1"}, pool=POOL[:4], max_rounds=1)
+    _, rounds, _ = resampled({"p1"}, pool=POOL[:4], max_rounds=1)
     assert len(rounds) == 1
 
 
@@ -254,11 +232,18 @@ def test_resample_records_what_it_trained_on(tiny_recipe):
     assert tokens[-1] > 2 * seen  # with the prompts, and what was drawn and thrown away
 
 
-def test_two_processes_skip_different_numbers_of_completions(tiny_recipe):
+def test_two_processes_skip_different_numbers_of_completions(tiny_recipe, tmp_path):
+    # Of four groups on two processes, one of the first process alone teaches something.
+    (tmp_path / "first.py").write_text(
+        "import os\n"
+        "def first(completions, **columns):\n"
+        "    return [float(os.environ['RANK'] == '0' and place == 0) for place in range(len(completions))]\n"
+    )
     plain = ("distributed.engine=none", "rollout.engine=transformers", "model.dtype=float32", "algorithm.num_steps=1")
-    choice = ("rewards=[{fn: math_accuracy}]", "algorithm.zero_variance_groups=skip")
+    reward = f"rewards=[{{fn: '{tmp_path / 'first.py'}:first', judges: answer, range: [0, 1]}}]"
+    choice = (reward, "algorithm.zero_variance_groups=skip")
     done = run_command("train", tiny_recipe, "run.name=groups-two", *plain, *choice, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = RunDirectory.open(tiny_recipe.parent / "runs" / "groups-two").metrics()
-    assert row["skipped_share"] == 0.75  # one group of four teaches something: one process has it
+    assert row["skipped_share"] == 0.75
     assert row["grad_norm"] > 0

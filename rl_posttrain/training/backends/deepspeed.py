@@ -1,37 +1,72 @@
-"""DeepSpeed from the recipe: its configuration, and starting it on any device."""
+"""DeepSpeed: ZeRO stages 0 to 3, on any device."""
 
-import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from rl_posttrain.errors import EngineError
+from rl_posttrain.errors import EngineError, class_and_message
 from rl_posttrain.recipe.schema import Recipe
-from rl_posttrain.recipe.sizes import Sizes, sums_gradients_in_fp32
+from rl_posttrain.recipe.sizes import Sizes
 
 
-def deepspeed_config(recipe: Recipe, sizes: Sizes) -> dict | None:
-    """DeepSpeed's configuration, "auto" where transformers fills in the trainer's value; None without DeepSpeed."""
-    if recipe.distributed.engine == "none":
-        return None
-    return {
-        **({"data_types": {"grad_accum_dtype": "fp32"}} if sums_gradients_in_fp32(recipe, sizes) else {}),
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "bf16": {"enabled": "auto"},
-        "zero_optimization": {
-            "stage": recipe.distributed.zero_stage,
-            # Checkpoints and the final model hold whole weights, whatever the stage.
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        # The optimizer is the recipe's; without these two DeepSpeed refuses it, or puts its own in its place.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
+class DeepSpeed:
+    """bf16 weights with fp32 masters, or fp32 weights, sharded as `distributed.zero_stage` says."""
+
+    def __init__(self, recipe: Recipe, sizes: Sizes):
+        self.zero_stage = recipe.distributed.zero_stage
+        self.weights_dtype = recipe.model.dtype
+        half = self.weights_dtype == "bfloat16"
+        # DeepSpeed can sum bf16 gradients in fp32 at stages 2 and 3; with one micro batch there is nothing to sum.
+        self.fp32_gradients = half and self.zero_stage >= 2 and sizes.gradient_accumulation > 1
+        self.precision = "fp32 weights"
+        if half:
+            self.precision = f"bf16 weights, fp32 masters under DeepSpeed ZeRO-{self.zero_stage}"
+
+    def start(self, *, on_cpu: bool) -> None:
+        start_deepspeed(on_cpu=on_cpu)
+
+    def trl_fields(self) -> dict[str, Any]:
+        return {
+            "deepspeed": self._config(),
+            "bf16": self.weights_dtype == "bfloat16",
+            "model_init_kwargs": {"dtype": self.weights_dtype},
+        }
+
+    def whole_weights(self, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+        """Under ZeRO-3 each weight is gathered in turn: no more than one layer's worth stands beside the shards."""
+        if self.zero_stage < 3:
+            for name, parameter in model.named_parameters():
+                yield name, parameter.data
+            return
+        import deepspeed
+
+        for name, parameter in model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                # A copy: the engine keeps a layer's tensors until the layer is whole, and this one is freed before.
+                yield name, parameter.data.clone()
+
+    def _config(self) -> dict[str, Any]:
+        """DeepSpeed's configuration, "auto" where transformers fills in the trainer's value."""
+        return {
+            **({"data_types": {"grad_accum_dtype": "fp32"}} if self.fp32_gradients else {}),
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+            "gradient_clipping": "auto",
+            "bf16": {"enabled": "auto"},
+            "zero_optimization": {
+                "stage": self.zero_stage,
+                # Checkpoints and the final model hold whole weights, whatever the stage.
+                "stage3_gather_16bit_weights_on_model_save": True,
+            },
+            # The optimizer is the recipe's; without these two DeepSpeed refuses it, or puts its own in its place.
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
 
 
-def start_deepspeed(on_cpu: bool) -> None:
-    """Join the process group. It must stand before TrainingArguments is built: ZeRO-3 shards a model while it loads.
+def start_deepspeed(*, on_cpu: bool) -> None:
+    """Join the process group. ZeRO-3 shards a model while it loads, and so needs the group before that.
 
     Raises:
         EngineError: DeepSpeed is missing or does not start.
@@ -40,7 +75,7 @@ def start_deepspeed(on_cpu: bool) -> None:
         import deepspeed
     except Exception as error:  # its import probes compilers and devices, which fail in their own ways
         raise EngineError(
-            f"distributed.engine=deepspeed: DeepSpeed cannot be imported ({type(error).__name__}: {error}); "
+            f"distributed.engine=deepspeed: DeepSpeed cannot be imported ({class_and_message(error)}); "
             "pip install deepspeed, see `rl-posttrain doctor`, or set distributed.engine=none"
         ) from error
     if on_cpu:
@@ -48,8 +83,3 @@ def start_deepspeed(on_cpu: bool) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl", verbose=False)
-
-
-def leave_deepspeed() -> None:
-    """Undo what an earlier run in this process told accelerate, which would put DeepSpeed under a run without it."""
-    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)

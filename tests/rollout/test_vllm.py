@@ -1,4 +1,4 @@
-"""The rollout engine against the model it is to sample from: real vLLM, real transformers."""
+"""vLLM as a rollout engine, against the model that it is to sample from."""
 
 import copy
 
@@ -91,7 +91,7 @@ def difference(engine, model, prompts, seed=0) -> float:
     return torch.cat(
         [
             (policy_logprobs(model, prompt, ids) - torch.tensor(logprobs)).abs()
-            for prompt, ids, logprobs in zip(prompts, drawn.token_ids, drawn.logprobs, strict=True)
+            for prompt, ids, logprobs in ((c.prompt_ids, c.token_ids, c.logprobs) for c in drawn)
         ]
     ).mean()
 
@@ -144,8 +144,8 @@ def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine
     after = torch.rand(1)
     again, other = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 2, SAMPLING)
     assert first == again
-    assert first.token_ids != other.token_ids
-    assert len({tuple(ids) for ids in first.token_ids[:4]}) > 1, "completions of one prompt should differ"
+    assert [c.token_ids for c in first] != [c.token_ids for c in other]
+    assert len({tuple(c.token_ids) for c in first[:4]}) > 1, "completions of one prompt should differ"
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))
 
@@ -155,14 +155,17 @@ def test_seeds_for_each_request_do_as_well_where_nothing_can_be_compiled(engine,
     monkeypatch.setattr(engine, "_seeds_requests", True)
     first, again = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 1, SAMPLING)
     assert first == again
-    assert len({tuple(ids) for ids in first.token_ids[:4]}) > 1
+    assert len({tuple(c.token_ids) for c in first[:4]}) > 1
 
 
 def test_completions_end_at_the_end_token_or_the_limit(engine, policy, prompts):
     engine.load_weights(policy.named_parameters())
     drawn = engine.generate(prompts * 4, 3, Sampling(max_tokens=16))
     end = policy.generation_config.eos_token_id
-    for ids, logprobs in zip(drawn.token_ids, drawn.logprobs, strict=True):
-        assert len(ids) == len(logprobs)
+    assert {completion.finish_reason for completion in drawn} == {"stop", "length"}
+    for completion in drawn:
+        ids = completion.token_ids
+        assert len(ids) == len(completion.logprobs)
+        assert (ids[-1] == end) == (completion.finish_reason == "stop")
         assert ids[-1] == end or len(ids) == 16
         assert end not in ids[:-1]

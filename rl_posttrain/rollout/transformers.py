@@ -1,0 +1,75 @@
+"""Rollouts by transformers' `generate`, from the trainer's own weights."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.rollout.engine import Sampling
+
+
+class TransformersEngine:
+    """Samples with the model that is trained: slower than vLLM, with no second copy of the weights.
+
+    Args:
+        model: opens the whole policy for generation; under ZeRO-3 that gathers its weights.
+        tokenizer: gives the padding token.
+        eos_token_ids: tokens that end a completion.
+    """
+
+    gives_logprobs = False
+
+    def __init__(
+        self,
+        model: Callable[[], AbstractContextManager[PreTrainedModel]],
+        tokenizer: PreTrainedTokenizerBase,
+        eos_token_ids: Sequence[int],
+    ):
+        self._model, self._tokenizer, self._eos_token_ids = model, tokenizer, list(eos_token_ids)
+
+    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
+        """As `RolloutEngine.generate`; the prompts are one batch, padded on the left."""
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p or None,
+            repetition_penalty=sampling.repetition_penalty,
+            pad_token_id=self._tokenizer.pad_token_id,
+            bos_token_id=self._tokenizer.bos_token_id,
+            eos_token_id=self._eos_token_ids,
+            disable_compile=True,
+            **sampling.other,
+        )
+        longest = max(map(len, prompts))
+        padded = torch.full((len(prompts), longest), self._tokenizer.pad_token_id)
+        mask = torch.zeros_like(padded)
+        for place, prompt in enumerate(prompts):
+            padded[place, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[place, longest - len(prompt) :] = 1
+        with self._model() as model, torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            sequences = model.generate(
+                input_ids=padded.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+            )
+        return [
+            self._completion(prompt, tokens)
+            for prompt, tokens in zip(prompts, sequences[:, longest:].tolist(), strict=True)
+        ]
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Nothing to load: the weights are the trainer's own."""
+
+    def close(self) -> None:
+        """Nothing to give back: the model is the trainer's own."""
+
+    def _completion(self, prompt: list[int], tokens: list[int]) -> Completion:
+        """The tokens up to the first end-of-sequence token; behind it transformers pads to the longest completion."""
+        end = next((place for place, token in enumerate(tokens) if token in self._eos_token_ids), None)
+        if end is None:
+            return Completion(prompt_ids=prompt, token_ids=tokens, finish_reason="length")
+        return Completion(prompt_ids=prompt, token_ids=tokens[: end + 1], finish_reason="stop")

@@ -1,0 +1,35 @@
+"""Plain PyTorch: one copy of the policy a process, under DDP where there are several."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes
+
+
+class PlainPyTorch:
+    """fp32 weights, under bf16 autocast where the recipe says bfloat16."""
+
+    zero_stage = None
+    weights_dtype = "float32"
+    fp32_gradients = False
+
+    def __init__(self, recipe: Recipe, sizes: Sizes):
+        self._autocasts = recipe.model.dtype == "bfloat16"
+        self.precision = "fp32 weights"
+        if self._autocasts:
+            self.precision += ", which are their own masters, under bf16 autocast"
+
+    def start(self, *, on_cpu: bool) -> None:
+        # An earlier run in this process may have told accelerate to put DeepSpeed under every model.
+        os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+
+    def trl_fields(self) -> dict[str, Any]:
+        return {"deepspeed": None, "bf16": self._autocasts, "model_init_kwargs": {"dtype": self.weights_dtype}}
+
+    def whole_weights(self, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in model.named_parameters():
+            yield name, parameter.data

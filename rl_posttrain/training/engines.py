@@ -1,0 +1,51 @@
+"""The rollout engine that a recipe names, made once the policy is placed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rl_posttrain.models.find import kv_cache_bytes_per_token
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes
+from rl_posttrain.rollout.engine import RolloutEngine
+from rl_posttrain.rollout.transformers import TransformersEngine
+from rl_posttrain.rollout.vllm import VLLMEngine, require_vllm
+from rl_posttrain.training.placed import Placed
+
+MakeEngine = Callable[[Placed], RolloutEngine]
+
+
+def engine_for(
+    recipe: Recipe, sizes: Sizes, *, model: str, config: Any, longest: int, note: Callable[[str], None]
+) -> MakeEngine:
+    """What makes the engine of `rollout.engine`.
+
+    Args:
+        model: local folder or hub name.
+        config: of the model.
+        longest: tokens of the longest prompt and a completion together.
+        note: tells the user what takes a while.
+
+    Raises:
+        EngineError: vLLM is asked for and cannot be imported. Nothing has been loaded by then.
+    """
+
+    def vllm(placed: Placed) -> RolloutEngine:
+        note("starting vLLM")
+        per_sequence = kv_cache_bytes_per_token(config, recipe.model.dtype) * longest
+        return VLLMEngine(
+            model,
+            dtype=recipe.model.dtype,
+            max_tokens_per_sequence=longest,
+            max_sequences=sizes.completions_per_process,
+            kv_cache_bytes=per_sequence * sizes.completions_per_process,
+            gpu_memory_share=recipe.rollout.gpu_memory_share,
+            seed=recipe.run.seed,
+        )
+
+    def transformers(placed: Placed) -> RolloutEngine:
+        return TransformersEngine(placed.whole_model, placed.tokenizer, placed.eos_token_ids)
+
+    if recipe.rollout.engine == "transformers":
+        return transformers
+    require_vllm()
+    return vllm

@@ -1,0 +1,58 @@
+"""The policy on its device, as engines and rollouts see it; they know nothing of the trainer."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl.models.utils import unwrap_model_for_generation
+
+from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.training.backends.backend import Backend
+
+
+class Placed:
+    """A trainer's policy: its weights, its tokenizer, and the whole model for generation."""
+
+    def __init__(self, trainer: Any, backend: Backend):
+        self._trainer, self._backend = trainer, backend
+        self.tokenizer = trainer.processing_class
+        self.eos_token_ids: list[int] = trainer.eos_token_ids
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and tensor of every whole weight, under its checkpoint name; every process must walk all of them."""
+        return self._backend.whole_weights(self._trainer.accelerator.unwrap_model(self._trainer.model))
+
+    def tokenize(self, prompts: list) -> list[list[int]]:
+        """Token ids of prompts, which are text or chat messages; the chat template is the trainer's."""
+        return self._trainer._tokenize_prompts(prompts)[0]
+
+    def decode(self, token_ids: list[list[int]]) -> list[str]:
+        """Text of token ids, without special tokens."""
+        return self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[PreTrainedModel]:
+        """The unwrapped model, ready to generate; under ZeRO-3 its weights are gathered for the length of the block."""
+        trainer = self._trainer
+        with unwrap_model_for_generation(
+            trainer.model_wrapped,
+            trainer.accelerator,
+            gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+        ) as model:
+            yield model
+
+
+def sampling_of(trainer: Any) -> Sampling:
+    """How the trainer's arguments say that completions are drawn."""
+    return Sampling(
+        max_tokens=trainer.max_completion_length,
+        temperature=trainer.temperature,
+        top_p=trainer.top_p,
+        top_k=trainer.top_k,
+        min_p=trainer.min_p or 0.0,
+        repetition_penalty=trainer.repetition_penalty,
+        other=trainer.args.generation_kwargs or {},
+    )

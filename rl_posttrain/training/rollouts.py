@@ -1,0 +1,121 @@
+"""The completions of a step: weights brought to the engine, sampling, resampling, rewards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.rollout.engine import RolloutEngine, Sampling
+from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.scoring.completions import reward_arguments, score
+from rl_posttrain.scoring.rewards import Reward, judging_rewards
+from rl_posttrain.training.clock import Clock
+from rl_posttrain.training.groups import Rows, resample
+
+
+class Policy(Protocol):
+    """What rollouts need of the policy that is trained."""
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Walks the whole weights under their checkpoint names; every process must walk all of them."""
+
+    def tokenize(self, prompts: list) -> list[list[int]]:
+        """Token ids of prompts, which are text or chat messages."""
+
+    def decode(self, token_ids: list[list[int]]) -> list[str]:
+        """Text of token ids, without special tokens."""
+
+
+class Rollouts:
+    """Draws and scores completions on this process.
+
+    Args:
+        engine: holds the weights of the last sync.
+        rewards: of the recipe.
+        pool: the task's training rows, for resampling.
+        rank: this process's number; every process draws from seeds of its own.
+        gather: concatenates a list over processes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: RolloutEngine,
+        policy: Policy,
+        sampling: Sampling,
+        rewards: Sequence[Reward],
+        *,
+        pool: Rows,
+        rank: int,
+        gather: Callable[[list], list],
+        clock: Clock,
+    ):
+        self._recipe, self._engine, self._policy, self._sampling = recipe, engine, policy, sampling
+        self._rewards, self._pool, self._gather, self._clock = rewards, pool, gather, clock
+        self.rank = rank
+        self._synced: int | None = None
+        self._num_tokens = 0
+
+    def collect(self, rows: Rows, num_updates: int, **reward_options: Any) -> tuple[list[Completion], dict[str, float]]:
+        """Scored completions of `rows`, one each, under the weights after `num_updates` updates.
+
+        Returns:
+            The completions, and the metrics of drawing them: tokens of all processes, the share that was resampled.
+        """
+        self._num_tokens = 0
+        metrics = {}
+        completions = self.draw(rows, num_updates, "rollout")
+        if self._recipe.algorithm.zero_variance_groups == "resample":
+            completions, num_replaced = self._resample(completions, num_updates)
+            num_groups = sum(self._gather([len(completions)])) / self._recipe.algorithm.group_size
+            metrics["resampled_share"] = sum(self._gather([num_replaced])) / num_groups
+        metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
+        with self._clock.phase("reward"):
+            score(completions, self._rewards, **reward_options)
+        return completions, metrics
+
+    def draw(self, rows: Rows, num_updates: int, *purpose: str | int) -> list[Completion]:
+        """One completion a row; the seed follows from run, update, process and purpose, so a resumed run repeats it."""
+        self._sync(num_updates)
+        prompts = self._policy.tokenize([row["prompt"] for row in rows])
+        with self._clock.phase("rollout"):
+            completions = self._engine.generate(prompts, self.seed(num_updates, *purpose), self._sampling)
+        texts = self._policy.decode([completion.token_ids for completion in completions])
+        for completion, row, text in zip(completions, rows, texts, strict=True):
+            completion.row, completion.text = row, text
+            self._num_tokens += completion.num_tokens
+        return completions
+
+    def seed(self, num_updates: int, *purpose: str | int) -> int:
+        """A seed for what this process draws after `num_updates` updates."""
+        return derive_seed(self._recipe.run.seed, num_updates + 1, self.rank, *purpose)
+
+    def close(self) -> None:
+        """Give back the engine's memory."""
+        self._engine.close()
+
+    def _sync(self, num_updates: int) -> None:
+        if self._synced != num_updates:
+            with self._clock.phase("sync"):
+                self._engine.load_weights(self._policy.weights())
+            self._synced = num_updates
+
+    def _resample(self, completions: list[Completion], num_updates: int) -> tuple[list[Completion], int]:
+        spec = judging_rewards([reward.spec for reward in self._rewards])[0]
+        judge = next(reward for reward in self._rewards if reward.spec is spec)
+
+        def is_right(drawn: list[Completion]) -> list[bool]:
+            return [spec.gives_full_credit(value) for value in judge(**reward_arguments(drawn))]
+
+        return resample(
+            completions,
+            pool=self._pool,
+            group_size=self._recipe.algorithm.group_size,
+            max_rounds=self._recipe.algorithm.max_resample_rounds,
+            is_right=is_right,
+            draw=lambda rows, number: self.draw(rows, num_updates, "resample", number),
+            any_process=lambda holds: any(self._gather([holds])),
+            seed=self.seed(num_updates, "resample"),
+        )

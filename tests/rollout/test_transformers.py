@@ -1,0 +1,69 @@
+"""transformers as a rollout engine: the same protocol as vLLM's, from the trainer's own weights."""
+
+import contextlib
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.transformers import TransformersEngine
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model):
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+@pytest.fixture
+def engine(policy, tokenizer):
+    return TransformersEngine(lambda: contextlib.nullcontext(policy), tokenizer, [tokenizer.eos_token_id])
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer):
+    """Of unequal lengths, so that padding matters."""
+    return [tokenizer(f"Q: What is {number} + 3?\nA:")["input_ids"] for number in (1, 10, 100, 1000) for _ in range(8)]
+
+
+def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine, prompts):
+    torch.manual_seed(5)
+    first, after = engine.generate(prompts, 1, Sampling(max_tokens=8)), torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert engine.generate(prompts, 1, Sampling(max_tokens=8)) == first
+    assert engine.generate(prompts, 2, Sampling(max_tokens=8)) != first
+    assert len({tuple(completion.token_ids) for completion in first[:8]}) > 1
+
+
+def test_completions_end_at_the_end_token_or_the_limit_and_hold_no_padding(engine, prompts, tokenizer):
+    drawn = engine.generate(prompts * 2, 3, Sampling(max_tokens=16))
+    assert {completion.finish_reason for completion in drawn} == {"stop", "length"}
+    for prompt, completion in zip(prompts * 2, drawn, strict=True):
+        assert completion.prompt_ids == prompt
+        assert completion.logprobs is None
+        ids = completion.token_ids
+        assert (ids[-1] == tokenizer.eos_token_id) == (completion.finish_reason == "stop")
+        assert len(ids) == 16 or completion.finish_reason == "stop"
+        assert tokenizer.eos_token_id not in ids[:-1]
+
+
+def test_a_prompt_is_continued_as_without_its_padding(engine, policy, prompts):
+    """At a temperature near 0 sampling is greedy, and greedy tokens can be worked out one by one."""
+    drawn = engine.generate([prompts[0], prompts[-1]], 1, Sampling(max_tokens=4, temperature=1e-4))
+    for completion in drawn:
+        ids = list(completion.prompt_ids)
+        for token in completion.token_ids:
+            with torch.no_grad():
+                assert policy(torch.tensor([ids])).logits[0, -1].argmax() == token
+            ids.append(token)
+
+
+def test_what_else_generate_takes_is_handed_on(engine, prompts, tokenizer):
+    forced = engine.generate(prompts[:2], 1, Sampling(max_tokens=3, other={"forced_eos_token_id": [7]}))
+    assert [completion.token_ids[-1] for completion in forced] == [7, 7]
