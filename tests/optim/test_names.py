@@ -152,16 +152,16 @@ def test_each_runs_from_a_recipe_under_deepspeed(tiny_recipe):
     script = f"""
 import json
 from rl_posttrain import load_recipe, train
-from rl_posttrain.training.loop import GRPOTrainer
+from rl_posttrain.training.loop import PolicyTrainer
 from rl_posttrain.optim.swap import running_optimizer
-whole = GRPOTrainer.log
+whole = PolicyTrainer.log
 def log(self, logs, start_time=None):
     if "loss" in logs:
         inner = running_optimizer(self.optimizer)
         dtypes = {{str(p.dtype) for group in inner.param_groups for p in group["params"]}}
         print("FOUND", type(inner).__name__, *dtypes, logs["grad_norm"] > 0, flush=True)
     whole(self, logs, start_time)
-GRPOTrainer.log = log
+PolicyTrainer.log = log
 for name, engine in {runs!r}:
     section = json.dumps({{"name": name, "lr": 1e-3, **{options!r}[name]}})
     train(load_recipe({str(tiny_recipe)!r}, [f"run.name={{name}}-{{engine[-1]}}", "algorithm.num_steps=1",

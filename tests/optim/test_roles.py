@@ -173,16 +173,16 @@ def test_groups_reach_the_optimizer_under_zero_2_and_3(tiny_recipe):
     """Also where the parameters are cut before there is an optimizer (3), and with the shortest schedule."""
     script = f"""
 from rl_posttrain import load_recipe, train
-from rl_posttrain.training.loop import GRPOTrainer
+from rl_posttrain.training.loop import PolicyTrainer
 from rl_posttrain.optim.swap import running_optimizer
-whole = GRPOTrainer.log
+whole = PolicyTrainer.log
 def log(self, logs, start_time=None):
     if "loss" in logs:
         groups = running_optimizer(self.optimizer).param_groups
         settings = sorted((group["lr"], group["weight_decay"]) for group in groups)
         print("FOUND", logs["learning_rate"], *settings, sep="|", flush=True)
     whole(self, logs, start_time)
-GRPOTrainer.log = log
+PolicyTrainer.log = log
 for stage in (2, 3):
     train(load_recipe({str(tiny_recipe)!r}, [
         f"run.name=roles-{{stage}}", "algorithm.num_steps=2", f"distributed.zero_stage={{stage}}",

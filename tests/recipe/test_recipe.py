@@ -14,7 +14,7 @@ from rl_posttrain.machine.process import world_size
 from rl_posttrain.recipe.files import bundled_recipes, find_recipe, headline
 from rl_posttrain.recipe.load import load_recipe, parse_recipe
 from rl_posttrain.recipe.schema import CompareSection, Recipe, RewardSection
-from rl_posttrain.recipe.sizes import derive_sizes, precision
+from rl_posttrain.recipe.sizes import derive_sizes
 
 MINIMAL = {
     "run": {"name": "minimal"},
@@ -273,19 +273,6 @@ def test_a_recipe_cannot_be_changed():
     recipe = parse_recipe(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         recipe.run.seed = 3
-
-
-@pytest.mark.parametrize(
-    ("dtype", "engine", "words"),
-    [
-        ("bfloat16", "deepspeed", "bf16 weights, fp32 masters under DeepSpeed ZeRO-2"),
-        ("bfloat16", "none", "fp32 weights, which are their own masters, under bf16 autocast"),
-        ("float32", "deepspeed", "fp32 weights"),
-    ],
-)
-def test_precision_in_words(dtype, engine, words):
-    data = {**MINIMAL, "model": {"name": "m", "dtype": dtype}, "distributed": {"engine": engine}}
-    assert precision(parse_recipe(data)) == words
 
 
 def test_world_size_is_the_launchers(monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from rl_posttrain.recipe.reward_spec import resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
+from rl_posttrain.rewards import REWARDS
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.scoring.evaluation import evaluate_policy, pass_at_k
 from rl_posttrain.scoring.rewards import Reward
@@ -36,8 +37,13 @@ ROWS = [{"prompt": f"p{number}", "answer": str(number)} for number in range(5)]
 
 
 def reward(name, function):
-    """The built-in of that name, which says what it judges and what full credit is, with another function."""
-    return Reward(dataclasses.replace(resolve_reward(RewardSection(fn=name), f"rewards.{name}"), function=function))
+    """The built-in of that name, which says what it judges and what full credit is, with another function.
+
+    Any other name judges nothing.
+    """
+    built_in = resolve_reward(RewardSection(fn=name if name in REWARDS else "math_accuracy"), f"rewards.{name}")
+    judges = built_in.judges if name in REWARDS else None
+    return Reward(dataclasses.replace(built_in, name=name, judges=judges, function=function))
 
 
 def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batch_size=3):
@@ -109,7 +115,7 @@ def test_partial_credit_is_no_right_answer_and_other_rewards_tell_only_their_mea
     assert metrics["eval/countdown_equation"] == pytest.approx(0.1)
     assert metrics["eval/accuracy"] == 0.0
     metrics, _ = run_processes(1, rewards={"think_answer_format": rewards["think_answer_format"]})
-    assert metrics == {"eval/think_answer_format": pytest.approx(0.5)}
+    assert metrics == {"eval/think_answer_format": pytest.approx(0.5), "eval/well_formed": 0.0}
 
 
 def test_a_reward_that_judges_nothing_is_null():
