@@ -154,8 +154,8 @@ class VLLMEngine:
     def _repack_tied_head(self) -> None:
         """Bring a tied output layer up to date on a CPU.
 
-        It shares the embedding's weight but multiplies by a packed copy, and reloading, which finds no weight under the
-        head's own name, leaves that copy as it was. Sampling would go on from the first weights' head.
+        It shares the embedding's weight but multiplies by a packed copy. Reloading finds no weight under the head's own
+        name and does not change that copy: without this, every sample would use the head of the first weights.
         """
         head = getattr(self.model, "lm_head", None)
         if head is not None and hasattr(head, "cpu_linear"):

@@ -1,4 +1,4 @@
-"""What `train` tells whoever watches it. The views implement it; `NoDisplay` shows nothing."""
+"""The protocol of displays: what `train` reports while it runs. The views implement it; `NoDisplay` shows nothing."""
 
 import contextlib
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 
 class Display(Protocol):
-    """What `train` tells its user. Use it as a context manager: leaving it gives the terminal back."""
+    """What `train` reports to its user. Use it as a context manager: leaving it restores the terminal."""
 
     def __enter__(self) -> Self: ...
 

@@ -11,11 +11,11 @@ from rl_posttrain.training.losses import masked_mean_parts
 
 
 class DriftCheck:
-    """Fails the run, before the update, when the engine sampled from other weights than the trainer's.
+    """Fails the run before the update when the engine sampled from other weights than the trainer's.
 
     Args:
         recipe: gives the limit `rollout.max_logprob_difference` in nats a token.
-        sampling: top-p and its kin renormalize what is sampled from; the difference is then recorded and not judged.
+        sampling: top-p and similar limits renormalize the distribution; then the difference is recorded, not judged.
         sum_over_processes: (2,) tensor to (2,) tensor.
     """
 
@@ -52,8 +52,8 @@ class DriftCheck:
             raise WeightSyncError(
                 f"rollout.max_logprob_difference={self._limit}: at step {step} the engine's log-probabilities are "
                 f"{difference:.3f} nats a token off the trainer's; the engine samples from stale or wrong weights (a "
-                "sync that did not reach it, or one that this vLLM version takes differently); set "
-                "rollout.engine=transformers to go on without vLLM, or raise the limit if the model is that noisy in "
+                "sync did not reach it, or this vLLM version takes weights differently); set "
+                "rollout.engine=transformers to train without vLLM, or raise the limit if the model is that noisy in "
                 f"{self._dtype}"
             )
         return difference

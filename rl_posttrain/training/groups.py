@@ -84,7 +84,7 @@ def resample(
         group_size: G, a divisor of B.
         is_right: whether each completion's answer is right; never a shaped reward.
         draw: a completion of each row, given the number of the round, from 0.
-        any_process: whether something holds on any process.
+        any_process: whether a condition is true on any process.
         seed: decides which prompts are drawn.
 
     Returns:

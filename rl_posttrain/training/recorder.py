@@ -14,12 +14,12 @@ from rl_posttrain.scoring.rewards import judging_rewards
 from rl_posttrain.training.clock import Clock
 
 OnStep = Callable[[dict, list[dict]], None]
-# TRL's metrics of its loss that a row holds, by the same names.
+# TRL's metrics of its loss that go into a row under the same names.
 _FROM_TRL = ("entropy", "kl")
 
 
 class Recorder:
-    """Collects what the loop tells it, and makes a row of it at the end of a step.
+    """Collects facts from the loop, and makes a row of metrics of them at the end of a step.
 
     Args:
         specs: the recipe's rewards.
@@ -37,17 +37,17 @@ class Recorder:
         self._extra: dict[str, list] = defaultdict(list)
 
     def log_metric(self, name: str, value: float) -> None:
-        """What reward functions call; the row holds the mean over calls and processes."""
+        """Called by reward functions. The row gets the mean over calls and processes."""
         self._logged[name].append(value)
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
-        """What reward functions call with a value for each completion; `rollouts/` holds it."""
+        """Called by reward functions with a value for each completion, for `rollouts/`."""
         self._extra[column] += values
 
     def drawn(self, step: int, completions: Sequence[Completion], metrics: Mapping[str, float]) -> None:
-        """This process's completions, scored and with advantages, and what is known of drawing them.
+        """Take this process's completions, scored and with advantages, and the metrics of drawing them.
 
-        It describes every step that trains on them, until others are drawn.
+        They describe every step that trains on them, until new ones are drawn.
         """
         extra, self._extra = self._extra, defaultdict(list)
         for column, values in extra.items():
@@ -64,11 +64,11 @@ class Recorder:
         }
 
     def describe(self, **metrics: float) -> None:
-        """More that is known of the completions that are trained on."""
+        """Add metrics that describe the present completions."""
         self._described |= metrics
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """An evaluation after this step's update."""
+        """Add the metrics of an evaluation after this step's update."""
         self._of_step |= metrics
 
     def row(
@@ -94,7 +94,7 @@ class Recorder:
         return row
 
     def write(self, row: dict[str, Any]) -> None:
-        """Hand the row on, with the rollouts if this step drew them."""
+        """Pass the row on, with the rollouts if this step drew them."""
         self._on_step(row, self._rollouts if self._rollouts[0]["step"] == row["step"] else [])
 
     def _take_logged(self) -> dict[str, float]:
@@ -107,7 +107,7 @@ class Recorder:
 
 
 def _digest(prompts: list) -> str:
-    """The first 16 digits of a SHA-256 over prompts in their order: runs that were asked the same have the same."""
+    """The first 16 digits of a SHA-256 over prompts in their order: equal prompts give equal digits."""
     return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()[:16]
 
 

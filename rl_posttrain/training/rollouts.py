@@ -1,4 +1,4 @@
-"""The completions of a step: weights brought to the engine, sampling, resampling, rewards."""
+"""The completions of a step: weight sync, sampling, resampling, rewards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ class Rollouts:
     """Draws and scores completions on this process.
 
     Args:
-        engine: holds the weights of the last sync.
+        engine: samples under the weights of the last sync.
         rewards: of the recipe.
         pool: the task's training rows, for resampling.
         rank: this process's number; every process draws from seeds of its own.
@@ -116,6 +116,6 @@ class Rollouts:
             max_rounds=self._recipe.algorithm.max_resample_rounds,
             is_right=is_right,
             draw=lambda rows, number: self.draw(rows, num_updates, "resample", number),
-            any_process=lambda holds: any(self._gather([holds])),
+            any_process=lambda condition: any(self._gather([condition])),
             seed=self.seed(num_updates, "resample"),
         )

@@ -1,4 +1,4 @@
-"""What an update does to the weights and what it holds: norm of the change, optimizer state, peak memory."""
+"""What an update changes and needs: norm of the change, bytes of optimizer state, peak memory."""
 
 import math
 import resource
@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from rl_posttrain.optim.ledger import state_bytes
 from rl_posttrain.optim.swap import running_optimizer
 
-# Weights whose change is followed. All of them would need a second copy of the weights during the step, which is more
-# than a lean optimizer saves.
+# Weights whose change is measured. Measuring all of them would need a second copy of the weights during the step, which
+# is more than a lean optimizer saves.
 _SAMPLE_SIZE = 2**22
 
 
@@ -56,7 +56,7 @@ class UpdateNorm:
         self._before = []
 
     def _sampled(self, optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-        """Every stride-th value of all weights, counted through: small tensors give their share."""
+        """Every stride-th value of all weights in a row, so that small tensors give their share too."""
         passed = 0
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -70,7 +70,7 @@ class UpdateWatch(TrainerCallback):
     """A callback of transformers: follows the update norm once the optimizer that really runs is there."""
 
     def __init__(self, model: torch.nn.Module):
-        # Under ZeRO-3 a parameter's own size is that of nothing.
+        # Under ZeRO-3 a parameter's own size is 0; ds_numel is its whole size.
         self._num_parameters = sum(
             getattr(parameter, "ds_numel", parameter.numel())
             for parameter in model.parameters()
@@ -86,7 +86,7 @@ class UpdateWatch(TrainerCallback):
     def metrics(self, accelerator) -> dict[str, float]:
         """`update_norm`, `optimizer_state_bytes` and `peak_memory_bytes` of the step just made; all processes call it.
 
-        Bytes are those of the process that holds most.
+        Bytes are those of the process with the most.
         """
         squares, count = self._norm.take()
         mine = torch.tensor(
@@ -103,12 +103,12 @@ class UpdateWatch(TrainerCallback):
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that this process has held: of the GPU's memory by torch, or of main memory where it trains on a CPU."""
+    """The most memory that this process has used: of the GPU, by torch's count, or main memory where it trains on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: on Linux that counts what the parent held when it started this process.
+        # Not ru_maxrss: on Linux it includes the parent's memory at the moment it started this process.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
