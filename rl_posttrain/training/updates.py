@@ -103,7 +103,7 @@ class UpdateWatch(TrainerCallback):
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that this process has used: of the GPU by torch's count, or main memory where it trains on a CPU."""
+    """The most memory that this process has used: of the GPU, or main memory where it trains on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
