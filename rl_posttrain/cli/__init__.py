@@ -1,1 +1,1 @@
-"""The commands: one file a group, thin. Heavy imports stand inside the command that needs them."""
+"""The commands: one short file per group. A heavy import is inside the command that needs it."""

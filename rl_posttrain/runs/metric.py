@@ -1,4 +1,4 @@
-"""What is known about one metric. The metrics themselves stand in metrics.py."""
+"""What is known about one metric. The metrics themselves are in metrics.py."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Metric:
         better: which direction is progress; a neutral metric only describes the run.
         trl, verl, openrlhf: its name in these programs' logs; a part in angle brackets as in `name`.
         spellings: further names of it in files of other programs.
-        words: its name in words, as it stands in legends and headings; made from the name where not given.
+        words: its name in words, for legends and headings; made from the name where not given.
         plots: the plots that show it.
         x_label: label of the axis where it is what other metrics are drawn against; empty where it never is.
         label: a shorter name for the terminal, where a line has many metrics.

@@ -42,6 +42,23 @@ METRICS: tuple[Metric, ...] = (
         better="higher",
     ),
     Metric(
+        "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
+        unit="0 to 1", absent="at `eval.every_steps: 0`", better="higher", words="evaluation accuracy", plots=("page",),
+    ),
+    Metric(
+        "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",
+        detail="For each k of `eval.k`; the unbiased estimate (arXiv:2107.03374, eq. 1).", better="higher",
+    ),
+    Metric(
+        "eval/well_formed", "Share of the evaluation's completions in the form that was asked for.", unit="0 to 1",
+        better="higher",
+    ),
+    Metric(
+        "eval/right_and_well_formed", "Share of the evaluation's completions that are both.", unit="0 to 1",
+        better="higher",
+    ),
+    Metric("eval/<name>", "Mean of one reward function in the evaluation, before its weight.", better="higher"),
+    Metric(
         "math_accuracy/exact", "Share of completions that `math_accuracy` judged by text or exact arithmetic.",
         unit="0 to 1",
     ),
@@ -167,23 +184,6 @@ METRICS: tuple[Metric, ...] = (
         detail="Of a GPU as torch's allocator counts it; of main memory where training is on a CPU.",
         better="lower", words="peak memory", plots=("memory",),
     ),
-    Metric(
-        "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
-        unit="0 to 1", absent="at `eval.every_steps: 0`", better="higher", words="evaluation accuracy", plots=("page",),
-    ),
-    Metric(
-        "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",
-        detail="For each k of `eval.k`; the unbiased estimate (arXiv:2107.03374, eq. 1).", better="higher",
-    ),
-    Metric(
-        "eval/well_formed", "Share of the evaluation's completions in the form that was asked for.", unit="0 to 1",
-        better="higher",
-    ),
-    Metric(
-        "eval/right_and_well_formed", "Share of the evaluation's completions that are both.", unit="0 to 1",
-        better="higher",
-    ),
-    Metric("eval/<name>", "Mean of one reward function in the evaluation, before its weight.", better="higher"),
     Metric(
         "<reward>/<metric>", "What a reward function logs itself, by `log_metric`.", detail="Mean over processes.",
     ),

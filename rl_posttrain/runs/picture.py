@@ -1,4 +1,4 @@
-"""The run's own picture: its curves as a PNG."""
+"""The picture of a run: its curves as a PNG."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,8 @@ from rl_posttrain.runs.metrics import plotted
 from rl_posttrain.runs.series import numbers, points, recorded
 
 _WINDOW = 5  # steps of the trailing mean
-# Okabe and Ito's palette, which colour-blind readers can tell apart, without the two that a background can hide.
+# Okabe and Ito's palette, which colour-blind readers can tell apart. Its black and its yellow would not be seen on a
+# dark and on a light background.
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233))
 
 
@@ -21,7 +22,7 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
 
     Args:
         rows_by_run: metrics rows by the name that the legend shows.
-        path: the PNG; it holds its old content or all of the new, whatever kills the process.
+        path: the PNG. At any moment it has its old content or all of the new one.
 
     Raises:
         RunError: no run is given, or one of them has no finished step with a finite reward.
@@ -76,11 +77,11 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
 
 
 def write_png(figure, path: Path) -> None:
-    """Write a figure of matplotlib; `path` holds its old content or all of the new, whatever kills the process."""
+    """Write a matplotlib figure. At any moment `path` has its old content or all of the new one."""
     from matplotlib.text import Text as PlotText
 
     for text in figure.findobj(PlotText):
-        text.set_parse_math(False)  # a "$" in a name is no formula
+        text.set_parse_math(False)  # a "$" in a name does not start a formula
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(temporary, format="png", dpi=130)

@@ -248,7 +248,7 @@ def _variants(runs: Sequence[History]) -> list[str]:
     names = dict(zip(own, variants_of_runs([(runs[i].name, runs[i].seed, runs[i].recipe) for i in own]), strict=True))
     ours = set(names.values())
     for index, name in _variants_from_files(runs).items():
-        # With the same name as one of ours it is still not a seed of it: nobody knows its recipe.
+        # Its recipe is not known, so it cannot be a seed of our variant of the same name.
         names[index] = not_yet_taken(f"{name}-other-program", ours) if name in ours else name
     return [names[index] for index in range(len(runs))]
 

@@ -1,6 +1,6 @@
 """Variants: runs whose recipes differ in nothing but the seed and what is recorded or shown. Each has one name.
 
-The name stands in the names of run directories, in the live view, verdicts, tables, the page, JSON and ``--baseline``.
+The name is in the names of run directories, in the live view, verdicts, tables, the page, JSON and ``--baseline``.
 It starts with the optimizer; keys of the recipe follow, as in ``adamw-betas=0.9,0.95-lr=2e-5``. It has letters, digits
 and the characters ``. _ - = ,`` alone, so that it can be a folder and needs no quotes in a shell.
 """

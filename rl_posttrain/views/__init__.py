@@ -1,4 +1,4 @@
-"""What people see: the live view, terminal tables and curves, the closing screen and the report page.
+"""What people see: the live view, tables and curves in the terminal, the end of a run, and the report page.
 
-Nothing here computes a statistic.
+Statistics belong in `study`.
 """

@@ -4,12 +4,16 @@ from typing import Any
 
 
 def print_check(result: dict[str, Any]) -> None:
-    """The result for people: the recipe as YAML, then tables."""
+    """Print the recipe as YAML, then tables, then notes.
+
+    Args:
+        result: as `rl_posttrain.cost.check.check_recipe` gives it.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print("# recipe, resolved", style="bold")
+    console.print("# the whole recipe", style="bold")
     console.print(result["recipe"], markup=False)
     sizes = Table(title="derived sizes", title_justify="left", box=None, show_header=False)
     for name, value in result["sizes"].items():

@@ -1,6 +1,5 @@
-"""What a user sees while a comparison runs: one live view in a terminal; elsewhere a line when a run begins or ends."""
+"""What a user sees while a comparison runs: a live view in a terminal, else a line whenever a run starts or ends."""
 
-import sys
 import time
 from typing import Self
 
@@ -12,18 +11,24 @@ from rich.text import Text
 
 from rl_posttrain.study.plan import PlannedRun
 from rl_posttrain.study.runner import Runner
-from rl_posttrain.views.text import duration, printable, shown
+from rl_posttrain.views.text import duration, make_console, printable, shown
 
 _REDRAW_S = 2.0
 
 
 class ComparisonDisplay:
-    """Runs done, running and failed, and the time left. A context manager; hand `show` to `Runner.run`."""
+    """Shows the runs that are done, running and failed, and the time left.
+
+    Use it as a context manager, and give its method `show` to `Runner.run`.
+
+    Args:
+        runs: all runs of the comparison.
+        stderr: write to the standard error, so that the standard output has nothing but JSON.
+        console: where to write instead.
+    """
 
     def __init__(self, runs: list[PlannedRun], *, stderr: bool = False, console: Console | None = None):
-        stream = sys.stderr if stderr else sys.stdout
-        # rich takes FORCE_COLOR, which CI services set, for a terminal; a live view would fill their logs with codes.
-        self._console = console or Console(force_terminal=None if stream.isatty() else False, stderr=stderr)
+        self._console = console or make_console(stderr=stderr)
         self._runs = runs
         self._started = time.monotonic()
         self._steps_before = {run: run.steps_done() for run in runs}
@@ -35,7 +40,7 @@ class ComparisonDisplay:
 
     def __enter__(self) -> Self:
         names = dict.fromkeys(run.variant for run in self._runs)
-        done = f", {len(self._finished_before)} of them finished before" if self._finished_before else ""
+        done = f"; already finished: {len(self._finished_before)}" if self._finished_before else ""
         self._console.print(Text(f"{len(self._runs)} runs of {', '.join(names)}{done}"), soft_wrap=True)
         if self._live:
             self._live.start()
@@ -53,11 +58,11 @@ class ComparisonDisplay:
             self._live.update(self._view(runner), refresh=True)
 
     def seconds_left(self, runner: Runner) -> float | None:
-        """Steps to go by the steps a second since this process began, start-up of the runs included."""
+        """Steps left over the steps per second of this process, with the start-up of the runs; None before a step."""
         made = 0
         for run in self._runs:
             done = run.steps_done()
-            # A run that starts again, or from an earlier checkpoint, has fewer than it had.
+            # A run that restarts, or resumes from an earlier checkpoint, has fewer steps than before.
             self._steps_before[run] = min(self._steps_before[run], done)
             made += done - self._steps_before[run]
         left = sum(run.num_steps - run.steps_done() for run in [*runner.running, *runner.waiting])
@@ -74,7 +79,7 @@ class ComparisonDisplay:
             name = run.path.name
             if run in runner.running and f"start {name}" not in self._said:
                 self._said.add(f"start {name}")
-                self._console.print(Text(f"{name} begins   {self._heading(runner)}"), soft_wrap=True)
+                self._console.print(Text(f"{name} started   {self._heading(runner)}"), soft_wrap=True)
             ended = run not in runner.running and run not in runner.waiting and name not in self._finished_before
             if ended and name not in self._said:
                 self._said.add(name)

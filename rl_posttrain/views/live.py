@@ -4,7 +4,6 @@ It shows metrics rows as `metrics.jsonl` has them (docs/metrics.md). Text that c
 trusted: control characters are shown as escapes, rich markup is not read, and a text of any length takes one line.
 """
 
-import sys
 import time
 from typing import Any, Self
 
@@ -17,7 +16,17 @@ from rl_posttrain.runs.metrics import METRICS, PHASES
 from rl_posttrain.runs.series import number, smooth
 from rl_posttrain.views.plain import PlainDisplay
 from rl_posttrain.views.progress import Progress
-from rl_posttrain.views.text import as_text, duration, evaluation_text, printable, shown, sparkline, tail, trouble_text
+from rl_posttrain.views.text import (
+    as_text,
+    duration,
+    evaluation_text,
+    make_console,
+    printable,
+    shown,
+    sparkline,
+    tail,
+    trouble_text,
+)
 
 _PHASE_LOOKS = (("█", "blue"), ("░", "magenta"), ("▓", "yellow"), ("▒", "cyan"))  # character and colour, in turn
 _LABEL_WIDTH = 11
@@ -35,8 +44,7 @@ def make_display(
         console: where to write; by default the standard output.
     """
     if console is None:
-        # Where FORCE_COLOR is set, as in CI, rich thinks that it writes to a terminal; a live view would fill the logs.
-        console = Console(force_terminal=None if sys.stdout.isatty() else False)
+        console = make_console()
     if console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf"):
         return LiveDisplay(name=name, num_steps=num_steps, device=device, console=console)
     return PlainDisplay(name=name, num_steps=num_steps, device=device, console=console)

@@ -8,7 +8,11 @@ from rl_posttrain.runs.picture import COLOURS, write_png
 
 
 def print_memory(result: dict[str, Any]) -> None:
-    """The result for people: GiB a device and process, and each total over adamw's."""
+    """Print a table in GiB per device, with each total divided by adamw's.
+
+    Args:
+        result: as `rl_posttrain.cost.memory.memory_of` gives it.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -36,7 +40,7 @@ def print_memory(result: dict[str, Any]) -> None:
         elif row["predicted"]["unknown"]:
             reason = row["predicted"]["unknown"]
             notes.append(f"{row['optimizer']}: its state cannot be predicted ({reason}); --measure counts it")
-    # Wider than a narrow terminal rather than cut: the title is read by eye, the numbers often by a program.
+    # In a narrow terminal lines wrap; a table that is cut off would lose numbers that programs read.
     console = Console(highlight=False, width=max(Console().width, 110))
     console.print(table)
     for note in notes:
@@ -44,13 +48,13 @@ def print_memory(result: dict[str, Any]) -> None:
 
 
 def plot_memory(result: dict, path: Path) -> None:
-    """A bar for each optimizer, of weights, gradients, masters and optimizer state in GiB a device.
+    """A bar for each optimizer: weights, gradients, master weights and optimizer state, in GiB per device.
 
-    Measured bars stand below the predicted ones, hatched. What is not known is left out.
+    Measured bars are hatched, below the predicted ones. What is not known is left out.
 
     Args:
         result: as `rl_posttrain.cost.memory.memory_of` gives it.
-        path: the PNG; it holds its old content or all of the new, whatever kills the process.
+        path: the PNG. At any moment it has its old content or all of the new one.
     """
     from matplotlib.figure import Figure
 

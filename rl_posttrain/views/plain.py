@@ -32,7 +32,7 @@ class PlainDisplay:
         self._console.print(Text(line), soft_wrap=True)
 
     def phase(self, text: str) -> None:
-        """Not shown: with a line for every phase nobody would find the steps."""
+        """Not shown: a line for every phase would hide the steps."""
 
     def resumed(self, rows: list[dict]) -> None:
         self._progress.resume(rows)

@@ -1,19 +1,31 @@
-"""Text of rows and completions for a terminal: escaped, shortened, and numbers that may be missing.
+"""Text for a terminal: escaped, shortened, and with a dash for numbers that are missing.
 
-What comes from a model or a data set is not trusted: nothing here lets it move a cursor or break a line.
+Text that comes from a model or a data set is not trusted: nothing here lets it move a cursor or break a line.
 """
 
 import math
 import statistics
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len
+from rich.console import Console
 
 from rl_posttrain.runs.series import number
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on the standard output or error.
+
+    Where FORCE_COLOR is set, as CI services do, rich thinks that it writes to a terminal; live views would then fill
+    log files with escape codes. So only a real terminal counts as one.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(force_terminal=None if stream.isatty() else False, stderr=stderr)
 
 
 def printable(text: str, limit: int = 1000) -> str:
@@ -51,26 +63,27 @@ def as_text(value: Any) -> str:
 
 
 def shown(row: dict, key: str, form: str) -> str:
-    """`row[key]` in the format `form`, or a dash as wide where it is missing, null or not finite."""
+    """`row[key]` in the format `form`; a dash of the same width where it is missing, null or not finite."""
     value = number(row, key)
     return format(value, form) if value is not None else format("-", f">{len(format(0.0, form))}")
 
 
 def evaluation_text(row: dict) -> str:
-    """The row's `eval/...` values in one line, rewards last; empty where no evaluation followed the step."""
+    """The row's `eval/...` values in one line; empty where no evaluation followed the step."""
     keys = [key for key in row if key.startswith("eval/")]
-    keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@")))  # a narrow screen cuts the end
+    # A narrow screen cuts off the end of the line, so the most important values come first.
+    keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@")))
     return "  ".join(f"{key.removeprefix('eval/')} {shown(row, key, '.3f')}" for key in keys)
 
 
 def trouble_text(row: dict) -> str:
-    """Rewards that failed, or answers that could not be judged in time, in one line; empty where there were none."""
+    """The shares of rewards that failed and of answers not judged in time, in one line; empty where there are none."""
     keys = [key for key in row if key.endswith(("/errors", "/timeout")) and row[key]]
     return "  ".join(f"{key} {shown(row, key, '.1%')}" for key in keys)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: 42s, 1m52s, 2h05m, 3d04h; a dash for None."""
+    """Seconds in words: 42s, 1m52s, 2h05m, 3d04h; a dash for None."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -86,9 +99,9 @@ def duration(seconds: float | None) -> str:
 def sparkline(values: Sequence[float | None], width: int) -> str:
     """`values` as block characters from their minimum (lowest block) to their maximum (full block).
 
-    More values than `width` are averaged into `width` bins; fewer take one character each. The scale is that of the
-    values, not of the bins, so that the minimum and maximum printed beside it are the run's own. A bin without a finite
-    value is a space; values that are all equal are drawn at half height.
+    More values than `width` are averaged into `width` bins; fewer take one character each. The scale goes from the
+    lowest to the highest value, not bin, so it fits the minimum and maximum that are printed beside it. A bin without a
+    finite value is a space; values that are all equal are drawn at half height.
     """
     values = [math.nan if value is None else float(value) for value in values]
     finite = [value for value in values if math.isfinite(value)]

@@ -164,7 +164,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         (["notes.txt"], "exists and is not a run"),
     ],
 )
-def test_create_takes_nobodys_place(tmp_path, files, reason):
+def test_create_overwrites_nothing(tmp_path, files, reason):
     folder = tmp_path / "quick"
     folder.mkdir()
     for name in files:

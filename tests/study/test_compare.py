@@ -1,4 +1,4 @@
-"""Comparisons: what is planned, and real runs that are stopped, killed and gone on with."""
+"""Comparisons: what is planned, and real runs that are stopped, killed and resumed."""
 
 import io
 import json
@@ -295,7 +295,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     arguments = ("compare", tiny_recipe, *PLAIN, "--optimizers", "adams,adamw", "--seeds", "4", "--out", out)
     first, second = RunDirectory(out / "adams-seed4"), RunDirectory(out / "adamw-seed4")
 
-    # Ctrl-C once the first run has a checkpoint to go on from: status 130, a word, and no process is left behind.
+    # Ctrl-C once the first run has a checkpoint: status 130, a message, and no process is left.
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )
@@ -307,7 +307,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     assert not is_running(out / "recipes")
     rows_before = first.metrics()
 
-    # The same command resumes it. Killed without a word, it takes its run with it.
+    # The same command resumes it. When it is killed, its run ends too.
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()
     )
@@ -316,21 +316,21 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     process.wait()
     wait_until(lambda: not is_running(out / "recipes"))
 
-    # Gone on with, beside a variant that fails: that one is named, and the others come to their end.
+    # Resumed, together with a variant that fails: that one is named, and the others finish.
     (tmp_path / "picky.py").write_text(PICKY)
     done = run_command(*arguments, "--jobs", "2", "--optimizers", f"adams,adamw,{tmp_path}/picky.py:Picky")
     assert done.returncode == 1, done.stderr
     assert "3 runs of adams, adamw, " in done.stdout
-    assert ", 1 of them finished before" in done.stdout
+    assert "; already finished: 1" in done.stdout
     assert "adamw-seed4 finished" in done.stdout
     assert "Picky-seed4 FAILED" in done.stdout
     assert "no step today" in done.stderr
-    assert "adams-seed4 begins" not in done.stdout
+    assert "adams-seed4 started" not in done.stdout
     for run in (first, second):
         rows = run.metrics()
         assert [row["step"] for row in rows] == [1, 2, 3, 4]
         assert run.summary() == json.loads(json.dumps(summarize(rows)))
-        assert run.last_checkpoint() is None, "nothing goes on from a finished run"
+        assert run.last_checkpoint() is None, "a finished run is never resumed"
     resumed = first.metrics()
     for before, after in zip(rows_before, resumed, strict=False):
         assert before["reward"] == after["reward"], "the steps before the interruption are the same"

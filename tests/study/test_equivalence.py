@@ -172,7 +172,7 @@ def test_only_common_seeds_are_paired():
 
 
 def test_a_seed_that_was_run_twice_is_one_seed():
-    # Four runs of seed 0 are one pair, however often the baseline's only run could stand beside them.
+    # Four runs of seed 0 are one pair, with one baseline run, and not four.
     assert compare([(0, 0.9), (0, 0.91), (0, 0.92), (0, 0.93)], [(0, 0.1)]).num_pairs == 1
     one = [(0, 0.5), (0, 0.7), (1, 0.62), (2, 0.61)]
     base = [(0, 0.5), (1, 0.5), (2, 0.4), (2, 0.6)]
@@ -180,7 +180,7 @@ def test_a_seed_that_was_run_twice_is_one_seed():
     assert (twice.difference, twice.low) == pytest.approx((once.difference, once.low))
 
 
-def test_one_seed_that_nobody_said_leaves_all_unpaired():
+def test_one_unknown_seed_makes_the_comparison_unpaired():
     one, base = [0.5, 0.6, 0.7], [0.41, 0.5, 0.62]
     result = compare(seeded(*one), [*seeded(*base[:2]), (None, base[2])])
     assert not result.paired

@@ -82,7 +82,7 @@ def test_a_trainer_state_in_our_names(tmp_path):
     assert column(run, "frac_zero_variance") == [0.5] * 4
     assert column(run, "lr") == [1e-6] * 4
     assert column(run, "sampling_logprob_difference") == [0.004] * 4
-    # The evaluation after step 2 stands in the row of step 2.
+    # The evaluation after step 2 is in the row of step 2.
     assert column(run, "eval/reward") == column(run, "eval/rewards/accuracy_reward") == [None, 0.5, None, None]
     assert "train_runtime" not in run.columns
     assert run.source.rollouts(1) == []
@@ -129,7 +129,7 @@ def test_the_working_directory_is_an_output_folder_with_a_name(tmp_path, monkeyp
     [
         ({"global_step": 3, "max_steps": 4}, False),
         ({"global_step": 4, "max_steps": 4}, True),
-        ({"global_step": None, "max_steps": None}, True),  # nobody can know
+        ({"global_step": None, "max_steps": None}, True),  # it is not known
     ],
 )
 def test_a_run_with_steps_to_come_is_not_finished(tmp_path, state, finished):

@@ -1,4 +1,4 @@
-"""What each run came to, by hand, and what stands in a judgement and its tables."""
+"""Statistics of runs, by hand, and what a judgement and its tables say."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def test_spikes_are_over_three_times_the_median_before():
     assert spikes_of([1.0] * 30) == 0
     assert spikes_of([1.0] * 10 + [3.0] + [1.0] * 10) == 0  # three times it, and not over
     assert spikes_of([1.0] * 10 + [3.01] + [1.0] * 10 + [50.0, 50.0]) == 3
-    assert spikes_of([1.0] * 4 + [100.0]) == 0  # after four steps nobody knows what is usual
+    assert spikes_of([1.0] * 4 + [100.0]) == 0  # four steps do not tell what is usual
     assert spikes_of([1.0] * 5 + [100.0]) == 1
     # A level that stays is none: once most of the 20 before are at it, it is the median. Steps 21 to 30 are (the median
     # of 10 ones and 10 tens is 5.5, and 10 is under three times that).

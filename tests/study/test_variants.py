@@ -75,7 +75,7 @@ def test_two_names_for_one_recipe_are_one_variant():
 
 
 def test_names_are_never_shared():
-    # Of "x/y" and "x y" the same characters can stand in a name.
+    # "x/y" and "x y" become the same characters in a name.
     runs = [("a", 0, recipe("x/y")), ("b", 0, recipe("x y")), ("x-y-seed0", 0, recipe("sgd"))]
     names = variants_of_runs(runs)
     assert len(set(names)) == 3

@@ -94,7 +94,7 @@ def test_several_processes_are_started_by_torchrun(tiny_recipe, tmp_path, monkey
     )
     assert compare[0].endswith(" --num-processes 4")
     assert check[0].endswith(" --num-processes 4")
-    # On two machines nobody but the user knows where they meet.
+    # On two machines only the user knows the address where they meet.
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     train, *_ = next_commands(run)
     assert train[0].startswith("rl-posttrain train ")

@@ -202,7 +202,7 @@ def test_along_tokens_the_stretch_that_all_seeds_cover(tmp_path):
         rows = rows_of(np.linspace(0, 1, 6).tolist(), tokens=tokens)
         run_of(tmp_path / f"adams-{seed}", rows, finished=True, optimizer="adams", seed=seed)
     text = drawn_text([tmp_path], axis="tokens")
-    # From 200, where the second begins, to 600, where the first ends. There the second stands at 0.4: 0.7 in the mean.
+    # From 200, where the second begins, to 600, where the first ends. There the second is at 0.4, so the mean is 0.7.
     ticks = next(line for line in text.splitlines() if "600" in line).split()
     assert (ticks[0], ticks[-1]) == ("200", "600")
     assert plot_lines(text)[0].startswith("0.70┤")

@@ -1,4 +1,4 @@
-"""Reports over runs: figures, tables, one page."""
+"""The report on runs: figures, tables and one page."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from rl_posttrain.study.judging import Judgement
 
 
 def write_report(judgement: Judgement, out: Path, *, command: str) -> Path:
-    """The page and its figures in the folder `out`; files of an earlier report are replaced whole.
+    """Write the page and its figures into the folder `out`. Files of an earlier report are replaced.
 
     Args:
-        command: what makes this report again; the page shows it.
+        command: the command that makes this report again; the page shows it.
 
     Returns:
-        ``index.html``. Beside it: ``rewards.png``, ``training.png``, ``cost.png``.
+        ``index.html``. Beside it are ``rewards.png``, ``training.png`` and ``cost.png``.
 
     Raises:
         RunError: `out` cannot be written.
@@ -30,7 +30,5 @@ def write_report(judgement: Judgement, out: Path, *, command: str) -> Path:
             draw(judgement, out / name)
         write_atomically(page, render_page(make_payload(judgement, command)))
     except OSError as error:
-        raise RunError(
-            f"--out={out}: cannot be written ({error.strerror}); name a folder that you may write"
-        ) from error
+        raise RunError(f"--out={out}: cannot be written ({error.strerror}); set another folder") from error
     return page

@@ -308,7 +308,7 @@ function addViews() {
   for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
   const known = (values) => values?.some((value) => value !== null);
   if (phases?.seconds?.some(known)) {
-    const title = "Seconds a step by phase";
+    const title = "Seconds per step by phase";
     const parts = phases.names.map((name, i) => (
       { name, values: phases.seconds[i], colour: PHASE_COLOURS[i % PHASE_COLOURS.length], unit: "s" }));
     addView(bars, { id: "phases", title, keys: parts }, (div) => drawBars(title, parts, div));

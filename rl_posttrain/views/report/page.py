@@ -1,7 +1,7 @@
 """The report's page: one HTML file that works offline and on a phone, made from plain numbers and texts.
 
-Texts and tables are written here, so that they can be read without JavaScript; page.js draws the charts from numbers.
-What a model wrote stands on the page too, so every text is escaped, and the page forbids itself any address.
+Texts and tables are written here, so they can be read without JavaScript; page.js draws the charts from numbers. The
+page also shows what models wrote, so every text is escaped, and the page's policy forbids it to load anything.
 """
 
 import html
@@ -17,10 +17,10 @@ PLOTLY_JS: str = get_plotlyjs()
 
 _VERDICT_CLASSES = ("good", "bad", "even", "open")
 _MISSING = ("", "-", "\N{EN DASH}")
-# What page.js reads; the rest of the payload is written into the page as text.
+# The parts of the payload that page.js reads; the other parts are written into the page as text.
 _NUMBERS = ("axes", "charts", "variants", "runs", "smoothing", "t95", "phases", "memory")
-# Characters that a page drops, that cannot be encoded, or that turn or hide the text around them. Joiners stay: scripts
-# and emoji need them. Tab and line feed stay: they are shown as such.
+# Characters that browsers ignore, that cannot be encoded, or that turn around or hide the text next to them. Joiners
+# are not among them, because scripts and emoji need them; nor are tab and line feed, which are shown.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -28,7 +28,7 @@ _UNSEEN = re.compile(
 
 
 def render_page(payload: dict[str, Any]) -> str:
-    """The whole page as text, to be written as UTF-8.
+    """The whole page as text; write it as UTF-8.
 
     Args:
         payload: JSON-able values, None where a value is missing. ``title``, ``headline``, ``notices``, ``checks``,
@@ -39,7 +39,7 @@ def render_page(payload: dict[str, Any]) -> str:
             order. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
 
     Raises:
-        ValueError: a number is not finite; JSON has none such, and a gap is None.
+        ValueError: a number is not finite. JSON has no such numbers; a missing value is None.
     """
     sections = {
         "charts": "Charts",
@@ -78,7 +78,7 @@ def _file(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """HTML that shows `value` as it is, characters without a look of their own by their number."""
+    """HTML that shows `value` as it is; characters that nobody would see are shown as their code points."""
     return _UNSEEN.sub(
         lambda found: f'<span class="unseen">U+{ord(found[0]):04X}</span>', html.escape(str(value), quote=True)
     )
@@ -89,18 +89,18 @@ def _attribute(value: Any) -> str:
 
 
 def _script(source: str) -> str:
-    """`source` for a script element: in a script both can only stand inside strings, where the backslash is nothing."""
+    """`source` for a script element. Both texts occur in strings alone, where an added backslash changes nothing."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _json(numbers: dict[str, Any]) -> str:
-    """JSON that no text in it can end: what means something to HTML, and all beyond ASCII, is escaped."""
+    """JSON for a script element: the characters that mean something in HTML are escaped, and so is all beyond ASCII."""
     text = json.dumps(_short(numbers), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _short(value: Any) -> Any:
-    """`value` with floats of six digits, more than a chart can show: all 17 would double the page of many runs."""
+    """`value` with floats of six digits. A chart cannot show more, and 17 digits would double the size of the page."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) < 2**53 else float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -141,13 +141,13 @@ def _table(key: str, table: dict[str, Any]) -> str:
         + (f'<p class="note">{_text(table["note"])}</p>' if table.get("note") else "")
         + f'<div class="scroll" role="region" aria-labelledby="{name}-title" tabindex="0">'
         + f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        + (f'<details class="help"><summary>What the columns say</summary><dl>{helps}</dl></details>' if helps else "")
+        + (f'<details class="help"><summary>What the columns mean</summary><dl>{helps}</dl></details>' if helps else "")
         + "</section>"
     )
 
 
 def _cell(cell: Any, column: dict[str, Any], place: int) -> str:
-    """One cell; ``data-value`` is what page.js sorts by, and a cell without it is missing and goes last."""
+    """One cell. page.js sorts by its ``data-value``; cells without one are missing values and come last."""
     cell = cell if isinstance(cell, dict) else {"text": "" if cell is None else str(cell), "value": cell}
     text, value = str(cell.get("text", "")), cell.get("value")
     value = text if value is None else value
@@ -175,7 +175,7 @@ def _samples(samples: list[dict[str, Any]], variants: list[dict[str, Any]]) -> s
         return ""
     groups: dict[str, list[str]] = {}
     for sample in samples:
-        # An index as in the runs, or the label itself.
+        # An index, as in the runs, or the label itself.
         variant = sample["variant"]
         label = variants[variant]["label"] if isinstance(variant, int) else str(variant)
         groups.setdefault(label, []).append(_sample(sample))
@@ -183,9 +183,8 @@ def _samples(samples: list[dict[str, Any]], variants: list[dict[str, Any]]) -> s
         f"<details{'' if place else ' open'}><summary><bdi>{_text(label)}</bdi></summary>{''.join(parts)}</details>"
         for place, (label, parts) in enumerate(groups.items())
     )
-    return (
-        f'<section id="samples"><h2>Samples</h2><p class="note">What the models wrote, as text.</p>{details}</section>'
-    )
+    note = "What the models wrote: of each variant its first seed, at its first and its last step."
+    return f'<section id="samples"><h2>Samples</h2><p class="note">{note}</p>{details}</section>'
 
 
 def _sample(sample: dict[str, Any]) -> str:
@@ -195,7 +194,7 @@ def _sample(sample: dict[str, Any]) -> str:
 
 def _moment(name: str, moment: dict[str, Any] | None) -> str:
     if not moment or not moment.get("rows"):
-        return f'<div class="moment"><h4>{name}</h4><p class="note">No sample was kept.</p></div>'
+        return f'<div class="moment"><h4>{name}</h4><p class="note">No sample was recorded.</p></div>'
     rows = "".join(
         f"<article>{_written('Prompt', row.get('prompt'))}{_written('Completion', row.get('completion'))}"
         f'<p class="outcome"><span>answer <bdi>{_text(_or_dash(row.get("answer")))}</bdi></span> '
