@@ -190,8 +190,6 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 PROGRAMS = ("trl", "verl", "openrlhf")
-TRL_NAMES: dict[str, str] = {metric.name: metric.trl for metric in METRICS if metric.trl and not metric.is_family}
-"""Our name to the name in TRL's logs, for the metrics that TRL logs."""
 AXES: dict[str, str] = {metric.name: metric.x_label for metric in METRICS if metric.x_label}
 """What metrics are drawn against: name to label."""
 PHASES: tuple[str, ...] = tuple(metric.name.removeprefix("time/") for metric in METRICS if "phases" in metric.plots)

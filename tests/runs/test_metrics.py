@@ -1,10 +1,12 @@
 """The table of metrics: its lookups, and the names that other programs have."""
 
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-from rl_posttrain.runs.metrics import AXES, METRICS, PHASES, TRL_NAMES, find_metric, markdown_table, our_name, plotted
+from rl_posttrain.runs.metrics import AXES, METRICS, PHASES, find_metric, markdown_table, our_name, plotted
 
 
 def test_every_metric_is_said_once_and_in_a_sentence():
@@ -75,10 +77,16 @@ def test_the_table_in_the_docs_is_this_one():
     assert table == markdown_table(), "python -m rl_posttrain.runs.metrics prints what should be there"
 
 
-def test_what_trl_calls_a_metric():
-    assert TRL_NAMES["completion_length"] == "completions/mean_length"
-    assert "accuracy" not in TRL_NAMES
-    assert not any("<" in name for name in TRL_NAMES)
+@pytest.mark.parametrize("name", [metric.trl for metric in METRICS if metric.trl])
+def test_trl_or_transformers_logs_the_name_that_we_read(name):
+    def source(package, file):
+        return (Path(importlib.util.find_spec(package).submodule_search_locations[0]) / file).read_text("utf-8")
+
+    if name in ("loss", "grad_norm", "learning_rate"):
+        assert f'logs["{name}"]' in source("transformers", "trainer.py")
+    else:
+        name = name.replace("<name>", "{reward_func_name}")
+        assert re.search(rf'_metrics\[mode\]\[f?"{re.escape(name)}"\]', source("trl", "trainer/grpo_trainer.py"))
 
 
 def test_axes_phases_and_plots():

@@ -10,6 +10,7 @@ import yaml
 
 from rl_posttrain.recipe.load import load_recipe, parse_recipe
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.metrics import find_metric
 from rl_posttrain.views.closing import next_commands, print_closing
 
 PLAIN = ("rollout.engine=transformers", "distributed.engine=none")
@@ -45,6 +46,12 @@ def test_every_command_runs_and_repeats_this_run(tiny_recipe, tmp_path, run_main
     assert (train[:2], status) == (["rl-posttrain", "train"], 0), stderr
     again = RunDirectory.open(tmp_path / "my runs" / "mine-adamw")
     assert again.summary()["steps"] == 1
+    for name in {name for row in again.metrics() for name in row}:
+        entry = find_metric(name)
+        assert entry is not None, f"{name} is not in the table of metrics"
+        assert entry.name != "<reward>/<metric>" or name.startswith("math_accuracy/"), (
+            f"{name} needs an entry of its own"
+        )
     expected = run.recipe()
     expected["run"]["name"] = "mine-adamw"
     expected["optimizer"] = {"name": "adamw", "lr": 1e-3}
