@@ -1,4 +1,4 @@
-"""What a recipe's keys must not say together."""
+"""Checks of keys that depend on each other."""
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe
@@ -14,24 +14,24 @@ def check_keys_together(recipe: Recipe) -> None:
     evaluation = recipe.eval
     if evaluation.every_steps and max(evaluation.k) > evaluation.num_samples:
         raise RecipeError(
-            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs as many samples, but "
+            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs {max(evaluation.k)} samples or more, but "
             f"eval.num_samples={evaluation.num_samples}; raise num_samples or lower k"
         )
     if evaluation.every_steps and recipe.task.num_eval == 0:
         raise RecipeError(
-            f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves nothing to evaluate on; set one of them"
+            f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves no rows for it; change one of them"
         )
     names = [reward.name for reward in recipe.rewards]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise RecipeError(
-            f"rewards={names}: {doubled} stands there twice, but metrics go by name; keep one, with its weight"
+            f"rewards={names}: {doubled} is there twice, but metrics are logged by name; keep one and set its weight"
         )
     limited = next((i for i, r in enumerate(recipe.rewards) if r.timeout_s is not None and not r.isolated), None)
     if limited is not None:
         raise RecipeError(
-            f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only a reward in a process of its own "
-            f"can be ended; set rewards.{limited}.isolated=true, or leave the limit out"
+            f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only an isolated reward can "
+            f"be stopped at a time limit; set rewards.{limited}.isolated=true, or leave timeout_s out"
         )
     for place, reward in enumerate(recipe.rewards):
         if reward.range is not None and not (len(reward.range) == 2 and reward.range[0] < reward.range[1]):
@@ -43,8 +43,8 @@ def check_keys_together(recipe: Recipe) -> None:
     num_iterations = recipe.trl.get("num_iterations", 1)
     if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
         raise RecipeError(
-            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts serve "
-            f"trl.num_iterations={num_iterations} steps and are not kept in a checkpoint; "
+            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts are used for "
+            f"trl.num_iterations={num_iterations} steps and are not saved in a checkpoint; "
             f"set a multiple of {num_iterations}"
         )
 
@@ -55,12 +55,12 @@ def _cross_check_groups(recipe: Recipe) -> None:
     if choice != "keep" and not any(reward.judges == "answer" for reward in recipe.rewards):
         judges = [name for name, built_in in REWARDS.items() if built_in.judges == "answer"]
         raise RecipeError(
-            f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right, and no reward here judges "
-            f"that; say judges: answer of your own reward, add {' or '.join(judges)}, or set keep"
+            f"algorithm.zero_variance_groups={choice}: it needs a reward that judges answers, and the recipe has none; "
+            f"set judges: answer for your own reward, add {' or '.join(judges)}, or set keep"
         )
     if choice != "skip":
         return
-    # With these a completion has a gradient, or a part in others', also where its advantage is zero.
+    # With these, a completion adds to the gradient even if its advantage is zero.
     needs_all = {
         "algorithm.kl_coef": algorithm.kl_coef > 0,
         "trl.entropy_coef": bool(trl.get("entropy_coef")),
@@ -70,5 +70,5 @@ def _cross_check_groups(recipe: Recipe) -> None:
     }
     if reason := next((key for key, is_set in needs_all.items() if is_set), None):
         raise RecipeError(
-            f"algorithm.zero_variance_groups=skip: with {reason} every completion has a part in the gradient; set keep"
+            f"algorithm.zero_variance_groups=skip: with {reason}, every completion adds to the gradient; set keep"
         )

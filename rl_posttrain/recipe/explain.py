@@ -1,4 +1,4 @@
-"""A validation error of pydantic as one line: key=value: reason; fix."""
+"""One line for a validation error of pydantic: key=value: reason; fix."""
 
 import typing
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from rl_posttrain.recipe.schema import Recipe, Section
 
 
 def explain(error: dict, origins: Origins) -> str:
-    """An error of pydantic in the house's form: key=value: reason (in the file that says it); fix."""
+    """One line: key=value: reason (in the file that has the key); fix."""
     location = error["loc"]
-    if location[-1] == "[key]":  # a key of a mapping whose keys are given: the mapping is what is wrong
+    if location[-1] == "[key]":  # pydantic means a key of the mapping itself
         location = location[:-2]
     key = ".".join(str(part) for part in location)
     if error["type"] == "missing":
-        return f"{key}: missing; every recipe says it, see `rl-posttrain recipes` for examples"
+        return f"{key}: missing; every recipe needs it, see `rl-posttrain recipes` for examples"
     file = origins.file_of(location)
     where = f" (in {file})" if file else ""
     value = _short(error["input"])
@@ -26,7 +26,7 @@ def explain(error: dict, origins: Origins) -> str:
     return f"{key}={value}: {reason.replace('input ', 'it ')}{where}; {_fix(error, location)}"
 
 
-# In YAML's words where pydantic's are Python's.
+# Words of YAML for what pydantic calls by Python's types.
 _SHAPES = {
     "model_type": "it should be a section of keys and values",
     "dict_type": "it should be a section of keys and values",

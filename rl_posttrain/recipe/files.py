@@ -1,4 +1,4 @@
-"""Recipe files: the bundled ones, finding one by name or path, and reading it together with the recipes it extends."""
+"""Recipe files: the bundled ones, how one is found, and reading it together with the recipes that it extends."""
 
 import copy
 import importlib.resources
@@ -50,39 +50,39 @@ def headline(path: Path) -> str:
 
 
 def extended_by(path: Path) -> str | None:
-    """What a recipe file says under ``extends``, as it says it; None where it stands on its own."""
+    """The value of ``extends`` in a recipe file, as it is written there; None if there is none."""
     return _read(path).get("extends")
 
 
 class Origins:
-    """Which file said each key of a merged recipe. Keys are tuples, such as ``("optimizer", "lr")``."""
+    """The file from which each key of a merged recipe comes. Keys are tuples, such as ``("optimizer", "lr")``."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, ...], Path | None] = {}
 
     def record(self, key: Sequence, file: Path | None) -> None:
-        """`file` says `key` and all below it; None where no file does."""
+        """Note that `key`, and everything below it, comes from `file`; None if it comes from no file."""
         key = tuple(map(str, key))
         for known in [known for known in self._files if known[: len(key)] == key]:
             del self._files[known]
         self._files[key] = file
 
     def file_of(self, key: Sequence) -> Path | None:
-        """The file that said `key`, or what holds it; None where no file did."""
+        """The file from which `key`, or the section that holds it, comes; None if it comes from no file."""
         parts = tuple(map(str, key))
         held_in = (parts[:length] for length in range(len(parts), 0, -1))
         return next((self._files[part] for part in held_in if part in self._files), None)
 
 
 def read_recipe(path: Path) -> tuple[dict[str, Any], Origins]:
-    """The plain data of a recipe file over that of the recipes it extends, and where each key comes from.
+    """The data of a recipe file, merged over the recipes that it extends; and the file from which each key comes.
 
-    Mappings are merged key by key; a list or a single value takes the place of the earlier one, and null takes a key
-    away that an earlier file says. The name of a run is the file's own: it is not taken from another recipe. Of a file
-    that extends nothing no origins are recorded: there is one place to look.
+    Mappings are merged key by key. A list or a single value replaces the earlier one. null removes a key of an earlier
+    file. `run.name` is not inherited. A file that extends nothing gets no origins, since there is only one place to
+    look.
 
     Raises:
-        RecipeError: a file is missing, is no recipe, or the recipes extend each other in a circle.
+        RecipeError: a file is missing, a file is not a recipe, or the recipes extend each other in a circle.
     """
     chain = _chain(path)
     data, origins = {}, Origins()
@@ -94,7 +94,7 @@ def read_recipe(path: Path) -> tuple[dict[str, Any], Origins]:
 
 
 def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """A recipe file, what it extends, what that extends, and so on, each with its own data."""
+    """The recipe file, the file that it extends, the one which that extends, and so on; each with its own data."""
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
         data = _read(path)
@@ -102,7 +102,7 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if path.resolve() in [file.resolve() for file in seen]:
             circle = " -> ".join(file.name for file in (*seen, path))
             raise RecipeError(
-                f"extends={path.name}: the recipes extend each other in a circle ({circle}); take one extends out"
+                f"extends={path.name}: the recipes extend each other in a circle ({circle}); remove one of the extends"
             )
         parent = data.pop("extends", None)
         chain.append((path, data))

@@ -1,7 +1,7 @@
-"""Loading a recipe: a file or bundled name, `key=value` overrides, and what differs between two recipes.
+"""Loading a recipe: its file, `key=value` overrides, and the check of every key; and how two recipes differ.
 
-Loading one imports no heavy library. Values are checked where they are read: an error names key, value, reason and fix.
-Options that belong to a task, a reward or an optimizer are checked against the signature of the code they are for.
+This imports no heavy library. Keys and values are checked here. Options of a task, a reward or an optimizer are checked
+in resolve.py, against the signature of the code that they go to.
 """
 
 from collections.abc import Sequence
@@ -41,10 +41,10 @@ def parse_recipe(data: dict, origins: Origins | None = None) -> Recipe:
     """A recipe from plain data, checked.
 
     Args:
-        origins: which file says each key, for errors; None for data that no file says.
+        origins: the file from which each key comes, for errors; None if the data comes from no file.
 
     Raises:
-        RecipeError: a key is unknown, missing or has a value it cannot have.
+        RecipeError: a key is unknown or missing, or its value is not allowed.
     """
     try:
         recipe = Recipe.model_validate(data)
@@ -58,13 +58,13 @@ def apply_override(data: dict, override: str) -> str:
     """Set one ``section.key=value`` in a recipe's plain data; the value is YAML. Returns the key.
 
     Raises:
-        RecipeError: it is not of that form, or leads through a value that has no keys.
+        RecipeError: it does not have that form, or the key goes through a value that has no keys.
     """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"{override}: an override is written section.key=value, such as optimizer.lr=1e-6")
     if key == "extends":
-        raise RecipeError(f"{override}: only a recipe file says what it extends; name the other recipe as RECIPE")
+        raise RecipeError(f"{override}: extends belongs in a recipe file; here, give the other recipe as RECIPE")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -96,9 +96,9 @@ def _index(node: list, text: str, override: str) -> int:
 
 
 def recipe_change(old: Recipe, new: Recipe) -> str | None:
-    """The first key in which two recipes differ, as ``key=new (was old)``; None where they are the same.
+    """The first key in which two recipes differ, as ``key=new (was old)``; None if they are the same.
 
-    Where the run directory lies does not count: it may have been moved, or be named by another path.
+    The place of the run directory does not count: it can be moved.
     """
     where = {"run": {"output_dir"}}
     return _first_difference(old.model_dump(exclude=where), new.model_dump(exclude=where))

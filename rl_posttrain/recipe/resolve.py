@@ -1,6 +1,6 @@
-"""From a recipe to specs: what its names mean, loaded once, with arguments that are checked.
+"""From a recipe to specs: the code that it names is loaded, and its arguments are checked, once.
 
-Training, `check` and comparisons all start from `resolve`, so a mistake gives the same line everywhere. It loads no
+Training, `check` and comparisons all start from `resolve`, so a mistake gives the same error everywhere. It loads no
 model and no engine, and makes no rows.
 """
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: the function that makes its rows.
+    """A task: the function that makes its rows, and the arguments of the call.
 
     Attributes:
-        name: as the recipe says it.
-        function: called with `arguments` and the seed; returns `TaskRows`.
-        arguments: in the types that the function declares.
-        seed: decides every row.
+        name: as in the recipe.
+        function: takes `arguments` and the seed; returns `TaskRows`.
+        arguments: by name, converted to the types that the function declares.
+        seed: `run.seed`; it determines every row.
     """
 
     name: str
@@ -39,10 +39,10 @@ class TaskSpec:
         """The rows to train and to evaluate on.
 
         Args:
-            prompts_per_step: one step never takes a row twice, so there must be as many.
+            prompts_per_step: the smallest allowed number of training rows: a step uses no row twice.
 
         Raises:
-            RecipeError: the task refuses an option, or has fewer rows to train on.
+            RecipeError: the task refuses an option, or has too few training rows.
         """
         rows = self.function(**self.arguments, seed=self.seed)
         if prompts_per_step > len(rows.train):
@@ -55,7 +55,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Specs:
-    """What a recipe names, ready to be used.
+    """The code that a recipe names, loaded, with checked arguments.
 
     Attributes:
         rewards: in the recipe's order.
@@ -67,11 +67,11 @@ class Specs:
 
 
 def resolve(recipe: Recipe) -> Specs:
-    """Find the code that a recipe names, and check its arguments.
+    """Load the code that a recipe names, and check its arguments.
 
     Raises:
-        RecipeError: there is no such code, it takes no such argument, or the optimizer needs whole matrices and
-            DeepSpeed would hand it shards.
+        RecipeError: there is no such code; it has no such argument; or the optimizer needs whole matrices, but
+            DeepSpeed would pass it shards.
     """
     return Specs(
         task=_resolve_task(recipe),
@@ -90,7 +90,7 @@ def _resolve_task(recipe: Recipe) -> TaskSpec:
 
 
 def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec":
-    # Imported here: optimizers need torch, and a recipe is read without it.
+    # Imported here: optimizers need torch, and reading a recipe does not.
     from rl_posttrain.optim import resolve_optimizer
 
     section, distributed = recipe.optimizer, recipe.distributed

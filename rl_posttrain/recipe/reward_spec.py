@@ -1,6 +1,6 @@
-"""A reward of a recipe: the function that it names, its checked arguments, and how it is called.
+"""A reward of a recipe: its function, its checked arguments, and how it is called.
 
-Worker processes load a reward through this module, so it imports no large library.
+Worker processes load rewards with this module, so it imports no large library.
 """
 
 import functools
@@ -15,7 +15,7 @@ from rl_posttrain.rewards import REWARDS
 from rl_posttrain.rewards.accuracy import TIMEOUT_S
 
 _LOCATIONS = {name: built_in.location for name, built_in in REWARDS.items()}
-# Part of a reward's range that sums of floating-point numbers may miss its ends by.
+# How far from an end of its range a value may be by rounding errors, as a part of the range's width.
 _ROUNDING = 1e-6
 
 
@@ -24,18 +24,18 @@ class RewardSpec:
     """One reward of a recipe.
 
     Attributes:
-        name: under which it is logged.
-        key: where the recipe says it, such as ``rewards.0``.
-        fn: the function as the recipe names it.
-        args: the function's arguments as the recipe says them; with `fn`, what a worker process loads it from.
-        function: called with completions and columns; one number, or None, a completion.
-        arguments: of every call, in the types that the function declares.
-        weight: its factor in the weighted sum.
+        name: the name under which it is logged.
+        key: its place in the recipe, such as ``rewards.0``, for errors.
+        fn: the function's name in the recipe.
+        args: the arguments as written in the recipe. Worker processes load the function from `fn` and `args`.
+        function: takes completions and columns; returns one number, or None, per completion.
+        arguments: of every call, converted to the types that the function declares.
+        weight: factor in the weighted sum.
         on_error: ``stop`` or ``zero``.
         isolated: whether worker processes call it, one completion at a time.
-        timeout_s: seconds that an isolated call may take.
-        judges: whether full credit means a right ``answer`` or a completion in the right ``form``; None: neither.
-        range: the lowest and the highest that it pays; None where the recipe does not say it.
+        timeout_s: time limit of one isolated call.
+        judges: what full credit means: the ``answer`` is right, or the ``form`` of the completion; None: neither.
+        range: lowest and highest value; None if it is not known.
     """
 
     name: str
@@ -52,12 +52,12 @@ class RewardSpec:
     range: tuple[float, float] | None
 
     def gives_full_credit(self, value: float | None) -> bool:
-        """Whether `value` is the top of the range; less is partial credit. Not for a reward without a range."""
+        """Whether `value` is the highest of the range. Only for a reward that judges: it always has a range."""
         low, high = self.range
         return value is not None and value >= high - _ROUNDING * (high - low)
 
     def is_in_range(self, value: float | None) -> bool:
-        """Whether the reward may pay `value`; anything, where it has no range."""
+        """Whether `value` is within the range. Always true for None, and for a reward without a range."""
         if value is None or self.range is None:
             return True
         low, high = self.range
@@ -66,17 +66,17 @@ class RewardSpec:
 
 
 def resolve_reward(section: RewardSection, key: str) -> RewardSpec:
-    """Load a reward and check its arguments; whether the task's columns suit it shows with its rows.
+    """Load a reward and check its arguments. The columns of the task are checked later, by `build_rewards`.
 
     Args:
-        key: where the recipe says it, such as ``rewards.0``.
+        key: its place in the recipe, such as ``rewards.0``.
 
     Raises:
-        RecipeError: there is no such function, or it takes no such argument.
+        RecipeError: there is no such function, or it has no such argument.
     """
     function, arguments = _load(section.fn, section.args, key)
     needed = required_columns(function, f"{key}.fn={section.fn}")
-    # By name only: a reward takes **kwargs for columns that it does not need, which would swallow a mistyped argument.
+    # By name only: rewards take **kwargs for columns that they do not need, and would accept a mistyped argument there.
     arguments = check_arguments(
         function, arguments, key=f"{key}.args", supplied=set(needed) - set(section.args), named_only=True
     )
@@ -97,14 +97,14 @@ def resolve_reward(section: RewardSection, key: str) -> RewardSpec:
 
 
 def _load(fn: str, args: dict[str, Any], key: str) -> tuple[Callable, dict[str, Any]]:
-    """The function that `fn` names, and the arguments that every call gets.
+    """The function that `fn` names, and the arguments of every call.
 
     Raises:
         RecipeError: there is no such function, or a factory of TRL refuses its args.
     """
     function = load_object(fn, table=_LOCATIONS, key=f"{key}.fn")
     if not callable(function):
-        raise RecipeError(f"{key}.fn={fn}: it is a {type(function).__name__}, no function; name a reward function")
+        raise RecipeError(f"{key}.fn={fn}: it is of type {type(function).__name__}; name a function")
     if not (fn in REWARDS and REWARDS[fn].is_factory):
         return function, dict(args)
     arguments = check_arguments(function, args, key=f"{key}.args")
@@ -122,7 +122,7 @@ def _with_solutions(
     completion_ids: Sequence[Sequence[int]],
     **columns: Any,
 ) -> list[float | None]:
-    """TRL's cosine reward judges answers itself: it wants chat messages, and golds as LaTeX under the name solution."""
+    """TRL's cosine reward compares answers itself. It needs chat messages, and golds as LaTeX, called solution."""
     chats = [
         [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
         for completion in completions
@@ -131,7 +131,7 @@ def _with_solutions(
 
 
 def required_columns(function: Callable, key: str) -> list[str]:
-    """Parameters without a default: what the task's rows, the trainer or the args have to give."""
+    """The parameters without a default: they must come from the task's rows, the trainer or `args`."""
     parameters = signature_of(function, key).parameters.items()
     return [
         name

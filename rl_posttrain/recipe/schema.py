@@ -14,6 +14,17 @@ NonNegative = Annotated[int, Field(ge=0)]
 Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML with lists of single values on one line: ``betas: [0.9, 0.95]``."""
+
+    def represent_list(self, data: list) -> yaml.Node:
+        single = not any(isinstance(value, (list, dict)) for value in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=single)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
 class Section(BaseModel):
     """One block of a recipe: immutable, and it knows all of its keys."""
 
@@ -58,19 +69,19 @@ class RewardSection(Section):
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     judges: Literal["answer", "form"] | None = None
-    range: tuple[float, ...] | None = None  # two, the lower one first; recipe/checks.py sees to it
+    range: tuple[float, ...] | None = None  # lowest and highest; recipe/checks.py checks it
 
     @model_validator(mode="before")
     @classmethod
-    def _say_what_it_judges(cls, data: Any) -> Any:
-        """Fill in what a built-in judges and pays, so that the resolved recipe says it; a judge pays 0 to 1."""
+    def _fill_in_what_it_judges(cls, data: Any) -> Any:
+        """Fill in the defaults of `judges` and `range`, so that the resolved recipe has them."""
         if not isinstance(data, dict):
             return data
         own = (built_in for name, built_in in REWARDS.items() if data.get("fn") in (name, built_in.location))
         if built_in := next(own, None):
             data = {"judges": built_in.judges, "range": built_in.range} | data
-        pays_one = data.get("judges") is not None and data.get("range") is None
-        return data | {"range": (0.0, 1.0)} if pays_one else data
+        unsaid = data.get("judges") is not None and data.get("range") is None
+        return data | {"range": (0.0, 1.0)} if unsaid else data
 
     @property
     def name(self) -> str:
@@ -164,7 +175,7 @@ class Recipe(Section):
         data = self.model_dump(mode="json")
         if self.compare is None:
             del data["compare"]
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
     @property
     def run_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""A reward called in worker processes, on one completion at a time, under a deadline."""
+"""Isolated rewards: worker processes call the function on one completion at a time, with a time limit."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.rewards.workers import Outcome, pool_for
 
-# What cannot leave the trainer's process.
+# Objects of the trainer that cannot be sent to another process.
 NOT_FOR_WORKERS = ("trainer_state", "log_extra", "log_metric")
 _WORKER_MEMORY_BYTES = 4 * 2**30
 
@@ -18,11 +18,11 @@ def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[O
     """Call a reward in worker processes.
 
     Args:
-        spec: its `timeout_s` is each completion's; the worker that exceeds it is killed.
-        rows: of each completion, the arguments by name: the completion itself, its prompt, its columns.
+        spec: `timeout_s` is the limit for each completion. A worker that exceeds it is killed.
+        rows: one per completion: the arguments by name (completion, prompt, columns).
 
     Returns:
-        An outcome a row; its value is what the reward returned for the row.
+        One outcome per row; its value is the reward.
     """
     pool = pool_for(f"{__name__}:score_row", memory_bytes=_WORKER_MEMORY_BYTES)
     named = json.dumps({"fn": spec.fn, "args": spec.args})
@@ -30,7 +30,7 @@ def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[O
 
 
 def score_row(named: str, key: str, row: dict[str, Any]) -> Any:
-    """In the worker: one row's reward, as JSON has it."""
+    """The reward of one row. Runs in the worker; returns what JSON can hold."""
     spec = _resolved(named, key)
     values = spec.function(**{name: [value] for name, value in row.items()}, **spec.arguments)
     if not isinstance(values, Sequence) or len(values) != 1:

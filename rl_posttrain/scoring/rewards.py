@@ -1,4 +1,4 @@
-"""The recipe's rewards as functions that TRL calls: named, with their arguments, and errors that say which failed."""
+"""The recipe's rewards, ready to be called: with their arguments, and with errors that name the reward and the row."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from rl_posttrain.rewards import math_accuracy
 from rl_posttrain.rewards.accuracy import TIMEOUT_S, unreadable_golds
 from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
 
-# Values, and for each place that failed the reason and, where there is one, the exception.
+# The values; and for each row that failed, by place, the reason and the exception if there is one.
 Scored = tuple[list[float | None], dict[int, tuple[str, Exception | None]]]
-# What TRL passes to every reward beside the completions and the dataset's columns.
+# Arguments of every reward besides the task's columns.
 _FROM_TRAINER = ("prompts", "completions", "completion_ids", *NOT_FOR_WORKERS)
 
 
 class Reward:
-    """One reward of a recipe: its function with its arguments, called as the recipe says.
+    """One reward of a recipe, called like the reward functions of TRL.
 
     Raises:
-        RewardError: the function raised and the recipe does not say `on_error: zero`, or it did not return one number
-            or None a completion, or a number outside of its range.
+        RewardError: the function raised and `on_error` is not ``zero``; it did not return one number or None per
+            completion; or a number is outside its range.
     """
 
     def __init__(self, spec: RewardSpec):
@@ -31,7 +31,7 @@ class Reward:
     def __call__(self, completions: Sequence, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
         logs: dict[str, Callable] = {}
         if log_metric is not None:
-            # A metric goes by the reward's name, so that it lands in its own place in metrics.jsonl.
+            # The reward's name comes first, so that metrics of two rewards never have the same name.
             prefix = f"{self.__name__}/"
             logs["log_metric"] = lambda name, value: log_metric(prefix + name.removeprefix(prefix), value)
         columns["completions"] = completions
@@ -41,7 +41,7 @@ class Reward:
         if failed and self.spec.on_error == "stop":
             place, (reason, error) = next(iter(failed.items()))
             raise RewardError(
-                f"{self._where}: {reason} on {_described(columns, place)}; a reward takes any text: mend it, or "
+                f"{self._where}: {reason} on {_described(columns, place)}; a reward must accept any text: fix it, or "
                 f"set {self.spec.key}.on_error=zero"
             ) from error
         if self.spec.on_error == "zero" and logs:
@@ -52,8 +52,8 @@ class Reward:
         for place, value in enumerate(values):
             if place not in failed and not self.spec.is_in_range(value):
                 raise RewardError(
-                    f"{self._where}: returned {value:g}, which is outside of its range {list(self.spec.range)}, on "
-                    f"{_described(columns, place)}; mend it, or set {self.spec.key}.range"
+                    f"{self._where}: returned {value:g}, outside its range {list(self.spec.range)}, on "
+                    f"{_described(columns, place)}; fix the reward, or set {self.spec.key}.range"
                 )
 
     @property
@@ -68,7 +68,7 @@ class Reward:
         return self._checked(values, len(columns["completions"])), {}
 
     def _one_by_one(self, columns, logs, batch_error: Exception) -> Scored:
-        """Find the rows at which the reward raises; the others get what they earn."""
+        """Call the function row by row, to find the rows on which it raises. The other rows keep their rewards."""
         values, failed = [], {}
         for place, row in enumerate(_rows(columns)):
             try:
@@ -82,7 +82,7 @@ class Reward:
         if not failed and self.spec.on_error == "stop":
             raise RewardError(
                 f"{self._where}: {_raised(batch_error)} on {len(values)} completions together, and on none of them "
-                "alone; a reward takes any text and returns a number or None"
+                "alone; a reward must accept any text and return a number or None"
             ) from batch_error
         return values, failed
 
@@ -110,7 +110,7 @@ class Reward:
             return [None if value is None else float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise RewardError(
-                f"{self._where}: returned a value that is no number ({one_line(error)}); return floats or None"
+                f"{self._where}: returned a value that is not a number ({one_line(error)}); return floats or None"
             ) from error
 
 
@@ -119,7 +119,7 @@ def _raised(error: Exception) -> str:
 
 
 def _rows(columns: Mapping[str, Any]):
-    """What a reward is called with for each completion alone."""
+    """The arguments of each completion alone, by name."""
     num_rows = len(columns["completions"])
     for place in range(num_rows):
         yield {
@@ -130,7 +130,7 @@ def _rows(columns: Mapping[str, Any]):
 
 
 def _described(columns: Mapping[str, Any], place: int) -> str:
-    """Row and completion, on one line and cut to a length that can be read."""
+    """Row, prompt and completion on one line, shortened."""
 
     def shown(value: Any) -> str:
         text = repr(value)
@@ -144,13 +144,13 @@ def _described(columns: Mapping[str, Any], place: int) -> str:
 
 
 def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str]) -> list[Reward]:
-    """The rewards as functions, checked against the columns of the task.
+    """The rewards, checked against the columns of the task.
 
     Args:
-        columns: what stands in a row of the task.
+        columns: names of a row of the task.
 
     Raises:
-        RecipeError: a reward cannot be called with what the trainer passes.
+        RecipeError: a reward cannot be called with the arguments that the trainer passes.
     """
     for spec in specs:
         _check_call(spec, columns)
@@ -158,7 +158,7 @@ def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str]) -> list[R
 
 
 def judging_rewards(specs: Sequence[RewardSpec]) -> tuple[RewardSpec | None, RewardSpec | None]:
-    """The first reward that judges answers, and the first that judges their form."""
+    """The first reward that judges answers, and the first that judges form; None where there is none."""
 
     def first(judged: str) -> RewardSpec | None:
         return next((spec for spec in specs if spec.judges == judged), None)
@@ -167,19 +167,19 @@ def judging_rewards(specs: Sequence[RewardSpec]) -> tuple[RewardSpec | None, Rew
 
 
 def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], max_unreadable: float) -> str | None:
-    """Warn about golds that `math_accuracy` cannot read; None where it reads all of them, or does not judge.
+    """A warning about gold answers that `math_accuracy` cannot read; None if it reads all, or is not used.
 
     Args:
-        max_unreadable: the share of them that may be so.
+        max_unreadable: the largest allowed share of such golds.
 
     Raises:
-        RecipeError: there are more.
+        RecipeError: the share is larger.
     """
-    judge = judging_rewards(specs)[0]
-    if judge is None or judge.function is not math_accuracy:
+    accuracy = next((spec for spec in specs if spec.function is math_accuracy), None)
+    if accuracy is None:
         return None
     golds = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
-    unreadable = set(unreadable_golds(golds, timeout_s=judge.arguments.get("timeout_s", TIMEOUT_S)))
+    unreadable = set(unreadable_golds(golds, timeout_s=accuracy.arguments.get("timeout_s", TIMEOUT_S)))
     num_rows = sum(gold in unreadable for gold in golds)
     if not num_rows:
         return None
@@ -187,14 +187,14 @@ def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], 
     said = f"{num_rows} of {len(golds)} golds cannot be read: {named}{', ...' if len(unreadable) > 5 else ''}"
     if num_rows > max_unreadable * len(golds):
         raise RecipeError(
-            f"task.max_unreadable_golds={max_unreadable}: {said}; write each as the answer alone, such as 7 or "
-            "\\sqrt{2}, or raise the share that may go without a reward"
+            f"task.max_unreadable_golds={max_unreadable}: {said}; write only the answer, such as 7 or \\sqrt{2}, "
+            "or raise the share"
         )
-    return f"{said}; completions for them get no reward"
+    return f"{said}; their completions get no reward"
 
 
 def _check_call(spec: RewardSpec, columns: Sequence[str]) -> None:
-    """Fail where the function cannot take what the trainer passes."""
+    """Fail if the function cannot take the arguments that the trainer passes."""
     from_trainer = [name for name in _FROM_TRAINER if not (spec.isolated and name in NOT_FOR_WORKERS)]
     passed = dict.fromkeys((*from_trainer, *columns))
     doubled = next((name for name in spec.arguments if name in passed), None)
@@ -208,7 +208,7 @@ def _check_call(spec: RewardSpec, columns: Sequence[str]) -> None:
         missing = [name for name in needed if name not in passed and name not in spec.arguments]
         if missing:
             here = ", ".join(name for name in passed if name not in _FROM_TRAINER)
-            reason = f"it needs {missing[0]!r}, which is no column of the task ({here}) and not in args"
+            reason = f"it needs {missing[0]!r}, which is neither a column of the task ({here}) nor in args"
             fix = f"name a column, or set {spec.key}.args.{missing[0]}"
         else:
             reason = f"it cannot be called as the trainer does ({one_line(error)})"

@@ -131,7 +131,7 @@ def test_a_circle_is_one_line(write, files, circle):
     path = write(**{name: f"extends: {parent}\n" for name, parent in files.items()})
     last = circle.rpartition(" ")[2]
     assert error_of(path) == (
-        f"extends={last}: the recipes extend each other in a circle ({circle}); take one extends out"
+        f"extends={last}: the recipes extend each other in a circle ({circle}); remove one of the extends"
     )
 
 
@@ -155,7 +155,7 @@ def test_a_parent_that_is_no_recipe(write):
 
 
 def test_an_override_extends_nothing(write):
-    assert error_of(write(base=BASE), "extends=quickstart").startswith("extends=quickstart: only a recipe file says ")
+    assert error_of(write(base=BASE), "extends=quickstart").startswith("extends=quickstart: extends belongs in a ")
 
 
 def test_an_error_names_the_file_in_which_the_key_stands(write):

@@ -161,15 +161,15 @@ def test_what_is_missing_is_named(key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"eval": {"every_steps": 5, "num_samples": 2, "k": [1, 4]}}, "eval.k=[1, 4]: pass@4 needs as many samples"),
+        ({"eval": {"every_steps": 5, "num_samples": 2, "k": [1, 4]}}, "eval.k=[1, 4]: pass@4 needs 4 samples or "),
         (
             {"eval": {"every_steps": 5}, "task": {"name": "arithmetic", "num_eval": 0}},
-            "eval.every_steps=5: task.num_eval=0 leaves nothing",
+            "eval.every_steps=5: task.num_eval=0 leaves no rows",
         ),
-        ({"rewards": [{"fn": "a.py:good"}, {"fn": "b.py:good"}]}, "rewards=['good', 'good']: good stands there twice"),
+        ({"rewards": [{"fn": "a.py:good"}, {"fn": "b.py:good"}]}, "rewards=['good', 'good']: good is there twice"),
         (
             {"trl": {"num_iterations": 2}, "checkpoint": {"every_steps": 5}},
-            "checkpoint.every_steps=5: rollouts serve trl.num_iterations=2 steps",
+            "checkpoint.every_steps=5: rollouts are used for trl.num_iterations=2 steps",
         ),
     ],
 )
@@ -297,6 +297,16 @@ def test_the_page_of_keys_has_every_key_with_its_default():
     expected["run.name"] = "the file's name"  # load_recipe gives it one
     expected["task.num_train"] = expected["task.num_eval"] = "the task's own"
     assert told == expected
+
+
+def test_every_key_is_read_somewhere():
+    package = Path(__file__).parents[2] / "rl_posttrain"
+    code = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path.name != "schema.py"]
+    read = set(re.findall(r"\.(\w+)", "\n".join(code)))
+    kinds = [RewardSection, CompareSection, *(field.annotation for field in Recipe.model_fields.values())]
+    keys = {key for kind in kinds if hasattr(kind, "model_fields") for key in kind.model_fields}
+    assert len(keys) > 40
+    assert keys - read == set()
 
 
 def as_yaml(value) -> str:

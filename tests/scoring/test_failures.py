@@ -55,7 +55,7 @@ def test_the_row_and_the_completion_that_a_reward_raises_on_are_named(file):
     text = error_of(reward, **{**passed, **batch}, kind=RewardError)
     assert text == (
         "rewards.0.fn=fragile: raised ZeroDivisionError: division by zero on row 2 of 4, prompt 'What\\nis it?', "
-        "completion '0'; a reward takes any text: mend it, or set rewards.0.on_error=zero"
+        "completion '0'; a reward must accept any text: fix it, or set rewards.0.on_error=zero"
     )
     batch["completions"][2] = "y" * 999
     assert len(error_of(reward, **{**passed, **batch}, kind=RewardError)) < 600
@@ -95,9 +95,9 @@ def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(fil
 
 def test_what_isolation_cannot_give_is_said_before_the_run(file):
     text = error_of(build, {"fn": f"{file}:wants_state", "isolated": True})
-    assert "it needs 'trainer_state', which is no column of the task" in text
+    assert "it needs 'trainer_state', which is neither a column of the task" in text
     text = error_of(recipe_of, {"fn": "math_accuracy", "timeout_s": 3})
-    assert text.startswith("rewards.0.timeout_s=3.0: only a reward in a process of its own can be ended; set ")
+    assert text.startswith("rewards.0.timeout_s=3.0: only an isolated reward can be stopped at a ")
 
 
 def test_trls_own_rewards_go_by_name():
@@ -147,7 +147,7 @@ def test_group_choices_need_a_judge(choice):
     data = recipe_of({"fn": "think_answer_format"}).model_dump()
     data["algorithm"]["zero_variance_groups"] = choice
     text = error_of(parse_recipe, data)
-    assert text.startswith(f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right")
+    assert text.startswith(f"algorithm.zero_variance_groups={choice}: it needs a reward that judges answers")
 
 
 @pytest.mark.parametrize(("section", "key", "value"), [("algorithm", "kl_coef", 0.1), ("trl", "entropy_coef", 0.1)])
@@ -156,4 +156,4 @@ def test_skip_is_refused_where_every_completion_has_a_gradient(section, key, val
     data["algorithm"]["zero_variance_groups"] = "skip"
     data[section][key] = value
     text = error_of(parse_recipe, data)
-    assert text.startswith(f"algorithm.zero_variance_groups=skip: with {section}.{key} every completion has a part in")
+    assert text.startswith(f"algorithm.zero_variance_groups=skip: with {section}.{key}, every completion adds")

@@ -6,6 +6,7 @@ from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.recipe.load import parse_recipe
+from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.scoring.evaluation import evaluate_policy, shares_of_full_credit
 from rl_posttrain.scoring.rewards import judging_rewards
 
@@ -86,10 +87,8 @@ def test_accuracy_and_pass_at_k_go_by_ones_own_judge(points):
     texts = iter(["5", "4", "1", "1"])  # two draws of each row
     metrics = evaluate_policy(
         [{"prompt": "p", "answer": "a"}, {"prompt": "q", "answer": "b"}],
-        lambda prompts, call: ([next(texts) for _ in prompts], [[1]] * len(prompts)),
-        {"points": reward},
-        judge=judge,
-        form=form,
+        lambda rows, call: [Completion([1], [1], "stop", row=row, text=next(texts)) for row in rows],
+        [reward],
         num_samples=2,
         ks=(1, 2),
         batch_size=4,
@@ -106,8 +105,8 @@ def test_groups_may_go_by_ones_own_judge(points, choice):
     for other in (points, points | {"judges": "form"}, {"fn": "math_accuracy", "judges": None}):
         text = error_of(with_groups, choice, other)
         assert text == (
-            f"algorithm.zero_variance_groups={choice}: it goes by whether answers are right, and no reward here judges "
-            "that; say judges: answer of your own reward, add math_accuracy or countdown_equation, or set keep"
+            f"algorithm.zero_variance_groups={choice}: it needs a reward that judges answers, and the recipe has none; "
+            "set judges: answer for your own reward, add math_accuracy or countdown_equation, or set keep"
         )
 
 
@@ -136,8 +135,8 @@ def test_a_value_outside_of_the_range_names_reward_row_and_value(points, isolate
     assert reward(completions=["0", "4", "?"], answer=["a"] * 3) == [0.0, 4.0, None]
     text = error_of(reward, completions=["4", "4.5", "7"], answer=["a"] * 3, prompts=["p", "q", "r"], kind=RewardError)
     assert text == (
-        "rewards.0.fn=points: returned 4.5, which is outside of its range [0.0, 4.0], on row 1 of 3, prompt 'q', "
-        "completion '4.5'; mend it, or set rewards.0.range"
+        "rewards.0.fn=points: returned 4.5, outside its range [0.0, 4.0], on row 1 of 3, prompt 'q', completion '4.5'; "
+        "fix the reward, or set rewards.0.range"
     )
     assert "returned nan" in error_of(reward, completions=["nan"], answer=["a"], kind=RewardError)
 

@@ -105,11 +105,11 @@ def test_none_stays_none(file):
         (
             "wants_gold",
             {"scale": 1},
-            "it needs 'gold', which is no column of the task (prompt, answer)",
+            "it needs 'gold', which is neither a column of the task (prompt, answer)",
         ),
-        ("near", {}, "it needs 'target', which is no column of the task (prompt, answer)"),
+        ("near", {}, "it needs 'target', which is neither a column of the task (prompt, answer)"),
         ("closed", {}, "it cannot be called as the trainer does (got an unexpected keyword argument"),
-        ("number", {}, "it is a int, no function; name a reward function"),
+        ("number", {}, "it is of type int; name a function"),
     ],
 )
 def test_rewards_that_the_trainer_cannot_call(file, name, args, message):
@@ -146,10 +146,10 @@ def test_what_the_trainer_passes_is_no_argument_of_the_recipe(file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raises", "raised KeyError: 'two\\nlines' on row 0 of 2, completion 'a'; a reward takes any text"),
+        ("raises", "raised KeyError: 'two\\nlines' on row 0 of 2, completion 'a'; a reward must accept any text"),
         ("too_few", "returned 1 values for 2 completions; return a list with one each"),
         ("one_number", "returned float for 2 completions"),
-        ("words", "returned a value that is no number"),
+        ("words", "returned a value that is not a number"),
     ],
 )
 def test_a_reward_that_fails_is_named(file, name, message):
