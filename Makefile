@@ -5,10 +5,10 @@ BIN := .venv/bin
 RUN := quickstart-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check wheel clean
+.PHONY: help setup quickstart test test-all check wheel clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## make .venv with everything in it; does nothing when it is up to date
 	@test -n "$(PYTHON)" || { echo "PYTHON=: found no Python 3.11 or later; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
@@ -17,7 +17,11 @@ setup:  ## make .venv with everything in it; does nothing when it is up to date
 quickstart: setup  ## set up, then train the bundled model on this machine
 	$(BIN)/rl-posttrain train quickstart run.name=$(RUN)
 
-test: setup  ## set up, then run the tests; ARGS="-m 'not slow'" is handed to pytest
+# pytest heeds the last -m alone, so that ARGS="-m ..." takes the place of this one.
+test: setup  ## set up, then run the tests but the long ones; ARGS is handed to pytest: make test ARGS=tests/optim
+	$(BIN)/pytest -m "not long" $(ARGS)
+
+test-all: setup  ## set up, then run every test, the long ones too
 	$(BIN)/pytest $(ARGS)
 
 check: setup  ## lint and check the formatting

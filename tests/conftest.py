@@ -1,18 +1,27 @@
 """What tests share: a tiny Llama with a character tokenizer, saved to a folder, and a recipe that trains it."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+from forks import Fork
 
 from rl_posttrain.cli import main as cli
 from rl_posttrain.machine import process
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 process.prepare_process(verbose=False)
+
+# The same examples each time, on however slow a machine.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 
@@ -123,35 +132,82 @@ def run_main(capfd, monkeypatch):
 
 def command(*arguments: str | Path, processes: int = 1) -> list[str]:
     """The command line that runs rl-posttrain with this Python, by torchrun for several processes."""
-    start = [sys.executable, "-m"]
-    if processes > 1:
-        start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-    return [*start, "rl_posttrain", *map(str, arguments)]
+    return [*_python(processes), "-m", "rl_posttrain", *map(str, arguments)]
 
 
-def run_command(*arguments: str | Path, processes: int = 1, timeout_s: float = 600, **variables: str):
-    """Run rl-posttrain as a user does, in a process of its own and without this process's rendezvous."""
-    return subprocess.run(
-        command(*arguments, processes=processes),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env=clean_environment(**variables),
-    )
+def run_command(*arguments: str | Path, processes: int = 1, fresh: bool = False, **variables: str):
+    """Run rl-posttrain in processes of its own, without this process's rendezvous.
+
+    Args:
+        fresh: start Python, or torchrun, as a user does. Otherwise the imports are there at once (forks.py).
+    """
+    if fresh:
+        return _run_fresh(command(*arguments, processes=processes), clean_environment(**variables))
+    return _run_forks(["-m", "rl_posttrain", *arguments], clean_environment(**variables), processes)
 
 
-def run_processes(script: str | Path, *arguments: str | Path, processes: int, timeout_s: float = 600) -> str:
-    """Run a script under torchrun; what it prints. One thread to a process: a product's last bits hang on that."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [*start, *map(str, (script, *arguments))],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env=clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"),
-    )
+def run_code(code: str, *arguments: str | Path, **variables: str):
+    """Run Python code in a process of its own."""
+    return _run_forks(["-c", code, *arguments], clean_environment(**variables), 1)
+
+
+def run_processes(script: str | Path, *arguments: str | Path, processes: int) -> str:
+    """Run a script in several processes, as under torchrun; what it prints.
+
+    One thread to a process: a product's last bits hang on that.
+    """
+    environment = clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
+    done = _run_forks([script, *arguments], environment, processes, launched=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def fork_command(*arguments: str | Path) -> Fork:
+    """Start rl-posttrain without waiting for it; what it prints is lost."""
+    with open(os.devnull, "w") as nowhere:
+        return Fork(["-m", "rl_posttrain", *map(str, arguments)], clean_environment(), nowhere, nowhere)
+
+
+def _python(processes: int) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *(torchrun if processes > 1 else [])]
+
+
+def _run_fresh(command_line: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(command_line, capture_output=True, text=True, env=environment)
+
+
+def _run_forks(
+    argv: list[str | Path], environment: dict[str, str], processes: int, *, launched: bool = False
+) -> subprocess.CompletedProcess:
+    """Run the same in every process; when one fails, the others are ended."""
+    argv = list(map(str, argv))
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        ranks = _as_torchrun_tells(processes) if launched or processes > 1 else [{}]
+        forks = [Fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
+        while None in (statuses := [fork.poll() for fork in forks]) and not any(statuses):
+            time.sleep(0.01)
+        status = next(filter(None, statuses), 0)
+        for fork in forks:
+            fork.kill()
+            fork.wait()
+        stdout.seek(0), stderr.seek(0)
+        return subprocess.CompletedProcess(argv, status, stdout.read(), stderr.read())
+
+
+def _as_torchrun_tells(processes: int) -> list[dict[str, str]]:
+    """The variables that torchrun sets for each process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -161,3 +217,14 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         **variables,
     }
+
+
+def slowness() -> float:
+    """How many times as long as usual this machine takes just now, 1 or more, by a loop of 50 ms on a usual one.
+
+    Whatever a test waits for takes longer on a slow or busy machine: time limits are multiplied by this.
+    """
+    started, total = time.perf_counter(), 0
+    for number in range(500_000):
+        total += number * number % 7
+    return max(1.0, (time.perf_counter() - started) / 0.05)

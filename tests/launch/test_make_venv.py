@@ -100,16 +100,14 @@ def test_a_second_set_up_installs_nothing(checkout):
     assert contents(checkout / ".venv") == before
 
 
-@pytest.mark.parametrize("changed", ["pyproject.toml", "launch/make_venv.py"])
-def test_a_change_of_what_is_installed_or_a_failed_install_is_set_up_again(checkout, changed):
-    finished = (checkout / changed).read_bytes()
-    (checkout / changed).write_bytes(finished + b"\n# another line\n")
+def test_a_change_of_what_is_installed_or_a_failed_install_is_set_up_again(checkout):
     kept = checkout / ".venv" / "kept"
     kept.touch()
+    finished = {name: (checkout / name).read_bytes() for name in ("pyproject.toml", "launch/make_venv.py")}
     # The last time as it was when the stamp was written: what the failed attempts left is no finished install.
-    for content in (None, None, finished):
-        if content is not None:
-            (checkout / changed).write_bytes(content)
+    for changed in (*finished, None):
+        for name, content in finished.items():
+            (checkout / name).write_bytes(content + (b"\n# another line\n" if name == changed else b""))
         done = set_up(checkout)
         assert done.returncode != 0
         assert "uv ... failed" in done.stdout

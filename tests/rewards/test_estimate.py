@@ -64,7 +64,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(TREES)
 def test_values_are_those_of_sympy(tree):
     import sympy

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import slowness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,18 +79,16 @@ COMPLETIONS = [place % answer for answer in ANSWERS for place in PLACES] + WHOLE
 PAID_AS_7 = {"<answer>7", r"\boxed{7", "7 \\boxed{", r"\boxed{7" + "{" * MEGABYTE, r"so \boxed{\text{7}"}
 
 
-def test_nothing_hostile_is_paid_and_the_workers_are_whole_afterwards():
+def test_nothing_hostile_is_paid_nor_costs_its_time_limit_and_the_workers_are_whole_afterwards():
     assert len(COMPLETIONS) >= 200
-    math_accuracy([r"\boxed{1+x}", r"\boxed{1+y}"], ["x+1", "y+1"])  # the workers run
     for gold in GOLDS:
-        started = time.monotonic()
-        verdicts = judge(COMPLETIONS, [gold] * len(COMPLETIONS), timeout_s=2)
-        seconds = time.monotonic() - started
+        started = time.process_time()
+        verdicts = judge(COMPLETIONS, [gold] * len(COMPLETIONS), timeout_s=5 * slowness())
+        # Any of the texts of a million characters would take hours if a search took the square of that.
+        assert time.process_time() - started < 20 * slowness()
         paid = {c for c, v in zip(COMPLETIONS, verdicts, strict=True) if v.reward}
         assert paid == (PAID_AS_7 if gold == "7" else set())
-        timeouts = sum(verdict.decided == "timeout" for verdict in verdicts)
-        # Each costs its limit and the start of another worker; the other four hundred must not cost as much.
-        assert seconds < 20 + 15 * timeouts, (seconds, timeouts)
+        assert [c for c, v in zip(COMPLETIONS, verdicts, strict=True) if v.decided == "timeout"] == []
     assert math_accuracy([r"\boxed{1+x}", r"\boxed{1+y}"] * 2, ["x+1", "y+1"] * 2) == [1.0] * 4
     assert len(_pool().process_ids) == _pool().num_workers
     for process in _pool().process_ids:
@@ -98,10 +97,10 @@ def test_nothing_hostile_is_paid_and_the_workers_are_whole_afterwards():
 
 def test_the_other_rewards_stand_the_same_completions():
     count = len(COMPLETIONS)
-    started = time.monotonic()
+    started = time.process_time()
     assert sum(countdown_equation(COMPLETIONS, [[1, 2, 3]] * count, [7] * count)) == 0
     assert sum(think_answer_format(COMPLETIONS)) == 0
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 2 * slowness()
 
 
 ALPHABET = r"0123456789+-*/^_=<>(){}[].,;:!?|&%$#\ abexyzBINA" + "\u03c0\u00b2\u2212\n\x00\ud800\u0667"
@@ -113,7 +112,7 @@ PIECES = [
 TEXTS = st.lists(st.one_of(st.text(ALPHABET, max_size=6), st.sampled_from(PIECES)), max_size=14).map("".join)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     TEXTS, st.sampled_from([r"\boxed{%s}", "<answer>%s</answer>", "%s"]), st.sampled_from(["7", "(1,2)", "yes", "B"])
 )
@@ -123,12 +122,12 @@ def test_any_text_is_judged_against_golds_that_need_no_library(text, place, gold
     assert verdict.decided in ("exact", "unparseable", "missing") or gold == "(1,2)"
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5)
 @given(st.lists(TEXTS, min_size=24, max_size=24))
 def test_any_batch_is_judged_in_order_whatever_else_is_in_it(texts):
     right, wrong = r"\boxed{\frac{\sqrt{12}}{2}}", r"\boxed{\sqrt{5}}"
     batch = [right, wrong, *(rf"\boxed{{{text}}}" for text in texts), right, wrong]
-    rewards = math_accuracy(batch, [r"\sqrt{3}"] * len(batch), timeout_s=2)
+    rewards = math_accuracy(batch, [r"\sqrt{3}"] * len(batch), timeout_s=5 * slowness())
     assert rewards[:2] == rewards[-2:] == [1.0, 0.0]
     assert set(rewards) <= {0.0, 1.0}
 

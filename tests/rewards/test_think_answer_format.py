@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from conftest import slowness
 
 from rl_posttrain.rewards import think_answer_format
 
@@ -45,6 +46,6 @@ def test_long_completions_take_linear_time():
         "<think></think>" + " " * 2_000_000,
         "<" * 2_000_000,
     ]
-    start = time.perf_counter()
+    started = time.process_time()
     assert think_answer_format(hostile) == [0.0] * 4
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - started < 2 * slowness()

@@ -1,7 +1,6 @@
 """Worker processes: killed at the deadline wherever the caller is, replaced, bounded, and gone with their parent."""
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -10,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from conftest import slowness
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
@@ -21,39 +22,9 @@ from rl_posttrain.rewards.workers import WorkerPool
 ENDLESS = r"\boxed{(9^9)^{9^9}}"  # sympy computes 9^(9 * 9^9) in C, where no signal handler of Python's runs
 
 
-# What the workers of this file run: they import this module by its name.
-
-
-def echo(value, seconds=0.0):
-    time.sleep(seconds)
-    return [value, os.getpid()]
-
-
-def misbehave(how, value=None):
-    if how == "raise":
-        raise KeyError("two\nlines")
-    if how == "crash":
-        ctypes.string_at(0)
-    if how == "exit":
-        os._exit(3)
-    if how == "swallow":  # no exception ends it
-        while True:
-            try:
-                time.sleep(60)
-            except BaseException:
-                continue
-    if how == "allocate":
-        return len(bytearray(2**31))
-    if how == "print":
-        print("not a reply")
-    if how == "child":
-        return subprocess.Popen(["sleep", "300"]).pid
-    return object() if how == "object" else value
-
-
 @pytest.fixture(scope="module")
 def pool():
-    pool = WorkerPool("test_workers:misbehave", memory_bytes=2**30, num_workers=2)
+    pool = WorkerPool("in_workers:misbehave", memory_bytes=2**30, num_workers=2)
     yield pool
     pool.close()
 
@@ -67,11 +38,10 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def wait_until_gone(processes: list[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until_gone(processes: list[int]) -> None:
+    """However long that takes: processes that stay are a test that does not end."""
     while any(map(is_alive, processes)):
-        assert time.monotonic() < deadline, processes
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def mixed_batch(which: str) -> tuple[list[str], list[str], list[float]]:
@@ -81,10 +51,6 @@ def mixed_batch(which: str) -> tuple[list[str], list[str], list[float]]:
     rewards = [float(place % 2 == 0) for place in range(64)]
     rewards[20] = 0.0
     return completions, [f"x+1{which}+{place // 8}-{place // 8}" for place in range(64)], rewards
-
-
-def in_main_thread(score):
-    return score()
 
 
 def in_another_thread(score):
@@ -105,23 +71,18 @@ def under_asyncio(score):
     return directly
 
 
-@pytest.mark.parametrize("where", [in_main_thread, in_another_thread, under_asyncio])
+@pytest.mark.parametrize("where", [in_another_thread, under_asyncio])
 def test_an_endless_expression_costs_its_deadline_and_no_other_reward(where):
-    completions, golds, rewards = mixed_batch(
-        {"in_main_thread": "a", "in_another_thread": "b"}.get(where.__name__, "c")
-    )
+    completions, golds, rewards = mixed_batch({in_another_thread: "a", under_asyncio: "b"}[where])
     decided = []
 
     def score():
-        verdicts = judge(completions, golds, timeout_s=1)
-        decided.append(verdicts[20].decided)
+        verdicts = judge(completions, golds, timeout_s=slowness())
+        decided.append([place for place, verdict in enumerate(verdicts) if verdict.decided == "timeout"])
         return [verdict.reward for verdict in verdicts]
 
-    math_accuracy([r"\boxed{1+x}", r"\boxed{2+x}"], ["x+1", "x+2"])  # what is measured is no start of workers
-    started = time.monotonic()
     assert where(score) == rewards
-    assert time.monotonic() - started < 30
-    assert set(decided) == {"timeout"}
+    assert all(places == [20] for places in decided)
     assert len(_pool().process_ids) == _pool().num_workers
 
 
@@ -152,32 +113,32 @@ def test_a_worker_that_dies_is_replaced_and_takes_no_other_call_with_it(pool):
         ("print", 3),
         ("swallow",),
     ]
-    outcomes = pool.run(calls, timeout_s=2)
+    outcomes = pool.run(calls, timeout_s=2 * slowness())
     assert [outcome.status for outcome in outcomes] == [
         "done", "died", "done", "died", "failed", "failed", "failed", "done", "timeout",
     ]  # fmt: skip
     assert [outcome.value for outcome in outcomes if outcome.status == "done"] == [1, 2, 3]
     assert outcomes[4].value == "KeyError: 'two\\nlines'"
     assert outcomes[6].value.startswith("MemoryError")
-    assert [outcome.value for outcome in pool.run([("", place) for place in range(9)], timeout_s=5)] == list(range(9))
+    assert [outcome.value for outcome in pool.run([("", place) for place in range(9)], timeout_s=600)] == list(range(9))
     assert len(pool.process_ids) == 2
 
 
 def test_workers_killed_while_idle_are_replaced(pool):
-    pool.run([("",)] * 4, timeout_s=5)
+    pool.run([("",)] * 4, timeout_s=600)
     killed = pool.process_ids
     for process in killed:
         os.kill(process, signal.SIGKILL)
-    wait_until_gone(killed, 5)
-    assert [outcome.value for outcome in pool.run([("", place) for place in range(4)], timeout_s=5)] == list(range(4))
+    wait_until_gone(killed)
+    assert [outcome.value for outcome in pool.run([("", place) for place in range(4)], timeout_s=600)] == list(range(4))
 
 
 def test_a_large_parent_does_not_wear_its_workers_out():
     """A trainer holds gigabytes; a worker is given back for its own memory only."""
     held = bytearray(b"x") * 2**28
-    pool = WorkerPool("test_workers:echo", memory_bytes=2**28, num_workers=1)
+    pool = WorkerPool("in_workers:echo", memory_bytes=2**28, num_workers=1)
     try:
-        processes = {pool.run([(place, 0.0)], timeout_s=20)[0].value[1] for place in range(4)}
+        processes = {pool.run([(place,)], timeout_s=600)[0].value[1] for place in range(4)}
     finally:
         pool.close()
     assert len(held) == 2**28
@@ -185,21 +146,18 @@ def test_a_large_parent_does_not_wear_its_workers_out():
 
 
 def test_what_a_reward_starts_ends_with_its_worker(pool):
-    (outcome,) = pool.run([("child",)], timeout_s=5)
+    (outcome,) = pool.run([("child",)], timeout_s=600)
     assert is_alive(outcome.value)
     pool.close()
-    wait_until_gone([outcome.value], 5)
+    wait_until_gone([outcome.value])
 
 
-def test_calls_of_a_key_meet_the_same_worker_and_others_overlap():
-    pool = WorkerPool("test_workers:echo", memory_bytes=2**30, num_workers=2)
+def test_calls_of_a_key_meet_the_same_worker_and_others_overlap(tmp_path):
+    """Calls of the two keys wait for each other in pairs: one after the other, none would return."""
+    pool = WorkerPool("in_workers:meet", memory_bytes=2**30, num_workers=2)
     try:
-        pool.run([(0, 0.5), (0, 0.5)], timeout_s=5)
-        started = time.monotonic()
-        outcomes = pool.run([(place, 0.2) for place in range(8)], timeout_s=5, keys=[0, 1] * 4)
-        assert time.monotonic() - started < 1.5  # one after the other they sleep for 1.6 s
-        assert [outcome.value[0] for outcome in outcomes] == list(range(8))
-        workers = [outcome.value[1] for outcome in outcomes]
+        calls = [(str(tmp_path), place // 2, place % 2) for place in range(8)]
+        workers = [outcome.value for outcome in pool.run(calls, timeout_s=60 * slowness(), keys=[0, 1] * 4)]
         assert len(set(workers[::2])) == len(set(workers[1::2])) == 1
         assert workers[0] != workers[1]
     finally:
@@ -209,36 +167,40 @@ def test_calls_of_a_key_meet_the_same_worker_and_others_overlap():
 def test_what_cannot_be_sent_or_started_is_named(pool):
     with pytest.raises(RewardError, match="cannot be handed to a worker"):
         pool.run([(lambda: 1,)], timeout_s=1)
-    missing = WorkerPool("test_workers:no_such_function", memory_bytes=2**30, num_workers=1)
+    missing = WorkerPool("in_workers:no_such_function", memory_bytes=2**30, num_workers=1)
     with pytest.raises(RewardError, match="ended while it started"):
         missing.run([()], timeout_s=1)
 
 
 PARENT = """
-import sys, threading, time
-from rl_posttrain.rewards import math_accuracy
-from rl_posttrain.rewards.accuracy import _pool
-math_accuracy([r"\\boxed{1+x}", r"\\boxed{2+x}"], ["x+1", "x+2"])
+import sys, threading
+from rl_posttrain.rewards.workers import WorkerPool
+pool = WorkerPool("in_workers:misbehave", memory_bytes=2**30, num_workers=2)
+pool.run([("",), ("",)], timeout_s=600)
 if sys.argv[1] == "busy":
-    endless = [r"\\boxed{(9^9)^{9^9}}"], ["x+1"], ["boxed"], 2
-    threading.Thread(target=math_accuracy, args=endless, daemon=True).start()
-    time.sleep(0.3)
-print(*_pool().process_ids, flush=True)
+    call = ("spin", sys.argv[2])
+    threading.Thread(target=pool.run, args=([call],), kwargs={"timeout_s": 5}, daemon=True).start()
+    while not os.path.exists(sys.argv[2]):
+        pass
+print(*pool.process_ids, flush=True)
 if sys.argv[1] != "done":
-    time.sleep(60)
+    threading.Event().wait()
 """
 
 
 @pytest.mark.parametrize("how", ["done", "killed", "busy"])
-def test_no_worker_outlives_its_parent(how):
-    with subprocess.Popen([sys.executable, "-c", PARENT, how], stdout=subprocess.PIPE, text=True) as parent:
+def test_no_worker_outlives_its_parent(how, tmp_path):
+    """Not even one in the middle of C code, which sees its parent's end no sooner than its own time limit."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", "import os" + PARENT, how, tmp_path / "spinning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         workers = [int(word) for word in parent.stdout.readline().split()]
         assert workers
         if how != "done":
             assert all(map(is_alive, workers))
             parent.kill()
         parent.wait()
-        wait_until_gone(workers, 10)
+        wait_until_gone(workers)
 
 
 def score_in_child(queue) -> None:
@@ -253,13 +215,13 @@ def test_processes_of_the_callers_have_workers_of_their_own(start):
     queue = context.Queue()
     child = context.Process(target=score_in_child, args=(queue,))
     child.start()
-    rewards, theirs = queue.get(timeout=60)
+    rewards, theirs = queue.get()
     child.join()
     assert rewards == [1.0]
     assert not set(theirs) & set(ours)
     assert math_accuracy([r"\boxed{5+x}"], ["x+5"]) == [1.0]
     assert _pool().process_ids == ours
-    wait_until_gone(theirs, 10)
+    wait_until_gone(theirs)
 
 
 def test_rewards_can_be_pickled():
@@ -278,7 +240,8 @@ def test_verdicts_are_kept_by_gold_and_answer():
 def test_how_answers_were_decided_is_told():
     told = {}
     completions = ["7", r"\boxed{8+x}", "<answer>?</answer>", "nothing", ENDLESS, "7", "7", "8"]
-    math_accuracy(completions, ["7", "x+8", "7", "7", "x+9", None, "7", "7"], timeout_s=1, log_metric=told.__setitem__)
+    golds = ["7", "x+8", "7", "7", "x+9", None, "7", "7"]
+    math_accuracy(completions, golds, timeout_s=slowness(), log_metric=told.__setitem__)
     assert told == {
         "math_accuracy/exact": 3 / 8,
         "math_accuracy/symbolic": 1 / 8,

@@ -4,14 +4,12 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import clean_environment, command, run_command, run_processes
+from conftest import fork_command, run_code, run_command, run_processes
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
@@ -37,7 +35,8 @@ def without_costs(rows: list[dict]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(tiny_recipe) -> RunDirectory:
-    return train(tiny_recipe, "finished", *CHECKPOINTED, "eval.every_steps=3", "logging.trackers=[tensorboard]")
+    options = ("eval.every_steps=3", "logging.trackers=[tensorboard]")
+    return train(tiny_recipe, "finished", *CHECKPOINTED, *options, fresh=True)
 
 
 def test_run_directory_holds_all_of_the_run(finished):
@@ -89,16 +88,12 @@ def test_a_killed_run_resumes_exactly_and_is_not_overwritten(finished, tiny_reci
     arguments = ["train", tiny_recipe, "run.name=killed", *CHECKPOINTED, "eval.every_steps=3"]
     arguments.append("logging.trackers=[tensorboard]")
     folder = runs_folder(tiny_recipe) / "killed"
-    process = subprocess.Popen(
-        command(*arguments), env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
+    process = fork_command(*arguments)
     while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
 
     again = run_command(*arguments)
     assert again.returncode == 2
@@ -163,6 +158,7 @@ def test_zero_2_and_zero_3_on_two_processes_make_the_same_first_step(tiny_recipe
             "eval.every_steps=3",
             "checkpoint.final_model=true",
             processes=2,
+            fresh=stage == 2,
         )
         for stage in (2, 3)
     }
@@ -227,11 +223,8 @@ VLLMEngine.load_weights = lambda self, weights: list(weights)
 def test_a_broken_sync_fails_the_run(tiny_recipe, sabotage, failing_step):
     name = f"broken-{failing_step}"
     overrides = [f"run.name={name}", "optimizer.lr=0.05"]
-    arguments = ["train", str(tiny_recipe), *overrides]
-    script = f"{sabotage}\nimport sys\nfrom rl_posttrain.cli.main import main\nsys.argv[1:] = {arguments}\nmain()"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment(), timeout=300
-    )
+    script = f"{sabotage}\nfrom rl_posttrain.cli.main import main\nmain()"
+    done = run_code(script, "train", tiny_recipe, *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
     message = done.stderr.strip().splitlines()[-1]
     assert f"at step {failing_step}" in message
@@ -254,7 +247,7 @@ for loss in {losses}:
     run = train(load_recipe({str(tiny_recipe)!r}, overrides))
     print(loss, run.metrics()[0]["loss"], run.metrics()[0]["grad_norm"], flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
+    done = run_code(script)
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines() if line.split()[0] in losses]
     assert [name for name, _, _ in printed] == losses
@@ -322,8 +315,7 @@ def test_completions_that_serve_two_steps_are_written_once(tiny_recipe):
 
 
 def test_a_replaced_optimizer_fails_the_run(tiny_recipe):
-    script = f"""
-import sys
+    script = """
 import torch
 from rl_posttrain.cli.main import main
 from rl_posttrain.training.loop import PolicyTrainer
@@ -331,11 +323,10 @@ def create_optimizer(self, model=None):
     self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
     return self.optimizer
 PolicyTrainer.create_optimizer = create_optimizer
-overrides = ["run.name=replaced", "rollout.engine=transformers", "distributed.engine=none"]
-sys.argv[1:] = ["train", {str(tiny_recipe)!r}, *overrides]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
+    overrides = ("run.name=replaced", "rollout.engine=transformers", "distributed.engine=none")
+    done = run_code(script, "train", tiny_recipe, *overrides)
     assert done.returncode == 2, done.stderr
     assert "AdamS was asked for, but torch.optim.sgd.SGD runs" in done.stderr
 
@@ -363,10 +354,10 @@ def test_the_optimizer_that_runs_is_the_one_asked_for():
         check_optimizer(prepare(torch.optim.AdamW([parameter])), AdamS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_quickstart_learns(tmp_path):
     """The README's promise, on the bundled model: 0.30 more reward in the last five steps than in the first five."""
-    done = run_command("train", "quickstart", f"run.output_dir={tmp_path}", timeout_s=1200)
+    done = run_command("train", "quickstart", f"run.output_dir={tmp_path}", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunDirectory.open(tmp_path / "quickstart")
     assert run.summary()["reward_gain"] >= 0.30
