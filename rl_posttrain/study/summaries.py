@@ -14,6 +14,16 @@ def known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
+def largest(values: Sequence[float | None]) -> float | None:
+    """The largest known value; None where no value is known."""
+    return max(known(values), default=None)
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """The sum of the known values; None where no value is known."""
+    return sum(known(values)) if known(values) else None
+
+
 def mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float | None] | None:
     """Mean and standard deviation, which a single value does not have; None where no value is known."""
     found = known(values)

@@ -1,13 +1,12 @@
 """The display of `train` for pipes, log files and terminals that cannot draw: one line per step."""
 
-import statistics
 from typing import Self
 
 from rich.console import Console
 from rich.text import Text
 
 from rl_posttrain.runs.metrics import METRICS, PHASES
-from rl_posttrain.runs.series import numbers
+from rl_posttrain.runs.series import numbers, smooth
 from rl_posttrain.views.progress import Progress
 from rl_posttrain.views.text import duration, evaluation_text, printable, shown, trouble_text
 
@@ -36,10 +35,9 @@ class PlainDisplay:
 
     def resumed(self, rows: list[dict]) -> None:
         self._progress.resume(rows)
-        if rewards := numbers(rows, "reward")[-5:]:
-            self.note(
-                f"resumed after step {self._progress.steps_done}  reward, mean of 5: {statistics.fmean(rewards):.2f}"
-            )
+        if rewards := numbers(rows, "reward"):
+            mean = smooth(rewards, 5)[-1]
+            self.note(f"resumed after step {self._progress.steps_done}  reward, mean of 5: {mean:.2f}")
 
     def step(self, row: dict, samples: list[dict]) -> None:
         progress = self._progress

@@ -10,7 +10,7 @@ from typing import Any
 
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
-from rl_posttrain.study.summaries import known, mean_and_deviation, median_and_count
+from rl_posttrain.study.summaries import largest, mean_and_deviation, median_and_count, total
 
 _CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
 _WORDS = {"none": "no verdict"}
@@ -81,10 +81,10 @@ def stability_table(judgement: Judgement) -> dict[str, Any]:
         rows.append(
             {
                 "variant": variant,
-                "largest_drop": _number(max(known(drops), default=None), ".3f"),
+                "largest_drop": _number(largest(drops), ".3f"),
                 "mean_drop": _number(mean[0] if mean else None, ".3f"),
-                "spikes": _total(judgement.values(variant, "spikes")),
-                "non_finite": _total(judgement.values(variant, "non_finite")),
+                "spikes": _number(total(judgement.values(variant, "spikes")), ".0f"),
+                "non_finite": _number(total(judgement.values(variant, "non_finite")), ".0f"),
             }
         )
     return {
@@ -175,11 +175,6 @@ def _column(key: str, label: str, kind: str = "number", help: str = "") -> dict[
 
 def _number(value: float | None, form: str) -> dict[str, Any] | None:
     return None if value is None else {"text": format(value, form), "value": value}
-
-
-def _total(values: Sequence[float | None]) -> dict[str, Any] | None:
-    found = known(values)
-    return _number(int(sum(found)), "d") if found else None
 
 
 def _mean_and_spread(values: Sequence[float | None], form: str = ".3f") -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rl_posttrain.runs.files import to_json
+from rl_posttrain.runs.metrics import METRICS
 from rl_posttrain.views.live import LiveDisplay, make_display
 from rl_posttrain.views.plain import PlainDisplay
 from rl_posttrain.views.text import duration, printable, tail
@@ -96,6 +97,19 @@ def test_plain_lines_by_hand():
         "step  3/30  reward  0.30  accuracy 0.25  length    7.1  entropy  1.20  grad   0.83    6.1 s "
         "(rollout 1.0 reward 0.0 update 3.0 sync 0.1)  left 2m18s  eval accuracy 0.500  pass@4 0.750",
     ]
+
+
+def test_what_the_table_of_metrics_places_on_the_screen_is_there():
+    row = row_of(1) | {metric.name: 0.5 for metric in METRICS if metric.live_line or metric.column}
+    display, _ = live(width=120)
+    display.step(row, [])
+    for metric in METRICS:
+        if metric.live_line:
+            assert f"{metric.label} {0.5:{metric.form}}" in line_of(screen(display, 120), metric.live_line)
+    display, file = plain()
+    display.step(row, [])
+    for metric in METRICS:
+        assert (f"  {metric.label} {0.5:{metric.column}}" in file.getvalue()) == bool(metric.column)
 
 
 def test_time_left_goes_by_the_last_ten_steps():
