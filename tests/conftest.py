@@ -146,9 +146,9 @@ def run_command(*arguments: str | Path, processes: int = 1, fresh: bool = False,
     return _run_forks(["-m", "rl_posttrain", *arguments], clean_environment(**variables), processes)
 
 
-def run_code(code: str, *arguments: str | Path, **variables: str):
-    """Run Python code in a process of its own."""
-    return _run_forks(["-c", code, *arguments], clean_environment(**variables), 1)
+def run_python(*arguments: str | Path, **variables: str):
+    """Run what would follow `python` on a command line: `-c` and code, `-m` and a module, or a script."""
+    return _run_forks(list(arguments), clean_environment(**variables), 1)
 
 
 def run_processes(script: str | Path, *arguments: str | Path, processes: int) -> str:

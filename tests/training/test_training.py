@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import fork_command, run_code, run_command, run_processes
+from conftest import fork_command, run_command, run_processes, run_python
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
@@ -224,7 +224,7 @@ def test_a_broken_sync_fails_the_run(tiny_recipe, sabotage, failing_step):
     name = f"broken-{failing_step}"
     overrides = [f"run.name={name}", "optimizer.lr=0.05"]
     script = f"{sabotage}\nfrom rl_posttrain.cli.main import main\nmain()"
-    done = run_code(script, "train", tiny_recipe, *overrides)
+    done = run_python("-c", script, "train", tiny_recipe, *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
     message = done.stderr.strip().splitlines()[-1]
     assert f"at step {failing_step}" in message
@@ -247,7 +247,7 @@ for loss in {losses}:
     run = train(load_recipe({str(tiny_recipe)!r}, overrides))
     print(loss, run.metrics()[0]["loss"], run.metrics()[0]["grad_norm"], flush=True)
 """
-    done = run_code(script)
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines() if line.split()[0] in losses]
     assert [name for name, _, _ in printed] == losses
@@ -326,7 +326,7 @@ PolicyTrainer.create_optimizer = create_optimizer
 main()
 """
     overrides = ("run.name=replaced", "rollout.engine=transformers", "distributed.engine=none")
-    done = run_code(script, "train", tiny_recipe, *overrides)
+    done = run_python("-c", script, "train", tiny_recipe, *overrides)
     assert done.returncode == 2, done.stderr
     assert "AdamS was asked for, but torch.optim.sgd.SGD runs" in done.stderr
 
