@@ -1,0 +1,69 @@
+"""docs/extending.md: its examples, written to files, train together in one run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl_posttrain.plugins import load_object
+from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.training.algorithms.algorithm import Scored
+from rl_posttrain.training.train import train
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+# The first line of a block names its file.
+BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The examples in the working directory, where recipes look for them."""
+    monkeypatch.chdir(tmp_path)
+    examples = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+    for name, text in examples.items():
+        (tmp_path / name).write_text(text)
+    return sorted(examples)
+
+
+def test_the_examples_train_together(files, tiny_model):
+    assert files == ["my_algorithms.py", "my_optimizers.py", "my_recipe.yaml", "my_rewards.py", "my_tasks.py"]
+    recipe = load_recipe(
+        "my_recipe.yaml",
+        [f"model.name={tiny_model}", "rollout.engine=transformers", "rollout.max_new_tokens=4", "logging.trackers=[]",
+         "distributed.engine=none", "checkpoint.final_model=false", "algorithm.num_steps=2", "task.num_train=8",
+         "algorithm.prompts_per_step=2", "algorithm.group_size=4", "algorithm.micro_batch_size=8", "task.num_eval=2"],
+    )  # fmt: skip
+    run = train(recipe)
+    row = run.metrics()[1]
+    assert row["accuracy"] == row["rewards/ends_with_answer"]  # it judges
+    assert 0 <= row["ends_with_answer/empty"] <= 1
+    assert row["optimizer_state_bytes"] == 0  # SignSGD keeps nothing
+    assert "best_share" in row
+    for rollout in run.rollouts(2):
+        question = re.fullmatch(r"Q: What is (\d{3}) written backwards\?\nA:", rollout["prompt"])
+        assert rollout["answer"] == question[1][::-1]
+        assert rollout["extra"]["last_word"] in ("", *rollout["completion"].split())
+
+
+def test_the_examples_by_hand(files):
+    def example(spec):
+        return load_object(spec, table={}, key="example")
+
+    reward = example("my_rewards.py:ends_with_answer")
+    assert reward(completions=["so it is 283", "283 or so", ""], answer=["283"] * 3) == [1.0, 0.0, 0.0]
+
+    rows = example("my_tasks.py:backwards")(num_train=8, num_eval=2, seed=1, digits=1)
+    assert len({row["prompt"] for row in (*rows.train, *rows.eval)}) == 10
+
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    weight.grad = torch.tensor([0.5, -0.1, 0.0])
+    example("my_optimizers.py:SignSGD")([weight], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.data, torch.tensor([0.85, -1.8, 2.85]))
+
+    rewards = torch.tensor([[1.0], [0.0], [1.0], [0.0], [0.0], [0.0], [0.0], [0.0]])
+    algorithm = example("my_algorithms.py:BestOfGroup")(load_recipe("quickstart", ["algorithm.group_size=4"]))
+    second_process = Scored(rewards, torch.tensor([2.0]), 4, start=2, mask=torch.ones(4, 3))
+    found = algorithm.advantages(second_process)
+    assert found.values.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert found.metrics == {"best_share": 0.25}
