@@ -1,4 +1,4 @@
-"""docs/extending.md: its examples, written to files, train together in one run."""
+"""The examples of the pages, written to files: docs/extending.md trains with all of its own at once."""
 
 import re
 from pathlib import Path
@@ -8,22 +8,29 @@ import torch
 
 from rl_posttrain.plugins import load_object
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.recipe.resolve import resolve
+from rl_posttrain.scoring.rewards import build_rewards
 from rl_posttrain.training.algorithms.algorithm import Scored
 from rl_posttrain.training.train import train
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+ROOT = Path(__file__).resolve().parents[2]
 # The first line of a block names its file.
 BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
 
 
+def write_examples(page: str, folder: Path) -> list[str]:
+    """Writes the examples of a page into a folder; returns the names of the files."""
+    examples = dict(BLOCK.findall((ROOT / page).read_text(encoding="utf-8")))
+    for name, text in examples.items():
+        (folder / name).write_text(text)
+    return sorted(examples)
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The examples in the working directory, where recipes look for them."""
+    """The examples of docs/extending.md in the working directory, where recipes look for them."""
     monkeypatch.chdir(tmp_path)
-    examples = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    for name, text in examples.items():
-        (tmp_path / name).write_text(text)
-    return sorted(examples)
+    return write_examples("docs/extending.md", tmp_path)
 
 
 def test_the_examples_train_together(files, tiny_model):
@@ -67,3 +74,15 @@ def test_the_examples_by_hand(files):
     found = algorithm.advantages(second_process)
     assert found.values.tolist() == [1.0, 0.0, 0.0, 0.0]
     assert found.metrics == {"best_share": 0.25}
+
+
+def test_the_recipe_in_the_readme_takes_the_reward_of_the_page_on_rewards(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert write_examples("README.md", tmp_path) == ["my_recipe.yaml"]
+    assert write_examples("docs/rewards.md", tmp_path) == ["my_rewards.py"]
+    recipe = load_recipe("my_recipe.yaml")
+    specs = resolve(recipe)
+    rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+    rewards = build_rewards(specs.rewards, list(rows.train[0]))
+    assert rewards[1](completions=["7", "7" * 300, "7" * 400]) == [1.0, 0.5, 0.0]
+    assert (recipe.optimizer.lr, specs.task.arguments["digits"]) == (1.5e-5, 2)
