@@ -168,7 +168,8 @@ def test_an_error_names_the_file_in_which_the_key_stands(write):
     )
     fixed = "optimizer.schedule=cosine"
     assert error_of(child, fixed) == (f"distributed.stage=1: unknown key (in {base}); did you mean 'zero_stage'?")
-    # An override is in no file, and neither is what it takes the place of.
+    # An override is in no file, and what it replaces is gone from its file.
+    assert " (in " not in error_of(child, "optimizer={lr: 1.0e-6, schedule: cosin}")
     whole = "distributed={stage: 2}"
     assert error_of(child, fixed, whole) == "distributed.stage=2: unknown key; did you mean 'zero_stage'?"
     kept = "distributed={zero_stage: 1}"
