@@ -105,14 +105,17 @@ def build_trainer(
     from rl_posttrain.training.algorithms.algorithm import make_algorithm
     from rl_posttrain.training.backends.backend import make_backend
     from rl_posttrain.training.engines import engine_for
-    from rl_posttrain.training.loop import PolicyTrainer
     from rl_posttrain.training.prompts import load_tokenizer, longest_sequence
-    from rl_posttrain.training.trl_config import grpo_config
 
     config = load_config(model)
     tokenizer = load_tokenizer(model)
     longest = longest_sequence(tokenizer, rows, recipe, config)
     make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
+
+    # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
+    from rl_posttrain.training.loop import PolicyTrainer
+    from rl_posttrain.training.trl_config import grpo_config
+
     backend = make_backend(recipe, sizes)
     backend.start(on_cpu=on_cpu)
     # transformers' callback takes the folder from the environment and nowhere else.

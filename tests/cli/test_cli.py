@@ -208,7 +208,8 @@ def test_process_vllm_asked_for_and_broken(tiny_recipe, tmp_path):
     broken = tmp_path / "packages" / "vllm"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('libcuda.so.1: cannot open\\nshared object file')\n")
-    done = run_command("train", tiny_recipe, f"run.output_dir={tmp_path}/runs", PYTHONPATH=str(broken.parent))
+    overrides = (f"run.output_dir={tmp_path}/runs",)
+    done = run_command("train", tiny_recipe, *overrides, fresh=True, PYTHONPATH=str(broken.parent))
     text = one_line(done.returncode, done.stderr)
     assert text.startswith(
         "rollout.engine=vllm: vLLM cannot be imported (ImportError: libcuda.so.1: cannot open shared"
