@@ -19,7 +19,8 @@ COMMANDS = commands()
 # What these tests do not run themselves, and the test that does.
 RUN_BY = {
     "train": "tests/training/test_training.py::test_the_quickstart_learns",
-    "compare": "tests/study/test_compare.py::test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report",
+    "compare": "tests/study/test_compare.py"
+    "::test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report",
     "report": "tests/architecture/test_imports.py::test_a_report_loads_neither_torch_nor_vllm",
     "curves": "tests/cli/test_cli.py::test_curves_draw_what_is_there",
     "doctor": "tests/cli/test_cli.py::test_doctor_tells_each_finding_with_its_fix",
