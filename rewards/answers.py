@@ -1,4 +1,4 @@
-"""Answers that can be compared without a mathematics library: numbers, units, words, choices, and groups of these."""
+"""Answers that are compared without a mathematics library: numbers, units, words, choices, and groups of these."""
 
 import re
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from rl_posttrain.rewards.numbers import Number, read_number, same_number
 from rl_posttrain.rewards.units import MAGNITUDES, normalized_unit, same_quantity
 
 MAX_DEPTH = 8
-# How an answer is set, and not what it says.
+# Spacing, delimiters and display commands: they change how an answer looks and not what it says.
 _TYPOGRAPHY = re.compile(
     r"(?<!\\)\\[(),;:! ]|\\(?:left|right|displaystyle|textstyle|limits|q?quad)(?![a-z])|(?<!\\)\$|~"
 )
@@ -54,7 +54,7 @@ class Words(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Items in brackets; `brackets` is "" for a bare list and "{}" for a set, whose order does not count."""
+    """Items in brackets. `brackets` is "" for a list without brackets and "{}" for a set; the order of both is free."""
 
     brackets: str
     items: tuple
@@ -81,7 +81,7 @@ def cleaned(text: str) -> str:
 
 
 def read_answer(text: str, depth: int = 0) -> Answer | None:
-    """What the whole of a cleaned `text` is, or None where only a mathematics library can tell."""
+    """Reads all of a cleaned `text`; None where only a mathematics library can read it."""
     text = text.strip()
     if (number := read_number(text)) is not None:
         return Quantity(number, "dollar" if text.startswith((r"\$", r"-\$")) else None)
@@ -109,19 +109,19 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
 
 
 def read_choice(gold: str) -> str | None:
-    """The letter of a gold that is a multiple-choice letter, A to J, else None."""
+    """The letter, A to J, where the gold is a multiple-choice letter; else None."""
     match = _CHOICE.fullmatch(_without_fonts(gold)[0].strip())
     return next(letter for letter in match.groups() if letter).upper() if match else None
 
 
 def chosen_letter(found: str) -> str | None:
-    """The letter that an answer to a multiple-choice question begins with, such as C in "(C) 12"."""
+    """The letter at the start of an answer to a multiple-choice question, such as C in "(C) 12"; else None."""
     match = _CHOSEN.fullmatch(_without_fonts(found)[0].strip())
     return match[1].upper() if match else None
 
 
 def same_answer(found: Answer, gold: Answer, in_group: bool = False) -> bool:
-    """Whether two answers are the same. A number left as a division that comes out even is not the number."""
+    """Whether two answers are the same. "8/4" is not the same as 2: the division is left undone."""
     if isinstance(found, Assigned) and isinstance(gold, Assigned):
         return found.variable == gold.variable and same_answer(found.value, gold.value, in_group)
     if isinstance(found, Assigned) or isinstance(gold, Assigned):
@@ -162,7 +162,7 @@ def _same_group(found: Group, gold: Group) -> bool:
             and all(same_answer(a, b, True) for a, b in zip(found.items, gold.items, strict=True))
         )
     gold_items, found_items = list(gold.items), list(found.items)
-    # "x = 1 or x = 2" may be answered "1, 2"; of "x = 1, y = 2" that would not say which is which.
+    # "1, 2" answers "x = 1 or x = 2". It does not answer "x = 1, y = 2": it does not say which is which.
     variables = {item.variable for item in gold_items if isinstance(item, Assigned)}
     if len(variables) > 1 and not all(isinstance(item, Assigned) for item in found_items):
         return False
@@ -171,7 +171,7 @@ def _same_group(found: Group, gold: Group) -> bool:
 
 
 def _without_fonts(text: str) -> tuple[str, bool]:
-    r"""`text` with \text{...} and its kin opened, and whether the whole of it was in one."""
+    r"""`text` without \text{...}, \mathbf{...} and the like around its parts, and whether one \text held all of it."""
     whole = re.fullmatch(r"\\text\w*\s*\{([^{}]*)\}|\\mbox\s*\{([^{}]*)\}", text)
     while match := _FONTS.search(text):
         end = _closing_brace(text, match.end())
@@ -212,7 +212,7 @@ def _quantity(text: str) -> Quantity | None:
 
 
 def _inequality(text: str) -> Assigned | None:
-    """A range as an inequality gives it, as the interval that it is: 1 < x <= 2, x > 2, 2 > x."""
+    """The interval that an inequality describes: 1 < x <= 2, x > 2 or 2 > x."""
     match = _RANGE.fullmatch(text)
     if match is None:
         return None
@@ -273,7 +273,7 @@ def _is_one_bracket(text: str) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas, semicolons, "and" and "or" that stand in no bracket; thousands stay whole."""
+    """The parts between commas, semicolons, "and" and "or" outside of brackets; 1,000 stays one part."""
     text = re.sub(r"\\text\s*\{\s*(?:and|or)\s*\}|\s(?:and|or)\s|;", " , ", text)
     commas, depth = [], 0
     for place, character in enumerate(text):
@@ -282,7 +282,7 @@ def _split(text: str) -> list[str]:
             commas.append(place)
     spaced = [place for place in commas if text[place + 1 : place + 2].isspace()]
     if len(spaced) < len(commas):
-        # 1,000, 2,000: the commas without a space are inside of numbers, where that makes all parts numbers.
+        # 1,000, 2,000: split at the commas before a space, if every part then is a number.
         parts = _cut(text, spaced)
         if all(read_number(part.strip()) is not None for part in parts):
             return parts
@@ -294,7 +294,7 @@ def _cut(text: str, places: list[int]) -> list[str]:
 
 
 def is_only_numbers(answer: Answer) -> bool:
-    """Whether an answer is made of numbers alone, so that another must be too."""
+    """Whether an answer consists of numbers alone."""
     if isinstance(answer, Assigned):
         return is_only_numbers(answer.value)
     if isinstance(answer, Group):

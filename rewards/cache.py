@@ -1,4 +1,4 @@
-"""A bounded dictionary for many threads that forgets what was not asked for longest."""
+"""A dictionary of bounded size for several threads; it drops the least recently used entry."""
 
 import threading
 from collections import OrderedDict
@@ -8,7 +8,7 @@ Key, Value = TypeVar("Key"), TypeVar("Value")
 
 
 class Cache(Generic[Key, Value]):
-    """Keeps the `max_entries` values that were asked for last."""
+    """Keeps the `max_entries` most recently used values."""
 
     def __init__(self, max_entries: int):
         self._max_entries = max_entries

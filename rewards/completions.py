@@ -1,4 +1,4 @@
-"""Where a completion has its text, and where the text has its answer. Every search takes time linear in the text."""
+"""The text of a completion, and the answer in that text. Every search takes time linear in the length of the text."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ _SIMPLE_BOX = re.compile(r"\\boxed\s*\{([^{}\\]*(?:\\[A-Za-z,;! ][^{}\\]*)*)\}")
 
 
 def completion_text(completion: str | list[dict[str, Any]]) -> str:
-    """The text of a completion: itself, or the content of the last of its chat messages; "" where that is no text."""
+    """The completion itself where it is text, or the content of its last chat message; "" where that is not text."""
     if isinstance(completion, str):
         return completion
     content = completion[-1].get("content") if completion else None
@@ -24,20 +24,20 @@ def completion_text(completion: str | list[dict[str, Any]]) -> str:
 
 
 def after_thinking(text: str) -> str:
-    """What a completion says after its last </think>; all of it without such tags, nothing of thinking left open."""
+    """The text after the last </think>; all of it where there are no such tags, "" where <think> is never closed."""
     _, closed, said = text.rpartition("</think>")
     return said if closed or "<think>" not in text else ""
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` whose braces balance, or None."""
+    r"""The content of the last `\boxed{...}` whose braces balance, or None."""
     if r"\boxed" not in text:
         return None
-    # Mostly it is the last box, and closed: only what follows it has to be read.
+    # Most texts end in a closed box: then only that box is read.
     last_start = text.rfind(r"\boxed")
     if (simple := _SIMPLE_BOX.match(text, last_start)) is not None:
         return simple[1]
-    opened: list[tuple[int, bool]] = []  # where the content of each open brace starts, and whether it is a box
+    opened: list[tuple[int, bool]] = []  # for each open brace: start of its content, and whether it is a box
     last: tuple[int, int] | None = None
     for match in _BRACE.finditer(text):
         brace = match.group()
@@ -51,7 +51,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_answer_tag(text: str) -> str | None:
-    """What stands in the last `<answer>...</answer>`, or None."""
+    """The content of the last `<answer>...</answer>`, or None."""
     last_closing = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, max(last_closing, 0))
     return text[start + len("<answer>") :].partition("</answer>")[0] if start >= 0 else None
@@ -65,7 +65,7 @@ def after_gsm8k_mark(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, with its sign, or None."""
-    # No number spans a space: the last one after a space near the end is the last of all.
+    # No number contains a space. So a number behind some space near the end is found without reading the rest.
     near_end = text.find(" ", max(0, len(text) - 1_000))
     return _last_number(text, near_end) if near_end >= 0 and _DIGIT.search(text, near_end) else _last_number(text, 0)
 

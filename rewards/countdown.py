@@ -1,4 +1,4 @@
-"""Countdown: is the expression in the answer tag made of the given numbers, each once, and is its value the target?"""
+"""Countdown: does the expression in the answer tag use each given number once, and is its value the target?"""
 
 import re
 from collections.abc import Sequence
@@ -23,17 +23,18 @@ def countdown_equation(
     partial_credit: float = 0.0,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 where the last <answer> holds an expression that uses each number exactly once and gives the target.
+    """1.0 where the last <answer> holds an expression that uses each number exactly once and has the target as value.
 
-    Allowed are whole numbers without sign, + - * / and parentheses, and an "= target" after the expression; values are
-    exact fractions. Anything else is malformed, and so is more than 200 characters, 9 digits or 20 nested parentheses.
+    The expression may hold whole numbers without a sign, + - * / and parentheses; "= target" may follow it. Values are
+    computed as exact fractions. An expression with anything else, with more than 200 characters, with a number of more
+    than 9 digits or with more than 20 nested parentheses is malformed and gets 0.0.
 
     Args:
         completions: B texts or lists of chat messages.
-        numbers: B lists of whole numbers to use.
-        target: B whole numbers to make.
-        partial_credit: paid for a well-formed expression that uses exactly the numbers and gives another value, as
-            TinyZero pays 0.1; division by zero gives none.
+        numbers: B lists of the whole numbers to use.
+        target: B target values, whole numbers.
+        partial_credit: reward of a well-formed expression that uses exactly the numbers and has another value
+            (TinyZero: 0.1). An expression that divides by zero gets 0.0.
 
     Returns:
         B rewards: 1.0, `partial_credit` or 0.0; None where numbers or target are None.
@@ -43,7 +44,7 @@ def countdown_equation(
     """
     if not 0 <= partial_credit < 1:
         raise RecipeError(
-            f"rewards.args.partial_credit={partial_credit}: must be 0 or more and below 1; TinyZero has 0.1"
+            f"rewards.args.partial_credit={partial_credit}: must be 0 or more and below 1; set a share such as 0.1"
         )
     return [
         None if given is None or goal is None else _score(completion_text(completion), given, goal, partial_credit)
@@ -70,7 +71,7 @@ def _score(text: str, numbers: Sequence[int], target: int, partial_credit: float
 
 
 class MalformedExpressionError(ValueError):
-    """The text is no expression of the grammar in `evaluate`."""
+    """The text is not an expression of the grammar in `evaluate`."""
 
 
 def evaluate(expression: str) -> tuple[Fraction, list[int]]:
@@ -79,7 +80,7 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
     sum = product (("+" | "-") product)*;  product = atom (("*" | "/") atom)*;  atom = digits | "(" sum ")"
 
     Raises:
-        MalformedExpressionError: another text, or one that is too long or too deep.
+        MalformedExpressionError: the text does not follow the grammar, or it is too long or nested too deep.
         ZeroDivisionError: it divides by zero.
     """
     if len(expression) > MAX_CHARACTERS:

@@ -1,8 +1,8 @@
-"""The value of an expression at one point, to see at once that two expressions differ; nearly all wrong answers do.
+"""The value of an expression at one point: if two expressions have different values there, they are not equal.
 
-A parser of its own for the LaTeX of polynomials, fractions, roots and powers takes a hundredth of the time that sympy
-needs to build the expression and then fails to make it equal. Where this parser does not know a sign, or could read it
-otherwise than math-verify does, it says nothing.
+Nearly all wrong answers are found in this way. The small parser here reads LaTeX of polynomials, fractions, roots and
+powers, in a hundredth of the time that sympy takes to build both expressions and to compare them. It returns None where
+it does not know a symbol, and where math-verify could read the text in another way.
 """
 
 import functools
@@ -20,23 +20,23 @@ _OPENING = {"(": ")", "{": "}", "[": "]"}
 
 
 class Estimate(NamedTuple):
-    """A value, and the size of the largest number on the way to it, which rounding errors go by."""
+    """A value, and a bound on the numbers it was computed from; rounding errors are proportional to that bound."""
 
     value: float
     size: float
 
 
 class _UnknownError(ValueError):
-    """Something this parser does not read, or that can be read in more than one way."""
+    """Text that this parser cannot read, or that can be read in more than one way."""
 
 
 def differ(a: str, b: str) -> bool:
-    """Whether two expressions in the same variables have clearly different values; False where that is not known."""
+    """Whether two expressions in the same variables clearly have different values; False where that is unknown."""
     first, second = _estimate(a), _estimate(b)
     if first is None or second is None or first[1] != second[1]:
         return False
     difference, allowed = abs(first[0].value - second[0].value), 1 + abs(first[0].value) + abs(second[0].value)
-    # Far above both the rounding here and the six decimals to which math-verify rounds.
+    # The tolerance is far above the rounding errors here, and above the six decimals to which math-verify rounds.
     is_precise = (first[0].size + second[0].size) * 1e-12 < 1e-5 * allowed
     return is_precise and difference > 1e-5 * allowed
 
@@ -121,7 +121,7 @@ class _Reader:
         if self.peek() == "^" or (base.value <= 0 and not is_whole) or abs(exponent.value) > 100:
             raise _UnknownError
         value = base.value**exponent.value
-        # What errors of the base and of the exponent grow to.
+        # The power multiplies the relative errors of base and exponent.
         grown = 1 + abs(exponent.value) * base.size / abs(base.value)
         grown += 0 if is_whole else abs(math.log(base.value)) * exponent.size
         return Estimate(value, abs(value) * grown)

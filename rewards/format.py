@@ -1,4 +1,4 @@
-"""Whether a completion has the R1-Zero form: reasoning in <think>, then the result in <answer>, and nothing else."""
+"""Does a completion have the R1-Zero form: reasoning in <think>, then the result in <answer>, and nothing else?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def think_answer_format(completions: Sequence[str | list[dict[str, Any]]], **kwargs: Any) -> list[float]:
-    """1.0 where the completion is `<think>...</think>` and then `<answer>...</answer>`, else 0.0.
+    """1.0 where the completion is `<think>...</think>` followed by `<answer>...</answer>`, else 0.0.
 
-    Each tag stands there once and in order, the answer is not blank, and nothing but white space stands before, between
-    and after. The completion must open <think> itself: a prompt that ends in <think> makes every completion fail.
+    Each tag must occur once, in this order. The answer must not be blank, and only white space may stand outside of the
+    two blocks. The completion must open <think> itself: if the prompt ends in <think>, every completion gets 0.0.
 
     Args:
         completions: B texts or lists of chat messages; of the latter, the last message is read.

@@ -1,4 +1,4 @@
-"""Numbers as people and models write them, read exactly and in bounded time."""
+"""Reading numbers as people and models write them, exactly and in bounded time."""
 
 import re
 from fractions import Fraction
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 MAX_CHARACTERS = 1_000  # below Python's own limit on the digits of an int
 _DIGITS = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
-# Three digits of exponent: 1e999 is cheap to hold, 1e999999999 is not.
+# At most three digits of exponent: 1e999 takes little memory, 1e999999999 does not.
 _DECIMAL = re.compile(rf"([-+]?)({_DIGITS})?(\.[0-9]*)?(?:[eE]([-+]?[0-9]{{1,3}}))?(%?)")
 _POWER_OF_TEN = re.compile(
     rf"([-+]?)(?:({_DIGITS})(\.[0-9]+)?(?:\\times|\\cdot|\u00d7))?10\^(?:\{{([-+]?[0-9]{{1,3}})\}}|([0-9]))(%?)"
@@ -16,14 +16,14 @@ _LATEX_FRACTION = re.compile(
     rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac\s*(?:\{{([-+]?)([0-9]+)\}}|([0-9]))\s*(?:\{{([0-9]+)\}}|([0-9]))"
 )
 _REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar)\{([0-9]+)\}")
-# Marks that change how a number looks and not what it is: dollars, LaTeX spaces, LaTeX's way to write , and %.
+# Marks that do not change a number's value: dollar signs, LaTeX spaces, and LaTeX's forms of , and %.
 _CLEANED = {r"\$": "", "$": "", r"\!": "", r"\,": "", r"\ ": "", "{,}": ",", r"\%": "%", "\N{MINUS SIGN}": "-"}
 _MARK = re.compile("|".join(map(re.escape, _CLEANED)))
 _OPERATOR = re.compile(r"\s*([-+/%\u00d7]|\\times|\\cdot)\s*")
 
 
 class Number(NamedTuple):
-    """A number and how it was written."""
+    """The value of a number, and how it was written."""
 
     value: Fraction
     is_percent: bool  # value is already divided by 100
@@ -31,7 +31,7 @@ class Number(NamedTuple):
 
 
 def read_number(text: str) -> Number | None:
-    r"""The number that the whole of `text` is, or None.
+    r"""Reads all of `text` as one number; None where it is not one.
 
     Reads integers, decimals, thousands separators, 1e5, 3 \times 10^4, fractions (3/4, \frac{3}{4}, 1\frac{3}{4},
     1 3/4), repeating decimals (0.\overline{3}) and percent. Refuses more than 1,000 characters, and exponents of more
@@ -62,7 +62,7 @@ def read_number(text: str) -> Number | None:
 
 
 def same_number(a: Number, b: Number) -> bool:
-    """Equal by value; where only one of them has a percent sign, 50% may stand for 50 as well as for 1/2."""
+    """Whether two numbers are equal. Where only one of them has a percent sign, 50% equals both 50 and 1/2."""
     if a.value == b.value:
         return True
     if a.is_percent == b.is_percent:

@@ -1,6 +1,7 @@
-"""Comparing two mathematical expressions with math-verify; for worker processes, which alone may load it.
+"""Comparing two mathematical expressions with math-verify. Only worker processes import this module.
 
-Nothing here has a time limit: sympy can take for ever over a short line. `workers.WorkerPool` ends it.
+Nothing here has a time limit, and sympy may never finish with a short expression. `workers.WorkerPool` kills the
+process at the time limit.
 """
 
 import functools
@@ -11,14 +12,14 @@ from typing import Literal
 import math_verify
 import sympy
 
-# They tell that no time limit is set.
+# Both log a warning that no time limit is set.
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 _CONFIG = [math_verify.LatexExtractionConfig()]
 
 
 def compare(gold: str, found: str) -> Literal["right", "wrong", "unparseable", "no gold"]:
-    """Whether two expressions have the same value; the last two where `found`, or `gold`, cannot be read."""
+    """Whether two expressions have the same value; "unparseable", "no gold" where `found`, `gold` cannot be read."""
     gold_values = _parse_gold(gold)
     if not gold_values:
         return "no gold"
@@ -31,15 +32,15 @@ def compare(gold: str, found: str) -> Literal["right", "wrong", "unparseable", "
 
 
 def _differ(gold: object, found: object) -> bool:
-    """Whether two expressions have clearly different values at one point.
+    """Whether two expressions clearly have different values at one point.
 
-    Nearly all wrong answers do, and to see that takes a tenth of the time in which simplifying fails to join them.
-    Never true of what math-verify takes for equal, which is at most a rounding to six decimals.
+    This finds nearly all wrong answers, in a tenth of the time that simplifying takes. It is never true of expressions
+    that math-verify calls equal: those differ at most by rounding to six decimals.
     """
     if not (isinstance(gold, sympy.Expr) and isinstance(found, sympy.Expr)):
         return False
     names = sorted(gold.free_symbols | found.free_symbols, key=str)
-    # Positive, away from whole numbers and from each other: no branch point, and no coincidence.
+    # Positive values, no whole numbers, all different: no branch point, and no equality by coincidence.
     point = {name: sympy.Float("0.7316") + sympy.Float("0.4142") * place for place, name in enumerate(names)}
     try:
         a, b = (complex(side.subs(point).evalf(20)) for side in (gold, found))
@@ -51,7 +52,7 @@ def _differ(gold: object, found: object) -> bool:
 def _parse(text: str) -> list:
     text = re.sub(r"\\[()\[\]]|\$", "", text)
     parsed = math_verify.parse(f"${text}$", _CONFIG, parsing_timeout=None)
-    # Strings alone are what is left where no expression was read.
+    # Where math-verify reads no expression, it returns strings alone.
     return parsed if any(not isinstance(value, str) for value in parsed) else []
 
 
@@ -59,7 +60,7 @@ _parse_gold = functools.lru_cache(maxsize=1024)(_parse)
 
 
 def _warm_up() -> None:
-    """The first parse builds tables for a third of a second, which is no part of any call's time."""
+    """The first parse builds tables, which takes a third of a second; that must not count for the first call."""
     compare(r"\frac{\sqrt{3}}{2} x^2 + 1", r"1 + \frac{x^2 \sqrt{3}}{2}")
     compare(r"(-\infty, \pi]", r"(-\infty, \pi]")
 

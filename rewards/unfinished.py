@@ -1,9 +1,9 @@
-"""Answers that leave the work to the comparison: the question repeated as a formula, or a sum too large to do."""
+"""Answers that are not worked out: the question repeated as a formula, or a computation that is too large."""
 
 import re
 import unicodedata
 
-# What a question asks to carry out. An answer may hold it where the gold does.
+# Operations that a question asks for. An answer may contain one only if the gold does.
 _OPERATIONS = re.compile(
     r"\\(?:i{1,3}nt|oint|sum|prod|lim|[dt]?binom|det|gcd|lcm|max|min|[bp]?mod|Pr|nabla)(?![a-z])"
     r"|\\[cdt]?frac\s*\{\s*(?:d|\\partial)[^a-z{}]*\}|!"
@@ -15,8 +15,8 @@ _FUNCTIONS = {
     "logarithm": re.compile(r"\\(?:log|ln|lg)(?![a-z])"),
     "absolute value": re.compile(r"\||\\[lr]?vert(?![a-z])"),
 }
-# Exponents of five digits, towers of powers, runs of signs, large or repeated factorials: no answer has them, and a
-# comparison would spend its whole time limit on them. The limit is what protects; this saves waiting for it.
+# Exponents of five digits, towers of powers, runs of signs, large or repeated factorials. Right answers do not contain
+# them, and a comparison would use up its time limit. Refusing them here saves that time.
 _EXPLODES = re.compile(
     r"\^\s*\{?\s*-?\s*[0-9]{5,}|[0-9]\s*\^\s*\{?\s*[0-9]+\s*\}?\s*\^|[0-9]{4,}\s*!|!\s*!|\)\s*!|\*\s*\*"
     r"|(?:[-+]\s*){4}|(?:\^\s*\{?\s*[0-9a-z]+\s*){3}"
@@ -27,10 +27,10 @@ _NAMES = re.compile(r"\\[A-Za-z]+|\\begin\{\w+\}|[A-Za-z]")
 
 
 def leaves_undone(found: str, gold: str) -> bool:
-    r"""Whether `found` states a computation that the gold does not have, such as \int_0^1 x dx for 1/2.
+    r"""Whether `found` contains an operation that the gold does not, such as \int_0^1 x dx where the gold is 1/2.
 
-    Sums, integrals, limits, derivatives, binomials and factorials count for any gold; \sin, \log and their kin for a
-    gold without variables, where they would repeat the question: \arccos(1/2) for \pi/3.
+    Sums, integrals, limits, derivatives, binomials and factorials are checked for every gold. \sin, \log and similar
+    functions are checked where the gold has no variables: \arccos(1/2) repeats a question whose gold is \pi/3.
     """
     if set(_kinds(found)) - set(_kinds(gold)):
         return True
@@ -41,7 +41,7 @@ def leaves_undone(found: str, gold: str) -> bool:
 
 
 def asks_too_much(found: str, gold: str) -> bool:
-    """Whether an answer is not compared: far longer than the gold, explosive, nested, boxed twice, in other digits."""
+    """Whether an answer is refused unread: too long, too large to compute, nested too deep, or in non-ASCII digits."""
     return bool(
         len(found) > max(MAX_CHARACTERS, 3 * len(gold))
         or _EXPLODES.search(found)

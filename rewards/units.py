@@ -1,4 +1,4 @@
-"""Units of measure as answers name them, and number words that are no unit."""
+"""Units of measure as answers write them, and words that look like units and are not."""
 
 import re
 from fractions import Fraction
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """What is measured, and how many of its base unit this one is."""
+    """What is measured, and the size of this unit in its base unit."""
 
     kind: str
     factor: Fraction
 
 
-# Base unit first. Names are in the singular; a plural s is taken off before they are looked up.
+# The base unit comes first. Names are singular: a plural s is removed before the look-up.
 _TABLE = {
     "length": "m meter metre=1 km kilometer kilometre=1000 cm centimeter centimetre=1/100 "
     "mm millimeter millimetre=1/1000 in inch inche=254/10000 ft foot feet=3048/10000 "
@@ -32,7 +32,7 @@ KNOWN = {
 MAGNITUDES = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
-# After a number these change its value or take it back: what holds one of them is no number with a unit.
+# These words change the value of a number before them, or withdraw it. Text that contains one is not a unit.
 _NOT_UNITS = {
     "squared", "cubed", "factorial", "half", "halve", "third", "quarter", "fourth", "fifth", "sixth", "tenth",
     "hundredth", "thousandth", "score", "pair", "gross", "over", "minus", "plus", "times", "divided", "mod",
@@ -43,7 +43,7 @@ MAX_WORDS = 4
 
 
 def normalized_unit(text: str) -> str | None:
-    """The unit that `text` is, in one spelling; None where it is not a unit of at most four words."""
+    """`text` as a unit, spelled in one way; None where it is not a unit of at most four words."""
     text = re.sub(r"\s*\^\s*\{?([23])\}?", r"^\1", text.replace(".", ""))
     words = [_singular(word) for word in text.lower().split()]
     spelled = " ".join(words)
@@ -60,7 +60,7 @@ def _singular(word: str) -> str:
 
 
 def same_quantity(a: Fraction, a_unit: str, b: Fraction, b_unit: str) -> bool:
-    """Whether two numbers with units are equal; units of which one is not known are equal by name alone."""
+    """Whether two numbers with units are equal. An unknown unit is equal only to a unit of the same name."""
     if a_unit == b_unit:
         return a == b
     if a_unit in KNOWN and b_unit in KNOWN:

@@ -1,8 +1,8 @@
-"""Calls in worker processes that are killed at a deadline, whatever they are doing, and replaced.
+"""Function calls in worker processes, which are killed at a time limit and replaced.
 
-An alarm signal reaches only the main thread and waits for C code to return; a thread cannot be ended at all. A process
-can. The workers start when they are first needed, take calls from any thread, are not inherited by a fork, and end with
-the process that started them, however it ends.
+An alarm signal reaches only the main thread and waits until C code returns, and a thread cannot be killed at all. A
+process can. The workers start when they are first needed and take calls from any thread. A fork of this process starts
+workers of its own. The workers end when the process that started them ends, in whatever way.
 """
 
 import atexit
@@ -28,7 +28,7 @@ MAX_FAILED_STARTS = 2
 
 
 class Outcome(NamedTuple):
-    """What became of one call: `value` is what the function returned, or for `failed` the error in words."""
+    """The outcome of one call. `value` is what the function returned; for `failed` it is the error message."""
 
     status: Literal["done", "failed", "timeout", "died"]
     value: Any = None
@@ -38,9 +38,9 @@ class WorkerPool:
     """Worker processes for one function.
 
     Args:
-        function: ``package.module:name``, imported by each worker. It returns what JSON can hold.
-        memory_bytes: what a worker may allocate; beyond it the function gets a MemoryError.
-        num_workers: at most so many at a time; by default this process's share of the CPU cores.
+        function: ``package.module:name``, imported by each worker. It must return a value that JSON can hold.
+        memory_bytes: memory limit of a worker; beyond it the function gets a MemoryError.
+        num_workers: most workers at a time; by default this process's share of the CPU cores.
     """
 
     def __init__(self, function: str, *, memory_bytes: int, num_workers: int | None = None):
@@ -54,19 +54,19 @@ class WorkerPool:
         """Call the function on each tuple of arguments, several at a time.
 
         Args:
-            calls: N tuples of positional arguments that can be pickled.
-            timeout_s: seconds for each call; the worker that exceeds them is killed and replaced.
-            keys: N keys; calls of the same key go to the same worker while others are busy, so that it can cache.
+            calls: N tuples of positional arguments, which must be picklable.
+            timeout_s: time limit of each call in seconds; a worker that exceeds it is killed and replaced.
+            keys: N keys. As long as all workers are busy, calls of one key go to one worker, which can then cache.
 
         Returns:
             N outcomes in the order of the calls.
 
         Raises:
-            RewardError: a worker cannot be started, or not fed.
+            RewardError: a worker does not start, or the arguments cannot be pickled.
         """
         if not calls:
             return []
-        # Before any worker is taken: what cannot be pickled is the caller's mistake.
+        # Pickled before a worker is taken: a failure here is the caller's mistake.
         try:
             requests = [pickle.dumps((timeout_s, pickle.dumps(call))) for call in calls]
         except Exception as error:
@@ -79,7 +79,7 @@ class WorkerPool:
 
     @property
     def process_ids(self) -> list[int]:
-        """Of the workers that are running."""
+        """Ids of the running workers."""
         return [worker.process.pid for worker in self._all if worker.is_running]
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class WorkerPool:
         self._idle = list(self._all)
 
     def _leave_to_parent(self) -> None:
-        # An open end of a pipe here would keep the workers alive after the parent that they serve.
+        # The child must close its ends of the pipes: open ones would keep the workers alive after their parent.
         for worker in self._all:
             worker.forget()
         self._open()
@@ -107,7 +107,7 @@ class WorkerPool:
         try:
             yield workers
         except BaseException:
-            # A reply to this batch must not be taken for one to the next.
+            # Otherwise the next batch could read a reply to this one.
             for worker in workers:
                 worker.stop()
             raise
@@ -118,7 +118,7 @@ class WorkerPool:
 
 
 class _Queue:
-    """Places of calls still to make. A worker stays with one key while others have keys of their own."""
+    """Indices of the calls that are still to make. A worker takes all calls of a key before it takes another key."""
 
     def __init__(self, keys: Sequence[Hashable]):
         groups: dict[Hashable, deque[int]] = {}
@@ -146,7 +146,7 @@ class _Batch:
         self._workers, self._queue, self._requests, self._timeout_s = workers, queue, requests, timeout_s
         self._outcomes: list[Outcome | None] = [None] * len(requests)
         self._num_open = len(requests)
-        self._calls: dict[_Worker, tuple[int, float]] = {}  # place of the call, and when it has to be done
+        self._calls: dict[_Worker, tuple[int, float]] = {}  # index of the call, and its deadline
 
     def finish(self) -> list[Outcome]:
         with selectors.DefaultSelector() as self._selector:
@@ -167,7 +167,7 @@ class _Batch:
             return
         try:
             worker.send(self._requests[place])
-        except BrokenPipeError:  # it died while it was idle; the call has nothing to do with it
+        except BrokenPipeError:  # it died while it was idle, not because of this call
             self._queue.put_back(worker, place)
             self._replace(worker)
             return
@@ -198,7 +198,7 @@ class _Batch:
         elif "ended" in reply:
             worker.num_failed_starts += not worker.is_ready
             if worker.num_failed_starts == MAX_FAILED_STARTS:
-                raise RewardError(f"{worker.function}: a worker ended while it started; its error stands above")
+                raise RewardError(f"{worker.function}: a worker ended while it started; see its error above")
             if worker in self._calls:
                 self._end(worker, Outcome("died"))
             self._replace(worker)
@@ -214,14 +214,14 @@ class _Batch:
         self._num_open -= 1
 
     def _replace(self, worker: "_Worker") -> None:
-        """A new process at once, also when there is nothing left to do: the next batch finds it ready."""
+        """Start a new process at once, even when no call is left: then it is ready for the next batch."""
         self._selector.unregister(worker.process.stdout)
         worker.restart()
         self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
 
 
 class _Worker:
-    """One process, and the next one in its place."""
+    """One worker process at a time, and its replacements."""
 
     def __init__(self, function: str, memory_bytes: int):
         self.function, self._memory_bytes = function, memory_bytes
@@ -237,7 +237,7 @@ class _Worker:
 
     def restart(self) -> None:
         self.stop()
-        # The parent's own path, and not the working directory: a random.py lying there must not become Python's.
+        # The parent's module path without the working directory: a random.py there must not hide Python's own.
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "rl_posttrain.rewards.serving", self.function, str(self._memory_bytes)],
@@ -245,7 +245,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             bufsize=0,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the trainer, and what a reward starts is killed with its worker
+            start_new_session=True,  # Ctrl-C reaches the trainer alone; killing the group ends what a reward started
         )
         self.started = time.monotonic()
 
@@ -255,7 +255,7 @@ class _Worker:
             data = data[self.process.stdin.write(data) :]
 
     def receive(self) -> dict[str, Any] | None:
-        """The worker's next reply, None while it is not whole, or that the worker has ended."""
+        """The next reply; None as long as it is incomplete; ``{"ended": True}`` when the worker has ended."""
         read = os.read(self.process.stdout.fileno(), 65536)
         if not read:
             return {"ended": True}
@@ -284,7 +284,7 @@ _pools_lock = threading.Lock()
 
 
 def pool_for(function: str, *, memory_bytes: int) -> WorkerPool:
-    """The process's pool for a function, made when it is first asked for."""
+    """This process's pool for a function; made at the first call."""
     with _pools_lock:
         if function not in _pools:
             _pools[function] = WorkerPool(function, memory_bytes=memory_bytes)

@@ -1,11 +1,11 @@
-"""What can go wrong for a user, as exceptions whose message is the one line the command prints."""
+"""Errors that a user can cause or fix. Their message is the one line that the command prints."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RlPosttrainError(Exception):
-    """Base of every error a user can cause or mend; the command line prints its message and exits with status 2."""
+    """Base class. The command line prints the message and exits with status 2."""
 
 
 class RecipeError(RlPosttrainError, ValueError):
@@ -21,7 +21,7 @@ class RunError(RlPosttrainError):
 
 
 class EngineError(RlPosttrainError):
-    """An engine (vLLM, DeepSpeed) that was asked for and is missing, or that did not do what the recipe says."""
+    """An engine (vLLM, DeepSpeed) that is missing, or that did not do what the recipe says."""
 
 
 class WeightSyncError(EngineError):
@@ -29,11 +29,11 @@ class WeightSyncError(EngineError):
 
 
 class RewardError(RlPosttrainError):
-    """A reward function that raised, or returned something that is no list of numbers."""
+    """A reward function that raised an error, or returned something other than a list of numbers."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest of `known` as a hint, or all of them when none is near."""
+    """A hint: the most similar name in `known`, or all of them where none is similar."""
     known = sorted(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
@@ -46,7 +46,7 @@ def one_line(error: BaseException, *, limit: int = 500) -> str:
 
 
 def class_and_message(error: BaseException, *, limit: int = 500) -> str:
-    """``ValueError: the message``, on one line: for an exception of somebody else's code."""
+    """``ValueError: the message``, on one line. For exceptions of other people's code."""
     message = one_line(error, limit=limit)
     name = type(error).__name__
     return message if message == name else f"{name}: {message}"

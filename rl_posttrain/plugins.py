@@ -1,4 +1,4 @@
-"""One way to name code in a recipe: a built-in's ``name``, ``package.module:attr`` or ``file.py:attr``."""
+"""How recipes name code: the ``name`` of a built-in, ``package.module:attr`` or ``file.py:attr``."""
 
 import hashlib
 import importlib
@@ -20,11 +20,11 @@ def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
 
     Args:
         spec: a key of `table`, ``package.module:attr``, or ``path/to/file.py:attr``, relative to the working directory.
-        table: built-in name to ``package.module:attr``.
-        key: the recipe key that holds `spec`, for the error.
+        table: from the names of built-ins to ``package.module:attr``.
+        key: the recipe key that holds `spec`, for the error message.
 
     Raises:
-        RecipeError: nothing of that name is there, or importing it fails; the message names key, value, reason and fix.
+        RecipeError: there is no such name, or importing it fails.
     """
     location = table.get(spec, spec)
     if ":" not in location:
@@ -44,16 +44,16 @@ def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
 
 
 def signature_of(function: Callable, key: str) -> inspect.Signature:
-    """The signature of what a recipe names under `key`.
+    """The signature of the function or class that a recipe names under `key`.
 
     Raises:
-        RecipeError: `function` cannot be called, or is a builtin without a signature.
+        RecipeError: `function` cannot be called, or is a Python builtin without a signature.
     """
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
         raise RecipeError(
-            f"{key}: a {type(function).__name__} that Python cannot tell the arguments of; name a function or a class"
+            f"{key}: a {type(function).__name__} whose arguments Python does not know; name a function or a class"
         ) from None
 
 
@@ -65,14 +65,15 @@ def check_arguments(
     supplied: Iterable[str] = (),
     named_only: bool = False,
 ) -> dict[str, Any]:
-    """`given` as keyword arguments of `function`, in the types that it declares.
+    """`given` as keyword arguments of `function`, converted to the types of its annotations.
 
     Args:
-        function: a function or class; its annotations are checked where pydantic knows them, others pass as they are.
+        function: a function or class. Values are checked where pydantic knows the annotation, and pass unchanged
+            otherwise.
         given: argument names and values from a recipe.
-        key: the recipe key they stand under, for the error.
-        supplied: arguments that the project passes itself.
-        named_only: an argument must be one of the parameters by name, also where the function takes ``**kwargs``.
+        key: the recipe key of these arguments, for the error message.
+        supplied: arguments that the project passes itself; a recipe must not give them.
+        named_only: every argument must be a named parameter, even where the function takes ``**kwargs``.
 
     Raises:
         RecipeError: an argument is unknown, missing, or of a wrong type, or `function` cannot be called.
@@ -94,7 +95,7 @@ def check_arguments(
         arguments[name] = _in_type(value, hints[name], f"{key}.{name}") if name in hints else value
     for name in named - set(supplied) - set(given):
         if parameters[name].default is inspect.Parameter.empty:
-            raise RecipeError(f"{key}.{name}: missing; {_name(function)} cannot do without it")
+            raise RecipeError(f"{key}.{name}: missing; {_name(function)} needs it, so set it")
     return arguments
 
 
@@ -106,7 +107,7 @@ def _in_type(value: Any, hint: Any, key: str) -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if type(value) in kinds:
         return value
-    # Imported here: the optimizers, which stand on this module, are to run where there is torch and nothing else.
+    # Imported here: optimizers use this module, and they must also run where torch is the only package.
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError
 
@@ -135,7 +136,7 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
         raise RecipeError(
             f"{key}={spec}: no file {path}; give a path relative to the working directory, or an absolute one"
         )
-    # Under its own name in sys.modules, so that functions of the file can be pickled for worker processes.
+    # The module gets an entry in sys.modules, so that its functions can be pickled for worker processes.
     name = f"rl_posttrain_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]

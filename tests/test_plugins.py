@@ -109,7 +109,7 @@ def test_arguments_come_back_in_their_declared_types():
         ({"num_train": "many"}, "task.num_train=many: input should be a valid integer"),
         ({"num_train": 3, "share": "half"}, "task.share=half: input should be a valid number"),
         ({"num_train": 3, "operators": 7}, "task.operators=7: "),
-        ({}, "task.num_train: missing; some_task cannot do without it"),
+        ({}, "task.num_train: missing; some_task needs it, so set it"),
     ],
 )
 def test_arguments_that_do_not_fit(given, message):
@@ -134,6 +134,6 @@ def test_a_function_without_arguments_of_its_own_says_so():
 
 @pytest.mark.parametrize("thing", [sys, 3, "text", max])
 def test_what_has_no_signature_is_a_users_mistake(thing):
-    assert "cannot tell the arguments of; name a function or a class" in error_of(
+    assert "whose arguments Python does not know; name a function or a class" in error_of(
         check_arguments, thing, {}, key="task"
     )

@@ -1,9 +1,9 @@
-"""What a report over many long runs takes: seconds, peak memory, size of the page.
+"""The cost of a report about many long runs: seconds, peak memory, size of the page.
 
     python experiments/speed/report_size.py [--runs 60] [--steps 2000]
 
-Makes that many run directories of synthetic metrics (30 values a step, 64 completions at the first and last step) in a
-temporary folder, then runs `rl-posttrain report` on them in a process of its own, as a user does.
+It writes that many run directories with made-up metrics into a temporary folder (30 values a step, 64 completions at
+the first and the last step). Then it runs `rl-posttrain report` on them, in a process of its own.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Answers judged a second, beside trl.rewards.accuracy_reward on the same inputs.
+"""Answers judged per second, by math_accuracy and by trl.rewards.accuracy_reward on the same inputs.
 
     python experiments/speed/rewards.py [--prompts 64] [--group-size 8] [--repeats 5] [--json FILE]
 
-GRPO-shaped batches: `group-size` completions of some 600 characters a gold, which end in a boxed answer; half of the
-answers are right, and the wrong ones are drawn from a few. Both see the batches in the same order, each batch once, so
-that no verdict is known from an earlier repeat. The workers are running before the clock starts, as in all steps of a
-run but the first. The rewards must be equal, or the command fails.
+Batches are as in GRPO: `group-size` completions for each gold, of about 600 characters, each with a boxed answer at its
+end. Half of the answers are right; the wrong ones come from a small set. Both functions get the same batches in the
+same order, and each batch once, so that no verdict is cached. The workers run before the clock starts, as in every step
+of a run but the first. The command fails if the rewards differ.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Seconds a training step, beside plain TRL: same model, prompts, batch, lengths and precision, one after the other.
+"""Seconds of a training step, here and in plain TRL, with the same model, prompts, batch, lengths and precision.
 
     python experiments/speed/step_time.py [--max-new-tokens 16,64] [--steps 4] [--json FILE]
 
-Plain TRL is trl.GRPOTrainer as its documentation starts it: bf16, generation by transformers, torch's AdamW, no
-DeepSpeed. Ours is the quickstart recipe. The first step of each is left out: it compiles and warms up. So that both do
-the same work, both draw completions of the full length (min_new_tokens, min_tokens).
+Plain TRL is trl.GRPOTrainer as in its documentation: bf16, generation by transformers, torch's AdamW, no DeepSpeed.
+Ours is the quickstart recipe. One runs after the other. The first step of each does not count: it compiles and warms
+up. Both sample completions of the full length (min_new_tokens, min_tokens), so that both do the same work.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def in_own_process(which: str, num_tokens: int, num_steps: int) -> float:
-    """One measurement in a fresh process: engines and what they leave in accelerate's state must not reach the next."""
+    """One measurement in a process of its own: engines and accelerate's state must not affect the next one."""
     command = [sys.executable, __file__, "--one", which, "--max-new-tokens", str(num_tokens), "--steps", str(num_steps)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -1,12 +1,13 @@
-"""How often the verdicts over seeds are wrong, and how often they find what is there, on runs whose truth is known.
+"""How often verdicts over seeds are wrong, and how often they find a true difference, on runs with known truth.
 
     python experiments/verdicts/calibration.py [--comparisons 2000] [--num-seeds 5] [--margin 0.05] [--seed 0]
 
-Every comparison is of two made-up optimizers, judged as `rl-posttrain report` judges runs. A reward curve ramps up to a
-plateau; each step has noise, each run an offset of its own, and each seed one that both optimizers share, as the same
-questions and first weights give it. The table shows three truths: no difference, where better or worse is a false
-claim (allowed: 5 %); a difference of the margin, where equivalent is one (allowed: 5 %); and of twice the margin, which
-should be found. Below it, both kinds of finding at several spreads between runs: the price of noise in seeds.
+Every comparison is between two made-up optimizers and is judged as `rl-posttrain report` judges runs. A reward curve
+rises to a plateau. Every step has noise, every run has an offset, and every seed has an offset that both optimizers
+share, because they share questions and first weights. The first table has three cases. Without a true difference,
+"better" and "worse" are false claims (allowed: 5 %). With a difference equal to the margin, "equivalent" is a false
+claim (allowed: 5 %). A difference of twice the margin should be found. The second table shows how often differences are
+found when the spread between runs grows.
 """
 
 import argparse
@@ -26,7 +27,7 @@ RUN_SPREADS = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08)
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What the runs are like: standard deviations of a step, of a run's plateau, and of a seed's under both alike."""
+    """The made-up runs. Noise and spreads are standard deviations: of a step, of a run's plateau, and of a seed's."""
 
     num_seeds: int = 5
     num_steps: int = 100

@@ -1,4 +1,4 @@
-"""What a run records of its surroundings: versions, device, source commit, command, time."""
+"""What a run records about the machine and the software it runs on."""
 
 import datetime
 import importlib.metadata
@@ -26,7 +26,7 @@ _PACKAGES = (
 
 
 def describe(device: str) -> dict:
-    """What a run records of its surroundings: versions, device, source commit, command, time."""
+    """Versions of packages, device, commit of the source, command line and time, for a run's environment.json."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["rl-posttrain", *sys.argv[1:]]),
@@ -42,7 +42,7 @@ def describe(device: str) -> dict:
 
 
 def device_name() -> str:
-    """The device that this process trains on, in words."""
+    """The name of the device that this process trains on."""
     import torch
 
     if torch.cuda.is_available():
@@ -58,7 +58,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this package runs from; None for an installed wheel."""
+    """The commit of the source tree that this package is imported from; None for an installed wheel."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

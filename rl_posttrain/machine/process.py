@@ -1,4 +1,4 @@
-"""The process around a run: variables that vLLM and DeepSpeed read at import, quiet logs, what to record."""
+"""The process around a run: variables that vLLM and DeepSpeed read at import, quiet logs, cores and ranks."""
 
 import ctypes
 import logging
@@ -24,18 +24,19 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def prepare_process(*, verbose: bool) -> None:
-    """Set what the engines read from the environment; call before torch, vllm or deepspeed is imported.
+    """Set the environment variables that the engines read. Call it before torch, vllm or deepspeed is imported.
 
-    What the user has set stays, except the rendezvous of a process without a launcher, which must name this process.
+    Variables that the user has set keep their values, except MASTER_PORT of a process without a launcher: it gets a
+    free port.
 
     Args:
         verbose: leave third-party logs as they are.
     """
     defaults = {
-        # The engine lives in this process and is handed the trainer's weights directly.
+        # The engine runs in this process, where it gets the trainer's weights directly.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # Unset, vLLM takes torch's threads down to one and the update with them.
+        # If this is unset, vLLM sets torch to one thread, which slows the update, too.
         "OMP_NUM_THREADS": str(cores_per_process()),
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -44,7 +45,7 @@ def prepare_process(*, verbose: bool) -> None:
         defaults |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ["MASTER_PORT"] = str(_free_port())
     elif os.environ.get("OMP_NUM_THREADS") == "1" and os.environ.get("TORCHELASTIC_RUN_ID"):
-        # torchrun's own default for several processes, not a user's choice.
+        # 1 is what torchrun sets for several processes, not a choice of the user's.
         del os.environ["OMP_NUM_THREADS"]
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -53,10 +54,10 @@ def prepare_process(*, verbose: bool) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc's allocator keep what torch frees.
+    """Make glibc's allocator keep the memory that torch frees.
 
-    By default every large tensor is mapped anew and its pages are faulted in again, several times a step. On a CPU the
-    update takes about a quarter less without that; docs/log.md has the figures.
+    By default glibc maps new pages for every large tensor, several times a step. Without that, an update on a CPU takes
+    about a quarter less time; docs/log.md has the figures.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -67,7 +68,7 @@ def _keep_freed_memory() -> None:
 
 
 def use_cpu_if_no_gpu() -> bool:
-    """Whether this process trains on the CPU; tells DeepSpeed, which otherwise guesses."""
+    """Whether this process trains on the CPU. If so, DeepSpeed and the allocator are set up for that."""
     import torch
 
     on_cpu = not torch.cuda.is_available()
@@ -78,12 +79,12 @@ def use_cpu_if_no_gpu() -> bool:
 
 
 def world_size() -> int:
-    """Processes of this job, as torchrun tells; 1 without a launcher."""
+    """Number of processes of this job, from the variables that torchrun sets; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of the job, the one that writes and shows."""
+    """Whether this is the first process of the job. Only that one writes files and shows progress."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -106,7 +107,7 @@ def _free_port() -> int:
 
 
 def _quiet() -> None:
-    """Silence third-party chatter; errors still come through."""
+    """Silence third-party logs, except errors."""
     quiet = {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TRANSFORMERS_VERBOSITY": "error",

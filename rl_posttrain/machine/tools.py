@@ -1,4 +1,4 @@
-"""What the project uses of the machine it runs on: a folder for what is made once, and a C++ compiler."""
+"""What the project uses on this machine: a cache folder and a C++ compiler."""
 
 import os
 import shutil
@@ -14,5 +14,5 @@ def cache_folder() -> Path:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler's path: of $CXX, else of the one that torch.compile looks for here; None where there is none."""
+    """Path of the C++ compiler: $CXX, or else the one that torch.compile looks for; None where there is none."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))

@@ -1,7 +1,8 @@
-"""Tasks: functions that return questions with checkable answers, each row as its reward needs it.
+"""Tasks: functions that return questions whose answers can be checked. One task a file; rewards do not belong here.
 
-A task is called with `seed` and the options of the recipe's task section, and returns `rows.TaskRows`. A row has
-`prompt` (text, or chat messages), `answer` (text; the gold) and the columns that the task's own reward takes by name.
+A task is called with `seed` and the options of the recipe's `task` section, and returns `rows.TaskRows`. A row has
+`prompt` (text or chat messages), `answer` (the gold answer, text) and the other columns that the task's reward takes by
+name.
 """
 
 TASKS = {

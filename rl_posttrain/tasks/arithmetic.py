@@ -1,4 +1,4 @@
-"""Sums of two whole numbers: the smallest task on which a pretrained model shows learning."""
+"""Arithmetic with two whole numbers: the smallest task on which a pretrained model visibly learns."""
 
 import random
 from bisect import bisect_right
@@ -12,7 +12,7 @@ from rl_posttrain.tasks.templates import Example, render
 
 OPERATORS = ("+", "-", "*", "/")
 MAX_DIGITS = 9
-# Keeps the table of division questions short; longer divisors would almost always give a quotient below ten.
+# Keeps the table of division questions short; with longer divisors almost every quotient would be below ten.
 MAX_DIVISOR = 9_999
 
 # Left operand, operator, right operand, result.
@@ -31,17 +31,18 @@ def arithmetic(
 ) -> TaskRows:
     """Questions such as "What is 3 + 4?", balanced over the operators.
 
-    A question is its text: 3 + 4 and 4 + 3 are two. Eval questions are distinct and never stand in train; train repeats
-    a question only when every other one has been used. Eval rows do not depend on `num_train`.
+    3 + 4 and 4 + 3 are two questions. No two eval rows have the same question, and no train row has an eval question.
+    Train repeats a question only after every other one has been used. Eval rows do not depend on `num_train`.
 
     Args:
         num_train: rows to train on, 1 or more.
-        num_eval: rows held out; at most half of the questions that there are.
+        num_eval: rows to evaluate on; at most half of all possible questions.
         seed: decides every row.
         template: `qa`, `chat` or `r1_zero`.
-        operators: of + - * /; division has whole results, divisors of at most four digits and never zero.
-        digits: operands have 1 to this many digits, up to 9; a difference may be negative.
-        num_examples: solved questions at the head of every prompt, the same in all of them and none of the eval rows.
+        operators: some of + - * /. Quotients are whole; divisors have at most four digits and are never zero.
+        digits: operands have 1 to `digits` digits; at most 9. A difference may be negative.
+        num_examples: solved questions at the start of every prompt. All prompts have the same ones, and none is an eval
+            question.
 
     Returns:
         Rows with `prompt` and `answer`.
@@ -71,7 +72,7 @@ def arithmetic(
         train_indices = _sample_outside(train_random, len(space), set(eval_indices), train_share)
         held_out += [space[index] for index in eval_indices]
         train += [space[index] for index in train_indices]
-        # A generator of their own, so that asking for examples changes neither the train nor the eval rows.
+        # A random generator of its own: the number of examples changes neither train nor eval rows.
         example_indices = _sample_outside(example_random, len(space), set(eval_indices), example_share)
         examples += [space[index] for index in example_indices]
     eval_random.shuffle(held_out)
@@ -83,12 +84,12 @@ def arithmetic(
 
 
 class _Questions:
-    """All questions (a, operator, b, result) with operands of up to `digits` digits: a sequence, not stored."""
+    """All questions (a, operator, b, result) with operands of up to `digits` digits, as a sequence that is computed."""
 
     def __init__(self, operator: str, digits: int):
         self.operator = operator
         self.num_operands = 10**digits
-        # Of division: how many questions have a divisor up to 1, up to 2, ...
+        # For division: the number of questions with a divisor of at most 1, at most 2, ...
         self.up_to_divisor = []
         if operator == "/":
             divisors = range(1, min(self.num_operands - 1, MAX_DIVISOR) + 1)
@@ -121,7 +122,7 @@ def _shares(count: int, num_shares: int) -> list[int]:
 
 
 def _sample_outside(rng: random.Random, size: int, held_out: set[int], count: int) -> list[int]:
-    """`count` of range(size) outside `held_out`, in passes: a pass has no repeats, and only the last is cut short."""
+    """`count` numbers of range(size) that are not in `held_out`; none is drawn again before all others were drawn."""
     indices: list[int] = []
     while len(indices) < count:
         wanted = min(count - len(indices) + len(held_out), size)

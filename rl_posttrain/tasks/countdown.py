@@ -1,4 +1,4 @@
-"""Countdown: make a target from given numbers. TinyZero and the AdamS paper (arXiv:2505.16363) report on it."""
+"""Countdown: make a target from given numbers. TinyZero and the AdamS paper (arXiv:2505.16363) use this task."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from rl_posttrain.tasks.rows import TaskRows, check_at_least
 from rl_posttrain.tasks.templates import render
 
 MAX_NUMBERS = 6
-# A draw is a random expression over random numbers; at the defaults one in five to eight has a value in range.
+# A draw is a random expression of random numbers; by default one in five to eight has a value within the limits.
 MAX_DRAWS = 20_000
 
 
@@ -23,19 +23,19 @@ def countdown(
     max_number: int = 99,
     max_target: int = 99,
 ) -> TaskRows:
-    """Puzzles that each have a solution: all the numbers, each once, with + - * / and parentheses.
+    """Puzzles that have a solution, which uses every number once, with + - * / and parentheses.
 
-    A puzzle is its numbers in any order and its target. Eval puzzles are distinct and never stand in train. Eval rows
-    do not depend on `num_train`.
+    Two puzzles are the same if they have the same target and the same numbers in any order. Eval puzzles are all
+    different, and no train row has one of them. Eval rows do not depend on `num_train`.
 
     Args:
         num_train: rows to train on, 1 or more.
-        num_eval: rows held out.
+        num_eval: rows to evaluate on.
         seed: decides every row.
-        template: `qa`, `chat` or `r1_zero`; the question itself asks for an <answer> tag, which the reward reads.
-        num_numbers: how many numbers a puzzle has: each of these counts, 2 to 6, equally often.
-        max_number: numbers are 1 to this.
-        max_target: targets are 1 to this.
+        template: `qa`, `chat` or `r1_zero`. The question itself asks for the <answer> tag that the reward reads.
+        num_numbers: numbers of a puzzle; each of these counts, 2 to 6, is used equally often.
+        max_number: largest number; the smallest is 1.
+        max_target: largest target; the smallest is 1.
 
     Returns:
         Rows with `prompt`, `answer` (the target as text), `numbers` (list of int) and `target` (int).
@@ -84,7 +84,7 @@ def _new_puzzle(
 
 
 def _combine(rng: random.Random, numbers: list[int]) -> int:
-    """The value of a random expression over all of `numbers`, whole at every step: a solution needs no fractions."""
+    """The value of a random expression of all `numbers`. Every step is a whole number: no solution needs fractions."""
     values = numbers.copy()
     while len(values) > 1:
         a = values.pop(rng.randrange(len(values)))

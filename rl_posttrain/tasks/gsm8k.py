@@ -1,4 +1,4 @@
-"""GSM8K (arXiv:2110.14168): grade-school word problems with a whole number as their answer."""
+"""GSM8K (arXiv:2110.14168): word problems of grade-school mathematics, whose answers are whole numbers."""
 
 import random
 from pathlib import Path
@@ -20,24 +20,24 @@ def gsm8k(
     template: str = "r1_zero",
     path: str = "openai/gsm8k",
 ) -> TaskRows:
-    """Word problems from the Hugging Face hub, or from local files of the same columns.
+    """Word problems from the Hugging Face hub, or from local files with the same columns.
 
-    A training question that also stands among the eval rows is left out of train.
+    A training question that is also an eval question is left out of train.
 
     Args:
         num_train: rows to train on, drawn by `seed`; None for all.
-        num_eval: rows held out, drawn by `seed` from the test split; None for all.
-        seed: decides which rows, and their order.
+        num_eval: rows to evaluate on, drawn by `seed` from the test split; None for all.
+        seed: decides which rows are drawn, and their order.
         template: `qa`, `chat` or `r1_zero`.
-        path: a data set on the hub; a folder with train*.jsonl and test*.jsonl (or .parquet), itself or in its
-            subfolder main; or one such file, from which the eval rows are held out. Columns: `question`, and `answer`
-            with the gold after "####".
+        path: a data set on the hub; or a folder with train*.jsonl and test*.jsonl (or .parquet), or with a subfolder
+            `main` that has them; or one such file, which is split into train and eval rows. Columns: `question`, and
+            `answer` with the gold after "####".
 
     Returns:
         Rows with `prompt` and `answer` (the text after "####").
 
     Raises:
-        RecipeError: the data cannot be read, lacks a column or a gold, or has fewer rows than asked for.
+        RecipeError: the data cannot be read, has no such column, lacks a gold, or has too few rows.
     """
     if num_train is not None:
         check_at_least("num_train", num_train, 1)
@@ -59,7 +59,7 @@ def gsm8k(
 
 def _load(path: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of each split: train and test, or train alone when `path` is one file."""
-    import datasets  # slow to import, and a recipe with another task does without it
+    import datasets  # slow to import, and other tasks do not need it
 
     source = _source(path)
     try:

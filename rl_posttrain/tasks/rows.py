@@ -1,4 +1,4 @@
-"""What a task returns, and the check of a whole-number option that all of them share."""
+"""What a task returns, and a check of whole-number options that tasks share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from rl_posttrain.errors import RecipeError
 
 @dataclass(frozen=True)
 class TaskRows:
-    """Rows to train on and rows to evaluate on; no question stands in both."""
+    """Rows to train on and rows to evaluate on; they have no question in common."""
 
     train: list[dict[str, Any]]
     eval: list[dict[str, Any]]

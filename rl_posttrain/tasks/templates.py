@@ -1,4 +1,4 @@
-"""How a question is put: `qa` for base models, `chat` for instruct models, `r1_zero` for reasoning from scratch."""
+"""Prompt templates: `qa` for base models, `chat` for instruct models, `r1_zero` for reasoning from scratch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from rl_posttrain.errors import RecipeError, did_you_mean
 
 Prompt = str | list[dict[str, str]]
 
-# Short, so that a small model can follow it and a step stays cheap. It does not open <think>: the completion then holds
-# every tag, and the format reward needs to know nothing of the prompt.
+# Short, so that a small model can follow it and a step takes little time. It does not open <think>: so the completion
+# holds every tag, and the format reward does not have to know the prompt.
 R1_ZERO = (
     "The assistant below works each problem out step by step between <think> and </think>, "
     "and then writes the result alone between <answer> and </answer>.\n\n"
@@ -17,7 +17,7 @@ R1_ZERO = (
 
 @dataclass(frozen=True)
 class Example:
-    """A question that the prompt shows solved, for a model too small to follow an instruction alone."""
+    """A solved question in the prompt, for models that are too small to follow an instruction alone."""
 
     question: str
     working: str
@@ -29,16 +29,16 @@ def render(template: str, question: str, *, request: str = "", examples: Sequenc
 
     Args:
         template: `qa`, `chat` or `r1_zero`.
-        question: one or more sentences; all that a reader must know to answer.
-        request: the form that the reply should have. Only `chat` adds it: `qa` is continued, not obeyed, and
-            `r1_zero` has its own.
-        examples: solved questions that stand before it, in the template's own form.
+        question: one or more sentences with everything that is needed to answer.
+        request: the form that the reply should have. Only `chat` uses it: a base model continues a `qa` prompt and
+            follows no request, and `r1_zero` has a request of its own.
+        examples: solved questions before it, in the form of the template.
 
     Returns:
-        Text for `qa` and `r1_zero`; a list of messages for `chat`, the last one the user's.
+        Text for `qa` and `r1_zero`. For `chat` a list of messages that ends with the user's.
 
     Raises:
-        RecipeError: no template of that name.
+        RecipeError: there is no template of that name.
     """
     if template not in TEMPLATES:
         raise RecipeError(f"task.template={template}: no template of that name; {did_you_mean(template, TEMPLATES)}")
