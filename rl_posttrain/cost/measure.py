@@ -23,7 +23,7 @@ from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
 from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_optimizer, running_optimizer
-from rl_posttrain.training.backends.deepspeed import start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 _NUM_TOKENS = 8
 
@@ -80,9 +80,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         gradients = _bytes(parameter.grad for parameter in model.parameters())
         optimizer.step()
         return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
-    import deepspeed
-
-    engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=_deepspeed_config(setting))
+    engine, wrapped = wrap(model, optimizer, _deepspeed_config(setting))
     check_optimizer(wrapped, spec.cls)
     if hasattr(spec.cls, "find_shards"):
         optimizer.find_shards(wrapped)

@@ -83,3 +83,15 @@ def start_deepspeed(*, on_cpu: bool) -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl", verbose=False)
+
+
+def wrap(model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> tuple[Any, Any]:
+    """A DeepSpeed engine around `model`, without a trainer; and its wrapper of `optimizer`. After `start_deepspeed`.
+
+    Args:
+        config: DeepSpeed's configuration.
+    """
+    import deepspeed
+
+    engine, wrapped, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    return engine, wrapped
