@@ -1,4 +1,4 @@
-"""The seams of TRL, transformers, vLLM and DeepSpeed that we stand on, so that an upgrade fails here, by name.
+"""The seams of TRL, transformers and DeepSpeed that the training loop uses, so that an upgrade fails here, by name.
 
 Nothing is run: these are signatures, fields and attributes, and a few lines of source whose order we rely on.
 """
@@ -9,7 +9,16 @@ import re
 
 import pytest
 import trl
-from transformers import GenerationConfig, PretrainedConfig, Trainer, TrainingArguments
+from accelerate import Accelerator
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    PretrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rl_posttrain.recipe.files import bundled_recipes
 from rl_posttrain.recipe.load import load_recipe
@@ -20,6 +29,9 @@ from rl_posttrain.training.recorder import _FROM_TRL
 from rl_posttrain.training.trl_config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
 
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
+
+
+TRAINER = inspect.getsource(trl.GRPOTrainer)
 
 
 def names(function) -> list[str]:
@@ -47,9 +59,8 @@ def test_log_probabilities_are_asked_for_as_we_answer():
     theirs = names(trl.GRPOTrainer._get_per_token_logps_and_entropies)
     assert theirs[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
     assert "batch_size" in theirs
-    calls = inspect.getsource(trl.GRPOTrainer)
     # Three values: log-probabilities, entropies, and one that only other losses use.
-    unpacked = re.findall(r"([^\n=]+)= self\._get_per_token_logps_and_entropies\(", calls)
+    unpacked = re.findall(r"([^\n=]+)= self\._get_per_token_logps_and_entropies\(", TRAINER)
     assert unpacked
     assert all(call.count(",") == 2 for call in unpacked), unpacked
 
@@ -63,25 +74,20 @@ def test_every_private_override_is_listed_here():
     assert private - {"__init__"} == {*OVERRIDDEN, "_get_per_token_logps_and_entropies"}
 
 
-@pytest.mark.parametrize(
-    "attribute",
-    [
+def test_trls_trainer_sets_what_we_read():
+    read = [
         "_metrics", "_step", "ref_model", "reward_weights", "reward_func_names", "use_vllm", "beta", "num_iterations",
         "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "loss_type",
         "eos_token_ids", "_tokenizer", "num_generations", "pad_to_multiple_of", "mask_truncated_completions",
         "aux_loss_enabled", "vllm_importance_sampling_correction", "vllm_importance_sampling_mode",
         "vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max",
-    ],
-)  # fmt: skip
-def test_trls_trainer_sets_what_we_read(attribute):
-    source = inspect.getsource(trl.GRPOTrainer.__init__) + inspect.getsource(trl.GRPOTrainer)
-    assert re.search(rf"self\.{attribute}\b[^\n=]*=(?!=)", source), attribute
+    ]  # fmt: skip
+    assert [name for name in read if not re.search(rf"self\.{name}\b[^\n=]*=(?!=)", TRAINER)] == []
 
 
 def test_trls_loss_takes_sampled_log_probabilities_under_the_name_we_give():
-    source = inspect.getsource(trl.GRPOTrainer)
-    assert "sampling_per_token_logps" in source
-    assert "completion_mask" in source
+    assert "sampling_per_token_logps" in TRAINER
+    assert "completion_mask" in TRAINER
 
 
 def test_trls_loss_reads_no_more_than_we_give_it():
@@ -115,10 +121,8 @@ def test_trl_opens_the_model_for_generation_as_we_ask():
     assert names(disable_gradient_checkpointing)[:2] == ["model", "gradient_checkpointing_kwargs"]
 
 
-@pytest.mark.parametrize("metric", _FROM_TRL)
-def test_trl_logs_the_metrics_that_we_rename(metric):
-    source = inspect.getsource(trl.GRPOTrainer)
-    assert f'_metrics[mode]["{metric}"]' in source
+def test_trl_logs_the_metrics_that_we_rename():
+    assert [metric for metric in _FROM_TRL if f'_metrics[mode]["{metric}"]' not in TRAINER] == []
 
 
 def test_prompts_are_tokenized_by_a_method_of_three_results():
@@ -147,7 +151,48 @@ def test_every_loss_of_the_recipe_is_one_of_trls():
     assert [loss for loss in losses if f'"{loss}"' not in source] == []
 
 
+def test_trl_calls_the_trainers_parts_that_we_call():
+    """Of the policy and its arguments, in placed.py and before_update.py."""
+    assert "self.model_wrapped" in TRAINER
+    fields = {"ds3_gather_for_generation", "generation_kwargs", "gradient_checkpointing_kwargs", "steps_per_generation"}
+    assert fields <= CONFIG_FIELDS
+    assert callable(Accelerator.unwrap_model)
+    assert callable(Accelerator.wait_for_everyone)
+    assert names(Accelerator.reduce)[:3] == ["self", "tensor", "reduction"]
+
+
 # transformers
+
+
+def test_a_step_is_logged_by_the_method_that_we_call():
+    assert names(Trainer.log) == ["self", "logs", "start_time"]
+    assert {"global_step", "num_input_tokens_seen"} <= {field.name for field in dataclasses.fields(TrainerState)}
+    assert {"on_train_begin", "on_step_end"} <= set(vars(TrainerCallback))
+    assert "PrinterCallback" in inspect.getsource(Trainer.__init__)
+
+
+def test_generate_takes_the_configuration_that_we_give():
+    given = {
+        "max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "pad_token_id",
+        "bos_token_id", "eos_token_id", "disable_compile",
+    }  # fmt: skip
+    assert given <= set(vars(GenerationConfig()))
+    assert "generation_config" in names(GenerationMixin.generate)
+
+
+def test_variables_of_the_environment_are_read_as_we_set_them():
+    from accelerate import state
+    from transformers.integrations import integration_utils
+
+    assert 'os.getenv("TENSORBOARD_LOGGING_DIR"' in inspect.getsource(integration_utils)
+    assert 'os.environ.get("ACCELERATE_USE_DEEPSPEED"' in inspect.getsource(state)
+
+
+def test_trackers_that_are_missing_are_found_by_name():
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    with pytest.raises(ValueError, match="no-such-tracker is not supported"):
+        get_reporting_integration_callbacks(["no-such-tracker"])
 
 
 def test_the_optimizers_class_is_still_read_when_the_optimizer_is_created():
@@ -209,53 +254,3 @@ def test_accelerate_still_reads_the_key_that_keeps_our_optimizer():
     import accelerate.accelerator
 
     assert "zero_force_ds_cpu_optimizer" in inspect.getsource(accelerate.accelerator)
-
-
-# vLLM
-
-
-def test_vllm_takes_the_sampling_that_we_ask_for():
-    from vllm import SamplingParams
-
-    from rl_posttrain.rollout.engine import Sampling
-
-    given = {name: value for name, value in vars(Sampling(max_tokens=4)).items() if name != "other"}
-    assert {*given, "n", "logprobs", "detokenize", "seed"} <= set(names(SamplingParams))
-    SamplingParams(n=1, logprobs=0, detokenize=False, seed=3, **given)
-
-
-def test_vllm_takes_the_engine_arguments_that_we_give():
-    from vllm import LLM, EngineArgs
-
-    given = {
-        "model", "dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "distributed_executor_backend",
-        "load_format", "logprobs_mode", "disable_log_stats", "seed", "gpu_memory_utilization", "enforce_eager",
-    }  # fmt: skip
-    assert given <= set(names(LLM.__init__)) | {field.name for field in dataclasses.fields(EngineArgs)}
-    assert "use_tqdm" in names(LLM.generate)
-    assert callable(LLM.reset_prefix_cache)
-
-
-def test_vllm_reloads_weights_from_an_iterator():
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
-
-    assert "weights_iterator" in names(GPUModelRunner.reload_weights)
-    assert callable(GPUModelRunner.get_model)
-
-
-def test_vllms_shutdown_is_made_of_the_parts_that_we_call():
-    from vllm.v1.engine.core import EngineCore
-    from vllm.v1.engine.core_client import InprocClient
-
-    assert "self._finalizer = weakref.finalize(self, self.engine_core.shutdown)" in inspect.getsource(InprocClient)
-    source = inspect.getsource(EngineCore.shutdown)
-    assert "self.model_executor.shutdown()" in source
-    assert "cleanup_dist_env_and_memory()" in source, "if it leaves the process group alone now, call it whole"
-
-
-def test_vllm_names_the_log_probabilities_that_we_ask_for():
-    from typing import get_args
-
-    from vllm.config.model import LogprobsMode
-
-    assert "processed_logprobs" in get_args(LogprobsMode)
