@@ -76,13 +76,19 @@ def test_the_examples_by_hand(files):
     assert found.metrics == {"best_share": 0.25}
 
 
-def test_the_recipe_in_the_readme_takes_the_reward_of_the_page_on_rewards(tmp_path, monkeypatch):
+def test_the_recipe_in_the_readme_is_resolved_with_its_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert write_examples("README.md", tmp_path) == ["my_recipe.yaml"]
-    assert write_examples("docs/rewards.md", tmp_path) == ["my_rewards.py"]
+    assert write_examples("README.md", tmp_path) == ["my_recipe.yaml", "my_rewards.py"]
     recipe = load_recipe("my_recipe.yaml")
     specs = resolve(recipe)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
     rewards = build_rewards(specs.rewards, list(rows.train[0]))
-    assert rewards[1](completions=["7", "7" * 300, "7" * 400]) == [1.0, 0.5, 0.0]
+    assert rewards[1](completions=["7", "7" * 21]) == [1.0, 0.0]
     assert (recipe.optimizer.lr, specs.task.arguments["digits"]) == (1.5e-5, 2)
+
+
+def test_the_reward_of_the_page_on_rewards_by_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert write_examples("docs/rewards.md", tmp_path) == ["my_rewards.py"]
+    short_answer = load_object("my_rewards.py:short_answer", table={}, key="example")
+    assert short_answer(completions=["7", "7" * 300, "7" * 400]) == [1.0, 0.5, 0.0]
