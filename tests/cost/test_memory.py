@@ -1,11 +1,9 @@
 """`rl-posttrain optim memory`: predictions beside live objects of real steps, under every engine."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import clean_environment, run_command
+from conftest import run_command, run_processes
 from transformers import LlamaConfig
 
 from rl_posttrain.cost.measure import Setting, measure_memory
@@ -52,11 +50,16 @@ def check_half(adams, adamw, num_tensors):
     assert 2 * adams.optimizer_state == adamw.optimizer_state - 4 * num_tensors
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting.values())))
+@pytest.mark.parametrize(
+    ("setting", "dtype"),
+    [
+        *((setting, "bfloat16") for setting in SETTINGS),
+        # fp32 weights are their own masters.
+        *(({"zero_stage": stage}, "float32") for stage in (None, 0, 2, 3)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+)
 def test_one_process_holds_what_was_predicted(setting, dtype):
-    if dtype == "float32" and setting.get("fp32_gradients"):
-        pytest.skip("fp32 gradients are fp32 already")
     names = ["adams", "adamw", "scale", *(["sgd"] if setting in (PLAIN, ZERO_0) else [])]
     measured = dict(zip(names, measure_memory(CONFIG, names, Setting(dtype=dtype, **setting)), strict=True))
     for name in names:
@@ -64,7 +67,7 @@ def test_one_process_holds_what_was_predicted(setting, dtype):
     check_half(measured["adams"], measured["adamw"], 1 if setting["zero_stage"] else NUM_TENSORS)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_two_processes_hold_what_was_predicted(stage):
     setting = {"zero_stage": stage, "num_processes": 2}
     names = ["adams", "adamw", "scale"]
@@ -99,9 +102,7 @@ assert 0 < held[0] < whole and 2 * held[0] == held[1], (held, whole)
 def test_fsdp2_holds_half_of_adamws_buffers_on_each_of_two_processes(tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(start, capture_output=True, text=True, env=clean_environment(), timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_processes(script, processes=2)
 
 
 def test_scale_at_60m_really_takes_the_published_part_of_adams_memory():
@@ -166,6 +167,7 @@ def test_what_cannot_be_sized_is_one_line(model, optimizers, changed, message, m
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_process_that_fails_says_why():
     setting = Setting(dtype="bfloat16", zero_stage=None, num_processes=2)
     with pytest.raises(EngineError, match="--num-processes=2: a process failed"):

@@ -2,14 +2,12 @@
 
 import importlib
 import json
-import subprocess
-import sys
 
 import datasets
 import pytest
 import torch
 import transformers
-from conftest import clean_environment, run_command
+from conftest import run_command, run_python
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import OPTIMIZERS, build_optimizer, use_optimizer
@@ -167,7 +165,7 @@ for name, engine in {runs!r}:
     train(load_recipe({str(tiny_recipe)!r}, [f"run.name={{name}}-{{engine[-1]}}", "algorithm.num_steps=1",
           f"distributed.{{engine}}", "rollout.engine=transformers", f"optimizer={{section}}"]))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND")]
     classes = {name: OPTIMIZERS[name].rpartition(":")[2] for name, _ in runs}

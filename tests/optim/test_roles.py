@@ -1,12 +1,10 @@
 """Roles of parameters, and groups that take weight decay and learning rates by them."""
 
-import subprocess
-import sys
 from typing import get_args
 
 import pytest
 import torch
-from conftest import clean_environment
+from conftest import run_python
 from test_swap import make_trainer
 from torch import nn
 
@@ -189,7 +187,7 @@ for stage in (2, 3):
         "rollout.engine=transformers", "optimizer.weight_decay=0.1", "optimizer.schedule=linear",
         "optimizer.lr_by_role={{embeddings: 1.0e-4}}"]))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment())
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     found = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("FOUND")]
     # What is logged is the matrices' rate of this step; the groups have that of the next.

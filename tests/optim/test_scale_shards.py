@@ -1,12 +1,10 @@
 """SCALE where matrices are spread over processes: the norms are those of whole rows and columns."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment
+from conftest import run_processes
 
 ROUNDING = 2e-6
 """Of weights up to 1 that twenty steps have moved by up to 0.2."""
@@ -15,11 +13,7 @@ ROUNDING = 2e-6
 @pytest.fixture(scope="module")
 def differences(tmp_path_factory) -> dict[str, float]:
     file = tmp_path_factory.mktemp("scale") / "differences.json"
-    script = str(Path(__file__).with_name("scale_runs.py"))
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, str(file)]
-    environment = clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
-    done = subprocess.run(start, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_processes(Path(__file__).with_name("scale_runs.py"), file, processes=2)
     return json.loads(file.read_text())
 
 
