@@ -182,7 +182,7 @@ def test_curves_draw_what_is_there(run_main, tmp_path):
 
 
 def test_process_unknown_key():
-    done = run_command("train", "quickstart", "rollout.max_tokens=3")
+    done = run_command("train", "quickstart", "rollout.max_tokens=3", fresh=True)
     assert one_line(done.returncode, done.stderr) == (
         "rollout.max_tokens=3: unknown key; did you mean 'max_new_tokens'?"
     )
@@ -191,7 +191,7 @@ def test_process_unknown_key():
 def test_process_broken_yaml(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("run: {name: x\nmodel: [")
-    done = run_command("train", path)
+    done = run_command("train", path, fresh=True)
     assert one_line(done.returncode, done.stderr).startswith(f"RECIPE={path}: cannot be read as YAML: ")
 
 
