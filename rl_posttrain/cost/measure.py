@@ -1,6 +1,6 @@
-"""What `rl_posttrain.optim.ledger` predicts, counted on the live objects of one real training step.
+"""Memory that `rl_posttrain.optim.ledger` predicts, counted on the live objects of one real training step.
 
-Run as a module it is one process of a measurement on several: `measure_memory` starts it under torchrun.
+For several processes `measure_memory` runs this module under torchrun; each process then calls `_main`.
 """
 
 import gc
@@ -22,7 +22,7 @@ from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
 from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
-from rl_posttrain.optim.swap import check_optimizer, running_optimizer
+from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 _NUM_TOKENS = 8
@@ -42,15 +42,15 @@ class Setting:
 def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[MemoryLedger]:
     """A ledger for each optimizer, of one step of the model with random weights: forward, backward, update.
 
-    Weights, masters and state are counted after the step, gradients before it; on several processes, which are really
-    started, the largest count of each. The device is CUDA where there is a GPU, else the CPU.
+    Weights, masters and state are counted after the step, gradients before it. On several processes, which are really
+    started, it is the largest count of each. The device is CUDA if there is a GPU, else the CPU.
 
     Args:
         config: of a causal language model of transformers.
         optimizers: names as in a recipe.
 
     Raises:
-        EngineError: DeepSpeed or a process does not do it; the message holds the last line it said.
+        EngineError: DeepSpeed or a process fails; the message holds the error it printed.
     """
     if setting.num_processes == 1:
         return [_measure(config, name, setting) for name in optimizers]
@@ -62,7 +62,7 @@ def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[
         done = subprocess.run(start, capture_output=True, text=True)
         answer = Path(folder) / "ledgers.json"
         if done.returncode or not answer.is_file():
-            said = [line for line in done.stderr.splitlines() if "Error: " in line] or ["it said nothing"]
+            said = [line for line in done.stderr.splitlines() if "Error: " in line] or ["it printed no error"]
             raise EngineError(
                 f"--num-processes={setting.num_processes}: a process failed ({said[0].strip()}); measure fewer "
                 "processes or a smaller model, or leave --measure out"
@@ -81,9 +81,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         optimizer.step()
         return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
     engine, wrapped = wrap(model, optimizer, _deepspeed_config(setting))
-    check_optimizer(wrapped, spec.cls)
-    if hasattr(spec.cls, "find_shards"):
-        optimizer.find_shards(wrapped)
+    check_and_find_shards(wrapped, spec.cls)
     _backward(model, engine, engine.backward)
     gradients = _bytes(_gradients(model, wrapped, setting))
     engine.step()
@@ -104,7 +102,7 @@ def _measure(config, name: str, setting: Setting) -> MemoryLedger:
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
     ledger = count_memory(model, name, setting)
     del model
-    gc.collect()  # engines and their hooks hold each other
+    gc.collect()  # an engine and its hooks refer to each other
     return ledger
 
 
@@ -133,7 +131,7 @@ def _deepspeed_config(setting: Setting) -> dict[str, Any]:
 
 
 def _masters(wrapped) -> list[torch.Tensor]:
-    """DeepSpeed's fp32 weights; under ZeRO-0 in fp32 they are the model's own."""
+    """DeepSpeed's fp32 weights, flat under ZeRO-1 to 3; under ZeRO-0 in fp32 they are the model's own."""
     for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):  # ZeRO-1 and 2, ZeRO-3
         if hasattr(wrapped, name):
             return list(getattr(wrapped, name))
@@ -153,7 +151,7 @@ def _gradients(model: nn.Module, wrapped, setting: Setting) -> list[torch.Tensor
 
 
 def _bytes(tensors: Iterable[torch.Tensor | None]) -> int:
-    """Bytes of the storages behind `tensors`, each once: views and padding of flat buffers stand in one."""
+    """Bytes of the storages behind `tensors`, each counted once: many views share one flat buffer, padding included."""
     storages = [tensor.untyped_storage() for tensor in tensors if tensor is not None]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -170,7 +168,7 @@ def _main(task: dict[str, Any]) -> None:
     prepare_process(verbose=False)
     transformers.set_seed(0)
     setting = Setting(**task["setting"])
-    # Plain PyTorch needs no engine; the processes meet to compare their counts all the same.
+    # Also for plain PyTorch, which needs no process group: the processes compare their counts.
     torch.distributed.init_process_group("gloo" if use_cpu_if_no_gpu() else "cpu:gloo,cuda:nccl")
     config = AutoConfig.from_pretrained(task["folder"])
     ledgers = [_largest(_measure(config, name, setting)) for name in task["optimizers"]]

@@ -31,7 +31,7 @@ def memory_of(
         model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name; its config is read.
         zero_stage: DeepSpeed's, or ``none`` for plain PyTorch, where the weights have no fp32 masters.
         dtype: of the weights.
-        measure: also take one real step with each, on `num_processes` processes of this machine.
+        measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
 
     Returns:
         The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
@@ -55,7 +55,7 @@ def memory_of(
         spec.refuse_shards(stage or 0, stage_key="--zero-stage")
     shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
     predicted = {
-        # A model for each: a step leaves gradients and other parameters in its groups.
+        # A model for each: predicting takes a step, which leaves gradients behind.
         name: predict_memory(model_without_weights(config, dtype), specs[name], **shared)
         for name in names
     }

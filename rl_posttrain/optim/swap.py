@@ -125,19 +125,28 @@ def check_optimizer(optimizer: Any, asked: type) -> None:
         )
 
 
-class OptimizerCheck:
-    """A callback of transformers. When training begins, it checks the class of the optimizer that runs.
+def check_and_find_shards(wrapper: Any, asked: type) -> None:
+    """`check_optimizer`, and let an optimizer with a `find_shards` learn what the flat shards in its groups hold.
 
-    It also lets an optimizer with a `find_shards` learn what its flat shards hold.
+    Args:
+        wrapper: what accelerate or DeepSpeed wrapped around the optimizer.
+
+    Raises:
+        EngineError: a framework put another optimizer in its place.
     """
+    check_optimizer(wrapper, asked)
+    if hasattr(asked, "find_shards"):
+        running_optimizer(wrapper).find_shards(wrapper)
+
+
+class OptimizerCheck:
+    """A callback of transformers: `check_and_find_shards` when training begins."""
 
     def __init__(self, asked: type):
         self._asked = asked
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        check_optimizer(optimizer, self._asked)
-        if hasattr(self._asked, "find_shards"):
-            running_optimizer(optimizer).find_shards(optimizer)
+        check_and_find_shards(optimizer, self._asked)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         # transformers calls a method for every event, and each version has new events; the others do nothing.
