@@ -1,4 +1,4 @@
-"""DeepSpeed's universal checkpoints from optimizers that keep one buffer."""
+"""Universal checkpoints of DeepSpeed, also for optimizers with one buffer."""
 
 import argparse
 import tempfile
@@ -12,24 +12,24 @@ from rl_posttrain.errors import EngineError
 def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
     """Convert a ZeRO checkpoint so that any number of processes can load it.
 
-    It is loaded with ``"checkpoint": {"load_universal": true}`` in DeepSpeed's configuration. DeepSpeed's own converter
-    asks every optimizer for Adam's `exp_avg_sq`, and ZeRO-3's loader also for `step`. Where the optimizer keeps
-    neither, the converter is given zeros that take no space, and what it makes of them is taken out again (ZeRO-1 and
-    2) or left without space (ZeRO-3). `latest_universal` is written beside `output`.
+    Load it with ``"checkpoint": {"load_universal": true}`` in DeepSpeed's configuration. DeepSpeed's own converter
+    needs Adam's `exp_avg_sq` from every optimizer, and ZeRO-3's loader also needs `step`. If the optimizer has neither,
+    the converter gets zeros that take no space. Afterwards these files are deleted (ZeRO-1 and 2), or written again as
+    zeros that take no space (ZeRO-3). DeepSpeed also writes `latest_universal` beside `output`.
 
     Args:
         checkpoint: folder of the step, such as ``checkpoint-10/global_step10``, written under ZeRO-1, 2 or 3.
-        output: folder to write; ``global_step10_universal`` beside `checkpoint` is DeepSpeed's habit.
+        output: folder to write; DeepSpeed's convention is ``global_step10_universal`` beside `checkpoint`.
 
     Raises:
-        EngineError: `checkpoint` holds no ZeRO states, or its optimizer does not keep `exp_avg` for every parameter.
+        EngineError: `checkpoint` has no ZeRO states, or its optimizer does not keep `exp_avg` for every parameter.
     """
     from deepspeed.checkpoint import ds_to_universal
 
     checkpoint, output = Path(checkpoint).resolve(), Path(output).resolve()
     if not any(checkpoint.glob("*zero_pp_rank_*_optim_states.pt")):
         raise EngineError(
-            f"checkpoint={checkpoint}: no ZeRO states in it (*_optim_states.pt); name the folder of a step that "
+            f"checkpoint={checkpoint}: it has no ZeRO states (*_optim_states.pt); name the folder of a step that "
             "ZeRO-1, 2 or 3 wrote"
         )
     output.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
 
 
 def _fill_states(path: Path, target: Path) -> bool:
-    """Write the file again with zeros where the converter looks for Adam's states; whether any were missing."""
-    # DeepSpeed's own classes stand in it.
+    """Copy the file, with zeros in the place of Adam's missing states; returns whether any were missing."""
+    # The file contains DeepSpeed's own classes.
     saved = torch.load(path, map_location="cpu", weights_only=False)
     zero = saved["optimizer_state_dict"]
     states = (zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"])["state"]
@@ -87,5 +87,5 @@ def _fill_states(path: Path, target: Path) -> bool:
 
 
 def _zeros(num_elements: int) -> torch.Tensor:
-    """One zero, seen that many times."""
+    """Zeros of shape (num_elements,) that share one element."""
     return torch.zeros(1).expand(num_elements)

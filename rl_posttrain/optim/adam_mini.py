@@ -1,6 +1,6 @@
-"""Adam-mini (arXiv:2406.16793) of its authors' package adam_mini, made from a model.
+"""Adam-mini (arXiv:2406.16793): its authors' package adam_mini, built from a model.
 
-AdamW with one second moment for each head of queries and keys, each row of other matrices, and each norm.
+It is AdamW with one second moment for each head of queries and keys, each row of other matrices, and each norm.
 """
 
 import adam_mini
@@ -26,7 +26,7 @@ class AdamMini(adam_mini.Adam_mini):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        """Adam_mini over the trainable parameters of `model`, whose heads its config tells.
+        """Adam_mini over the trainable parameters of `model`; the config of the model says how wide a head is.
 
         Raises:
             ValueError: a hyperparameter is out of its range; queries and keys do not divide into heads (LoRA); or a
@@ -39,11 +39,11 @@ class AdamMini(adam_mini.Adam_mini):
                 raise ValueError(f"{found.name}={tuple(found.shape)}: Adam-mini has no rule for it; use adamw")
         named = [(found.name, found.parameter) for found in roled]
         optimizer = cls(named, lr, tuple(betas), eps, weight_decay, verbose=False)
-        # The package counts GPUs and takes them for processes among which each parameter is cut.
+        # The package counts GPUs, and assumes that each parameter is split over as many processes.
         optimizer.world_size = 1
         if by_head:
             config = model.config.get_text_config()
-            # The package's own dim * dim // n_heads holds only where the heads together are as wide as the model.
+            # The package's own dim * dim // n_heads is right only if all heads together are as wide as the model.
             head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             optimizer.head_numel = head_dim * config.hidden_size
             for found in by_head:

@@ -1,7 +1,7 @@
-"""AdamS's arithmetic, once for each way to run it; `rl_posttrain.optim.adams` decides which and keeps the state.
+"""AdamS's arithmetic (arXiv:2505.16363), once for each way to run it; `rl_posttrain.optim.adams` keeps the state.
 
-Every way does the same to corresponding elements of weight, gradient and momentum, in fp32 (fp64 for fp64 weights)
-whatever dtypes they are kept in:
+Every way does the same to each element of a weight, its gradient and its momentum, which have one shape. It computes in
+fp32 (fp64 for fp64 weights), whatever dtypes they have:
 
     nu = old * m^2 + new * g^2
     m  = keep * m + add * g
@@ -17,14 +17,14 @@ import torch
 from rl_posttrain.optim.native import addresses, load_kernel
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Weight, gradient and momentum, of one shape and on one device."""
+"""Weight, gradient and momentum: one shape (any), one device, each with a dtype of its own."""
 
 _PIECE_SIZE = 2**18
 _FOREACH_SIZE = 2**26
 
 
 class Scalars(NamedTuple):
-    """The numbers of one step; `old`, `shrink` and `step` may be 0-d tensors, so that a CUDA graph can replay them."""
+    """The numbers of one step. `old`, `shrink` and `step` may be tensors of shape (), which a CUDA graph can replay."""
 
     old: float | torch.Tensor
     new: float
@@ -37,14 +37,14 @@ class Scalars(NamedTuple):
 
 
 def update_single(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """One tensor after the other, in pieces that stay in cache: right everywhere, and what the others are held to."""
+    """One tensor after the other, in pieces that stay in cache. It runs on every device."""
     for triple in triples:
         for piece in _in_pieces(*triple):
             _with_opmath([piece], scalars, _update_piece)
 
 
 def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """torch's multi-tensor operations, over as many tensors at a time as keep the temporaries bounded."""
+    """torch's multi-tensor operations, over at most about 2**26 elements at a time, to bound the temporaries."""
     batch, size = [], 0
     for triple in triples:
         batch.append(triple)
@@ -57,7 +57,7 @@ def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 
 def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """A C++ kernel that reads and writes each element once, over all tensors in one call.
+    """A C++ kernel that reads and writes each element once, over all contiguous tensors in one call.
 
     Raises:
         EngineError: this machine cannot compile.
@@ -77,7 +77,7 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
         (ctypes.c_double * len(scalars))(*map(float, scalars)),
         ctypes.c_int(torch.get_num_threads()),
     )
-    # What autograd does not see, so that a backward pass over changed weights is still an error.
+    # autograd does not see what the kernel does. Counted, a backward pass over changed weights is still an error.
     torch.autograd.graph.increment_version([*weights, *momenta])
 
 
@@ -86,7 +86,7 @@ def _opmath(weight: torch.Tensor) -> torch.dtype:
 
 
 def _with_opmath(triples: Sequence[Triple], scalars: Scalars, update: Callable) -> None:
-    """Run `update` on the triples where they are kept in the dtype of the arithmetic, else on copies in it."""
+    """Run `update` in the dtype of the arithmetic: on the tensors themselves where they have it, else on copies."""
     wide = [tuple(tensor.to(_opmath(triple[0])) for tensor in triple) for triple in triples]
     update(wide, scalars)
     for triple, copies in zip(triples, wide, strict=True):
@@ -123,9 +123,10 @@ def _update_lists(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 
 def _in_pieces(*tensors: torch.Tensor) -> Iterable[Triple]:
-    """Views of element-wise corresponding tensors, small enough that a temporary stays in cache.
+    """Tensors of one shape as 1-D views of at most 2**18 elements, so that a temporary stays in cache.
 
-    DeepSpeed hands over one flat tensor of all parameters, and a temporary of that size costs more than the arithmetic.
+    DeepSpeed hands over one flat tensor of all parameters; a temporary of that size costs more than the arithmetic.
+    Tensors that are not contiguous stay whole.
     """
     if all(tensor.is_contiguous() for tensor in tensors):
         return zip(*(tensor.view(-1).split(_PIECE_SIZE) for tensor in tensors), strict=True)

@@ -1,4 +1,7 @@
-"""AdamS as one Triton kernel for CUDA: each element is read and written once. Imported only where it is used."""
+"""AdamS (arXiv:2505.16363) as one Triton kernel for CUDA, which reads and writes each element once.
+
+This module is imported only when the kernel is used.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,7 @@ _BLOCK_SIZE = 1024
 
 
 def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """One launch for each contiguous tensor; others go through plain operations."""
+    """One launch for each contiguous tensor, of any shape; fp64 and the others go through `update_single`."""
     numbers = {}
     for weight, gradient, momentum in triples:
         if not weight.numel():
@@ -32,7 +35,7 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
 
 
 def _on_device(scalars: Scalars, device: torch.device) -> tuple:
-    """`old`, `shrink` and `step`: all plain numbers, or all in the device's memory if one of them is there."""
+    """`old`, `shrink` and `step`: all plain numbers, or all tensors of shape () on the device if one of them is."""
     values = (scalars.old, scalars.shrink, scalars.step)
     if not any(isinstance(value, torch.Tensor) for value in values):
         return values

@@ -1,12 +1,12 @@
 """APOLLO: AdamW's step sizes, learned in a random projection of the gradient (arXiv:2412.05270).
 
-    r   = P g                                     P: rank x the shorter side, random, drawn anew every so many steps
-    s   = |Adam(r)| / |r|                         for each channel (the longer side's), or once for the matrix
+    r   = P g                                     r: [rank, longer side]; P: [rank, shorter side], random
+    s   = |Adam(r)| / |r|                         one for each channel of the longer side, or one for the matrix
     w  <- (1 - lr * weight_decay) * w - lr * sqrt(scale) * limit(s * g)
 
-limit() lets the length of s * g grow by 1 % a step at most (Fira's limiter). All other parameters take AdamW. As the
-authors' package apollo-torch does it, which is no dependency because it brings bitsandbytes; pytorch_optimizer's class
-of this name moves weights by the projected gradient instead of g.
+A new P is drawn every so many steps. limit() lets the length of s * g grow by at most 1 % a step (Fira's limiter). All
+other parameters take AdamW. The rule is that of the authors' package apollo-torch, which is not used because it depends
+on bitsandbytes. pytorch_optimizer's class of this name moves weights by the projected gradient instead of g.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ class APOLLO(Optimizer):
     """APOLLO with decoupled weight decay. It needs whole matrices: no flat shards (ZeRO-1 to 3).
 
     Args:
-        params: groups; those with a ``rank`` are of matrices and have a low-rank state. `from_model` makes them.
-        update_proj_gap: steps between one random projection and the next.
-        scale: its square root is a factor of the update of matrices.
-        scale_type: a step size for each ``"channel"`` (APOLLO) or for the whole ``"tensor"`` (APOLLO-Mini, which takes
+        params: groups; a group with a ``rank`` holds matrices, and their state is low-rank. `from_model` makes them.
+        update_proj_gap: steps from one random projection to the next.
+        scale: the update of matrices is multiplied by its square root.
+        scale_type: one step size for each ``"channel"`` (APOLLO), or one for the whole ``"tensor"`` (APOLLO-Mini, with
             rank 1 and scale 128).
-        seed: of the projections, which are the same on every process and after a resume.
+        seed: decides the projections; every process and a resumed run draw the same.
 
     Raises:
         ValueError: a hyperparameter is out of its range.
@@ -87,7 +87,7 @@ class APOLLO(Optimizer):
         """APOLLO over the trainable parameters of `model`.
 
         Args:
-            rank: of the state of hidden matrices; those with a smaller side take AdamW.
+            rank: of the state of hidden matrices; a matrix whose smaller side is not above it takes AdamW.
 
         Raises:
             ValueError: a hyperparameter is out of its range, or no matrix is larger than `rank`.
@@ -134,12 +134,14 @@ class APOLLO(Optimizer):
 
 
 def _random_projection(gradient: torch.Tensor, rank: int, seed: int) -> torch.Tensor:
+    """Normal values of variance 1 / rank, of shape (rank, the shorter side of `gradient`)."""
     generator = torch.Generator(gradient.device).manual_seed(seed)
     size = (rank, min(gradient.shape))
     return torch.randn(size, generator=generator, device=gradient.device, dtype=gradient.dtype) / rank**0.5
 
 
 def _limited(update: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+    """`update`, of any shape, made shorter where its length grew by more than 1 % since the last step."""
     norm = torch.linalg.vector_norm(update)
     if "update_norm" in state:
         excess = (norm / (state["update_norm"] + _SMALLEST_NORM)).clamp_(min=_GROWTH).div_(_GROWTH)

@@ -1,7 +1,7 @@
-"""Step time of optimizers on a model's parameter shapes, in turn, beside torch's fused AdamW.
+"""Step time of optimizers on the parameter shapes of a model, compared with torch's fused AdamW.
 
-`rl-posttrain optim bench`; and where there is torch (and Triton) and nothing else, as on a bare GPU machine,
-`python -m rl_posttrain.optim.bench` with the same arguments.
+It is the command `rl-posttrain optim bench`. On a machine with torch (and Triton) and nothing else,
+`python -m rl_posttrain.optim.bench` takes the same arguments.
 """
 
 import argparse
@@ -24,7 +24,7 @@ OPTIMIZERS_BY_DEFAULT = "adams,adamw,scale,sgd"
 
 
 class Llama(nn.Module):
-    """The parameters of a Llama or Qwen2, under its layers' kinds, and no forward pass."""
+    """The parameters of a Llama or Qwen2 in layers of the right kinds, without a forward pass."""
 
     def __init__(self, shapes: Mapping[str, Any]):
         super().__init__()
@@ -46,15 +46,15 @@ class Llama(nn.Module):
 def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num_steps: int) -> dict[str, Any]:
     """Median and least milliseconds of a step of each optimizer, ratios to fused AdamW, and GB/s.
 
-    Every optimizer steps once in turn, `num_steps` times, so that a slow spell of the machine meets all of them; a
-    ratio is the median over these rounds. Its first step, which compiles and allocates, is reported apart. ``gb_per_s``
-    counts each byte of weight, gradient and state that a step must read or write once; ``copy_gb_per_s`` is a large
-    copy's bytes, read and written, in the same process.
+    In each of `num_steps` rounds every optimizer makes one step, so that a slow moment of the machine affects all of
+    them. A ratio is the median over the rounds. The first step, which compiles and allocates, is reported apart.
+    ``gb_per_s`` counts each byte of weight, gradient and state that a step must read or write. ``copy_gb_per_s`` is the
+    same for a large copy in this process.
 
     Args:
         model: a name of `PUBLISHED_SHAPES`.
-        optimizers: names as in a recipe. One that can keep its state in another dtype is also run with fp32 state where
-            `dtype` is bfloat16.
+        optimizers: names as in a recipe. If `dtype` is bfloat16, an optimizer with a `state_dtype` also runs with fp32
+            state.
         dtype: of weights and gradients.
 
     Raises:
@@ -163,7 +163,7 @@ def _wait(device: str) -> None:
 
 
 def _bytes_moved(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Weights and state in and out, gradients in."""
+    """Bytes of a step: weights and state are read and written, gradients read."""
     total = 0
     for parameter in model.parameters():
         state = sum(value.nbytes for value in optimizer.state[parameter].values() if torch.is_tensor(value))

@@ -1,11 +1,11 @@
 """Bytes of weights, gradients, masters and optimizer state on each device, predicted from a model's shapes.
 
-What is counted, and when: weights, masters and state as they stand between steps; gradients, reduced, as they stand
-between the backward pass and the optimizer's step, after which DeepSpeed and `zero_grad` free them. On top come
-activations, logits, the fp32 copy of gradients that DeepSpeed makes during its step, and its buffers: ZeRO-3 holds a
-bucket of 5e8 gradient values at its default, and offloading a copy of the shard's weights and of two parameters.
+Weights, masters and state are counted between two steps. Gradients are counted after they are reduced and before the
+optimizer's step, after which DeepSpeed and `zero_grad` free them. Not counted: activations, logits, the fp32 copy of
+gradients that DeepSpeed makes during its step, and its buffers. ZeRO-3 has a bucket of 5e8 gradient values by default;
+offloading has a copy of the shard's weights and of two parameters.
 
-`rl_posttrain.cost.measure` counts the same on the real objects.
+`rl_posttrain.cost.measure` counts the same on real objects.
 """
 
 from collections.abc import Iterable
@@ -22,17 +22,17 @@ _FP32 = 4
 _COMPONENTS = ("weights", "gradients", "masters", "optimizer_state")
 # ZeRO-1 and -2 pad a flat group to this many values a device.
 _ALIGNMENT = 2
-# ZeRO-3 keeps parameters of at most so many values whole on every device once they were gathered: its default
-# stage3_param_persistence_threshold.
+# ZeRO-3 keeps parameters of at most so many values whole on every device, once they were gathered: DeepSpeed's default
+# of stage3_param_persistence_threshold.
 _PERSISTENT_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class MemoryLedger:
-    """Bytes that one device's process holds.
+    """Bytes that the process of one device holds.
 
-    ``optimizer_state`` is None where it is not known, and ``unknown`` then says why. ``on_host`` names the components
-    that offloading keeps in host memory.
+    ``optimizer_state`` is None if it is not known; ``unknown`` then says why. ``on_host`` names the components that
+    offloading keeps in host memory.
     """
 
     weights: int
@@ -43,7 +43,7 @@ class MemoryLedger:
     unknown: str = ""
 
     def components(self) -> dict[str, int | None]:
-        """Bytes by component, wherever they are."""
+        """Bytes of each component, on device or host."""
         return {name: getattr(self, name) for name in _COMPONENTS}
 
     def total(self) -> int | None:
@@ -51,7 +51,7 @@ class MemoryLedger:
         return _sum(self.components().values())
 
     def weights_and_state(self) -> int | None:
-        """What papers on optimizers call the memory of training."""
+        """Bytes of weights and optimizer state, which papers on optimizers compare."""
         return _sum([self.weights, self.optimizer_state])
 
     def on_device(self) -> int | None:
@@ -60,7 +60,7 @@ class MemoryLedger:
 
 
 def offloaded(offload: bool) -> tuple[str, ...]:
-    """What DeepSpeed's optimizer offload keeps in host memory: all that the update reads and writes."""
+    """The components that DeepSpeed's optimizer offload keeps in host memory: all that the update reads and writes."""
     return _COMPONENTS[1:] if offload else ()
 
 
@@ -73,17 +73,18 @@ def predict_memory(
     offload: bool = False,
     fp32_gradients: bool = False,
 ) -> MemoryLedger:
-    """What training `model` holds on the fullest of `num_processes` devices.
+    """The bytes that training `model` holds on the fullest of `num_processes` devices.
 
-    The state is no formula: the optimizer takes one step on the meta device, on the tensors that plain PyTorch or the
-    ZeRO stage would hand it. That holds for any class whose step reads no values; where one does, the state is unknown.
-    One that must be told what its shards hold is counted on whole parameters, and a shard by its part of them.
+    The state is not computed by a formula: the optimizer takes one step on the meta device, on tensors of the shapes
+    that plain PyTorch or the ZeRO stage would hand it. This works for any class whose step reads no values; for the
+    others the state is unknown. An optimizer with a `find_shards` is counted on whole parameters, and a shard has its
+    part of that.
 
     Args:
-        model: on the meta device, in the dtype of its weights; frozen parameters have weights and nothing else.
+        model: on the meta device, in the dtype of its weights; of frozen parameters only the weights are counted.
         optimizer: with its arguments.
-        zero_stage: what DeepSpeed shards: 0 nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None
-            is plain PyTorch, where weights are updated in their own dtype.
+        zero_stage: DeepSpeed's: 0 shards nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None is
+            plain PyTorch, which updates weights in their own dtype.
         offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3.
         fp32_gradients: whether DeepSpeed sums bf16 gradients in fp32 (stages 2 and 3).
     """
@@ -94,13 +95,13 @@ def predict_memory(
     width = trained[0].element_size()
     gradient_width = _FP32 if fp32_gradients else width
     weights = gradients = sum(parameter.nbytes for parameter in trained)
-    # fp32 weights of an unsharded optimizer are their own masters.
+    # Where nothing is sharded, fp32 weights are their own masters.
     masters = 0 if zero_stage is None or (zero_stage == 0 and width == _FP32) else sum(p.numel() for p in trained)
     if zero_stage in (1, 2):
         shards = [_flat_shard(group, num_processes) for group in groups]
         masters = sum(shards)
         weights = masters * num_processes * width
-        # bf16 sums keep whole what lies across a shard's edge, fp32 sums the shard alone.
+        # A parameter across the edge of a shard keeps its whole gradient in bf16; in fp32 only the shard's part.
         gradients = masters * _FP32 if fp32_gradients else width * _values_touching_a_shard(groups, num_processes)
     elif zero_stage == 3:
         shards = [sum(-(-parameter.numel() // num_processes) for parameter in group) for group in groups]
@@ -110,7 +111,7 @@ def predict_memory(
         if num_processes > 1:
             weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= _PERSISTENT_VALUES)
     if offload:
-        # The update takes fp32 gradients on the host; ZeRO-3 holds what it was sent beside them.
+        # The update takes fp32 gradients on the host; ZeRO-3 also keeps those that it received.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
     whole = hasattr(optimizer.cls, "find_shards")
     for index, group in enumerate(built.param_groups):
@@ -120,7 +121,7 @@ def predict_memory(
             group["params"] = [_meta(*parameter.shape) for parameter in group["params"]]
     try:
         by_group = _state_after_a_step(built)
-    except Exception as error:  # a class of one's own fails in its own ways where there are no values
+    except Exception as error:  # a user's class may raise anything when tensors have no values
         state, unknown = None, class_and_message(error)
     else:
         unknown = ""
@@ -132,7 +133,7 @@ def predict_memory(
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:
-    """Bytes of the tensors that `optimizer` holds for `parameters`, or for all; step counters are tensors too."""
+    """Bytes of the tensors in the state of `optimizer`, for `parameters` or for all; step counters included."""
     states = optimizer.state.values() if parameters is None else [optimizer.state.get(p, {}) for p in parameters]
     return sum(leaf.nbytes for leaf in tree_leaves(list(states)) if torch.is_tensor(leaf))
 
@@ -143,12 +144,12 @@ def _sum(values: Iterable[int | None]) -> int | None:
 
 
 def _meta(*shape: int) -> nn.Parameter:
-    """A master: what DeepSpeed puts in a parameter's place."""
+    """An fp32 master of that shape, without values: DeepSpeed puts it in the place of a parameter."""
     return nn.Parameter(torch.empty(shape, dtype=torch.float32, device="meta"))
 
 
 def _state_after_a_step(optimizer: torch.optim.Optimizer) -> list[int]:
-    """State bytes by group."""
+    """Bytes of state for each group."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.empty_like(parameter)
@@ -162,7 +163,7 @@ def _flat_shard(group: list[torch.Tensor], num_processes: int) -> int:
 
 
 def _values_touching_a_shard(groups: list[list[torch.Tensor]], num_processes: int) -> int:
-    """Values of all parameters that lie in a shard or across its edge, for the shard where they are most."""
+    """The most values that the parameters in one shard have, counting those across its edges whole."""
     touching = [0] * num_processes
     for group in groups:
         shard, end = _flat_shard(group, num_processes), 0

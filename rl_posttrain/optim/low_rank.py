@@ -1,7 +1,7 @@
-"""GaLore (arXiv:2403.03507) and Fira (arXiv:2410.01623) of pytorch_optimizer, made from a model.
+"""GaLore (arXiv:2403.03507) and Fira (arXiv:2410.01623): the classes of pytorch_optimizer, built from a model.
 
-Both keep AdamW's two values in the span of a gradient's largest singular vectors, found anew every so many steps; Fira
-adds what lies outside of it, scaled. Their states are `rank` x the longer side of a matrix.
+Both run AdamW on the gradient projected to its largest singular vectors, which are computed again every so many steps.
+Fira also adds the rest of the gradient, scaled. Each of AdamW's two buffers is [rank, longer side] for a matrix.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from rl_posttrain.optim.projection import low_rank_groups, no_gradient
 
-# It stands in the state, and transformers loads a checkpoint's with nothing but tensors and what is named here.
+# The state contains it, and transformers loads checkpoints with weights_only=True: only tensors and what is named here.
 torch.serialization.add_safe_globals([GaLoreProjector])
 
 
@@ -36,9 +36,9 @@ class _FromModel:
         """The optimizer over the trainable parameters of `model`.
 
         Args:
-            rank: of the state of hidden matrices; those with a smaller side take AdamW.
-            update_proj_gap: steps between one singular value decomposition and the next.
-            scale: of the projected update.
+            rank: of the state of hidden matrices; a matrix whose smaller side is not above it takes AdamW.
+            update_proj_gap: steps from one singular value decomposition to the next.
+            scale: factor of the projected update.
 
         Raises:
             ValueError: a hyperparameter is out of its range, or no matrix is larger than `rank`.

@@ -1,8 +1,7 @@
-"""Muon for hidden matrices and AdamW for all else, both torch's, behind one optimizer (arXiv:2502.16982).
+"""Muon for hidden matrices and AdamW for all else, both torch's, as one optimizer (arXiv:2502.16982).
 
-hidden matrices          torch.optim.Muon: the momentum, made orthogonal by Newton-Schulz iterations
-embeddings, output layer,
-vectors, experts         torch.optim.AdamW
+hidden matrices [out, in]                           torch.optim.Muon: the momentum, orthogonalized by Newton-Schulz
+embeddings, output layer, vectors, 3-D experts      torch.optim.AdamW
 """
 
 from collections.abc import Callable
@@ -17,19 +16,20 @@ from rl_posttrain.optim.roles import roled_parameters
 
 
 class Muon(Optimizer):
-    """torch's Muon takes matrices only; this one takes a model. It needs whole matrices: no flat shards (ZeRO-1 to 3).
+    """Muon over a whole model; torch's takes matrices only. It needs whole matrices: no flat shards (ZeRO-1 to 3).
 
     Args:
         params: groups with an ``update``, ``"muon"`` or ``"adamw"``; `from_model` makes them.
         lr: of both.
         weight_decay: decoupled, of both.
         momentum, nesterov, ns_steps: of Muon.
-        adjust_lr_fn: how Muon's step follows from `lr`: ``"match_rms_adamw"`` (0.2 sqrt(max(out, in)), so that one
-            learning rate and weight decay suit both halves) or ``"original"`` (sqrt(max(1, out / in))).
+        adjust_lr_fn: the factor of `lr` in Muon's step: ``"match_rms_adamw"`` is 0.2 sqrt(max(out, in)), so that one
+            learning rate and weight decay suit both halves; ``"original"`` is sqrt(max(1, out / in)).
         betas, eps: of AdamW.
 
     Raises:
-        ValueError: a hyperparameter is out of its range, a group has no update, or Muon is to take what is no matrix.
+        ValueError: a hyperparameter is out of its range, a group has no ``update``, or a group for Muon holds something
+            other than matrices.
     """
 
     needs_whole_matrices = True
@@ -46,7 +46,7 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ):
-        # Each half starts with an empty group: it checks its settings, also where a model has no use for it.
+        # Each half starts with an empty group, so that its settings are checked even if the model does not need it.
         self._halves = {
             "muon": torch.optim.Muon(
                 [{"params": []}],
@@ -82,7 +82,7 @@ class Muon(Optimizer):
         super().add_param_group(param_group)
         if update == "muon" and any(parameter.ndim != 2 for parameter in param_group["params"]):
             raise ValueError("Invalid group: muon is for matrices; the others' update is adamw")
-        # Its half fills in the settings that the group leaves open.
+        # The half fills in the settings that the group leaves out.
         self._halves[update].add_param_group(param_group)
 
     @torch.no_grad()
@@ -90,7 +90,7 @@ class Muon(Optimizer):
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
         for update, half in self._halves.items():
-            # Groups and state are this optimizer's, whoever changed or loaded them; the halves only step on them.
+            # Groups and state belong to this optimizer, also after a load; the halves only make the step.
             half.param_groups = [group for group in self.param_groups if group["update"] == update]
             half.state = self.state
             if half.param_groups:

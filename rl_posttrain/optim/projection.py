@@ -1,4 +1,4 @@
-"""What GaLore, Fira and APOLLO share: which matrices have a low-rank state, and steps that they must not make."""
+"""What GaLore, Fira and APOLLO share: which matrices have a low-rank state, and which steps are skipped."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,11 +11,14 @@ from rl_posttrain.optim.roles import roled_parameters
 def low_rank_groups(model: nn.Module, rank: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The trainable parameters of `model`: a group of matrices with a rank and `settings`, and one of all others.
 
-    Hidden matrices whose smaller side is above `rank` have a low-rank state, as the papers have it; embeddings, the
-    output layer and vectors take AdamW, and so does a matrix that a projection would not make smaller.
+    A hidden matrix whose smaller side is above `rank` has a low-rank state, as in the papers. Embeddings, the output
+    layer and vectors take AdamW, and so does a matrix that a projection would not make smaller.
+
+    Args:
+        settings: further entries of the group of matrices.
 
     Raises:
-        ValueError: no matrix is that large, so that nothing would be projected.
+        ValueError: `rank` is no whole number above 0, or no matrix is that large, so that nothing would be projected.
     """
     if not (isinstance(rank, int) and rank > 0):
         raise ValueError(f"Invalid rank: {rank}; it must be a whole number above 0")
@@ -33,8 +36,8 @@ def low_rank_groups(model: nn.Module, rank: int, settings: dict[str, Any]) -> li
 def no_gradient(groups: Iterable[dict[str, Any]]) -> bool:
     """Whether every gradient is zero or missing.
 
-    Such steps are skipped: DeepSpeed makes one before training, and so does a GRPO step in which no completion was
-    better than another. A projection found on zeros is worthless for the steps up to the next, and where the growth of
-    an update is limited (Fira, APOLLO), an update of zero is one that no later update can grow from.
+    Such steps are skipped. DeepSpeed makes one before training, and GRPO makes one when all completions are equally
+    good. A projection computed from zeros would be useless until the next one. Fira and APOLLO let an update grow by
+    1 % a step, so after an update of zero all later ones would be zero.
     """
     return not any(p.grad is not None and bool(p.grad.any()) for group in groups for p in group["params"])

@@ -1,4 +1,4 @@
-"""What each parameter of a model is for, and groups of an optimizer that take weight decay and learning rates by it."""
+"""The role of each parameter of a model, and parameter groups whose weight decay and learning rate go by role."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import nn
 from rl_posttrain.errors import RecipeError, did_you_mean
 
 ROLES = ("matrices", "embeddings", "output_layer", "norms", "biases")
-# As transformers does it: what stands in a vector has no weight decay.
+# As in transformers: vectors have no weight decay.
 NO_DECAY = ("norms", "biases")
 
 
@@ -19,8 +19,8 @@ NO_DECAY = ("norms", "biases")
 class RoledParameter:
     """A trainable parameter, the module that holds it, and its role.
 
-    `shape` is the whole parameter's, also where DeepSpeed's ZeRO-3 keeps it in parts. `makes_logits` marks the output
-    layer's weight, which is an embedding by role where the two are tied.
+    `shape` is that of the whole parameter, also if DeepSpeed's ZeRO-3 has it in parts. `makes_logits` marks the weight
+    of the output layer; if that is tied to the embedding, its role is ``embeddings``.
     """
 
     name: str
@@ -35,11 +35,11 @@ def roled_parameters(model: nn.Module) -> list[RoledParameter]:
     """The trainable parameters of `model`, each once, with their roles.
 
     ============  ======================================================================================
-    norms         parameters of modules whose type is named so, and vectors that are no biases (gains)
-    biases        what is named so, of other modules; experts' biases of shape [E, out] too
-    embeddings    weights of nn.Embedding, also one that is tied to the output layer
-    output_layer  the weight of what `get_output_embeddings` returns, or of a module called lm_head
-    matrices      all others: linear layers, LoRA, experts, convolutions
+    norms         parameters of modules whose type has Norm in its name, and vectors that are no biases, [n]
+    biases        parameters of other modules whose name ends in bias: [n], and of experts [E, out]
+    embeddings    weights of nn.Embedding, [V, d], also if tied to the output layer
+    output_layer  the weight of what `get_output_embeddings` returns, or of a module called lm_head, [V, d]
+    matrices      all others: linear layers [out, in], LoRA, experts [E, out, in], convolutions
     ============  ======================================================================================
     """
     output = _output_weight(model)
@@ -79,7 +79,7 @@ def parameter_groups(
         torch.optim.AdamW(parameter_groups(model, lr=1e-5, weight_decay=0.1, lr_by_role={"embeddings": 1e-6}))
 
     Args:
-        lr, weight_decay: of every role that the other two do not name.
+        lr, weight_decay: of every role that `lr_by_role` and `no_decay` do not name.
         no_decay: roles without weight decay.
         lr_by_role: learning rates of single roles, in place of `lr`.
         key: the recipe's section, for errors.
@@ -105,11 +105,12 @@ def split_groups(
 ) -> list[dict[str, Any]]:
     """`groups` of parameters of `model`, each split where roles differ in learning rate or weight decay.
 
-    `lr` and `weight_decay` are of groups that have none of their own. Parameters stay in their order; of the parts of a
-    group the one with the matrices comes first, because the learning rate that trainers log is the first group's.
+    `lr` and `weight_decay` are for groups that have none of their own. Parameters keep their order. The part with the
+    matrices comes first, because trainers log the learning rate of the first group.
 
     Raises:
-        RecipeError: as `parameter_groups`; or the optimizer gave a role a learning rate, and `lr_by_role` another.
+        RecipeError: as `parameter_groups`; or the optimizer's own arguments set a learning rate for a role, and
+            `lr_by_role` sets another.
     """
     check_roles(no_decay, lr_by_role, key=key)
     roles = {found.parameter: found.role for found in roled_parameters(model)}
@@ -142,7 +143,7 @@ def split_groups(
 
 
 def check_roles(no_decay: Collection[str], lr_by_role: Mapping[str, float], *, key: str = "optimizer") -> None:
-    """Fail on a role that there is not, or a learning rate that is none.
+    """Fail on a role that does not exist, or a learning rate that is no number or negative.
 
     Raises:
         RecipeError: names the key, and the role that was probably meant.

@@ -1,11 +1,11 @@
 """SCALE: SGD on column-normalized gradients, with momentum in the output layer only (arXiv:2506.16659).
 
-    matrices      w <- w - lr * N(g)
-    output layer  m <- momentum * m + (1 - momentum) * g;  w <- w - lr * N(m)
-    vectors       Adam, at a learning rate of their own
+    matrices [out, in]    w <- w - lr * N(g)
+    output layer [V, d]   m <- momentum * m + (1 - momentum) * g;  w <- w - lr * N(m)
+    vectors [n]           Adam, at a learning rate of their own
 
-N divides each output's gradient by its root mean square (`norm="rms"`, as the authors' code does) or its Euclidean
-length (`norm="l2"`, as the paper's text says); they are sqrt(length) apart, and learning rates with them.
+N divides the gradient of each output by its root mean square (`norm="rms"`, as the authors' code does) or by its
+Euclidean length (`norm="l2"`, as the paper's text says). The two differ by sqrt(in), and so do the learning rates.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,19 +33,19 @@ from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, 
 class SCALE(Optimizer):
     """SCALE with decoupled weight decay.
 
-    It needs norms over whole rows and columns. Under DeepSpeed's ZeRO-1 to 3, which hand it flat parts of them, it must
-    be told once what they hold: recipes and `use_optimizer` do so, others call `find_shards`. DTensors (FSDP2) tell it
-    themselves. The processes exchange one number for each norm.
+    It needs the norms of whole rows and columns. DeepSpeed's ZeRO-1 to 3 hand it flat shards, so it must learn once
+    what they hold: recipes and `use_optimizer` do that, other code calls `find_shards`. DTensors (FSDP2) need no such
+    call. The processes exchange one number for each norm.
 
     Args:
-        params: groups with a ``role`` as `scale_groups` makes them from a model; `from_model` does both.
+        params: groups with a ``role`` and an ``axis``; `scale_groups` makes them from a model, `from_model` does both.
         lr: of matrices and the output layer.
         momentum: of the output layer.
         norm: ``"rms"`` or ``"l2"``.
         betas, eps: of Adam for vectors.
-        weight_decay: decoupled; for matrices and the output layer.
+        weight_decay: decoupled; of matrices and the output layer.
         fused: True: C++ kernels for matrices and the output layer, on a CPU alone; False: torch's operations; None: the
-            kernels where they run.
+            kernels on a CPU with a C++ compiler, else torch's operations.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
@@ -106,7 +106,7 @@ class SCALE(Optimizer):
             adopt_old_names(settings, {"fused": None})
 
     def find_shards(self, wrapper: Any) -> None:
-        """Learn what the flat tensors hold that DeepSpeed's ZeRO-1 to 3 hand over; before the first step.
+        """Learn what the flat shards of DeepSpeed's ZeRO-1 to 3 hold. Call it before the first step.
 
         Args:
             wrapper: the engine or optimizer that ``deepspeed.initialize`` or accelerate made.
@@ -182,7 +182,7 @@ class SCALE(Optimizer):
 
 
 def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The trainable parameters of `model` by role, with the dimension that their gradients are normalized over.
+    """The trainable parameters of `model` by role, with the dimension along which their gradients are normalized.
 
     ==========================  ========  ====  =====================================================
     nn.Linear, LoRA [out, in]   matrix     1    each output's weights
@@ -190,7 +190,7 @@ def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
     nn.Embedding [V, d]         matrix     0    each feature over the vocabulary, as the authors do
     experts [E, out, in]        matrix    -1    each output of each expert; [E, in, out]: dimension 1
     output layer [V, d]         head       1    each token's weights, of the momentum
-    tied embedding [V, d]       head       1    it is the output layer too, and is taken as that
+    tied embedding [V, d]       head       1    it is also the output layer, and is treated as that
     norms, biases               vector    none  Adam
     ==========================  ========  ====  =====================================================
 

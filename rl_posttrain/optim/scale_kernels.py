@@ -1,11 +1,12 @@
-"""SCALE's arithmetic on whole parameters; `rl_posttrain.optim.scale` decides which and keeps the state.
+"""SCALE's arithmetic (arXiv:2506.16659) on whole parameters; `rl_posttrain.optim.scale` keeps the state.
 
-The arithmetic is done in fp32 (fp64 for fp64 weights) whatever the values are kept in:
+It computes in fp32 (fp64 for fp64 weights), whatever dtypes the tensors have:
 
     m  <- m + (1 - momentum) * (g - m)          output layer only
     w  <- (1 - lr * weight_decay) * w - lr * d / max(norm(d), 1e-8)
 
-with d the gradient, or the momentum where there is one, and a norm for each output of the layer.
+with d the gradient, or the momentum where there is one, and one norm for each output of the layer. `group` is one of
+SCALE's `param_groups`: its ``axis`` is the dimension along which a norm is taken.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ _PIECE_SIZE = 2**18
 
 
 class Matrix(NamedTuple):
-    """A weight, its gradient, and its momentum where it has one: tensors of one shape."""
+    """A weight, its gradient, and its momentum or None: tensors of one shape, [out, in], [in, out] or [E, out, in]."""
 
     weight: torch.Tensor
     gradient: torch.Tensor
@@ -31,13 +32,13 @@ class Matrix(NamedTuple):
 
 
 def update_single(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
-    """torch's operations, one matrix after the other: right everywhere."""
+    """torch's operations, one matrix after the other. It runs on every device."""
     for matrix in matrices:
         descend(matrix.weight, direction_of(matrix, group), group)
 
 
 def update_compiled(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
-    """C++ kernels; along rows they read and write each value once.
+    """C++ kernels; norms along rows (the last dimension) read and write each value once.
 
     Raises:
         EngineError: this machine cannot compile.
@@ -57,7 +58,7 @@ def update_compiled(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
 
 
 def value_types(matrix: Matrix) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
-    """The dtypes that a kernel is compiled for; what has no momentum takes the weight's."""
+    """The dtypes that a kernel is compiled for. Without a momentum, the weight's takes its place."""
     weight, gradient, momentum = matrix
     return weight.dtype, gradient.dtype, (weight if momentum is None else momentum).dtype
 
@@ -70,7 +71,13 @@ def update_vectors(
     steps: list[torch.Tensor],
     group: dict[str, Any],
 ) -> None:
-    """torch's own Adam, over tensors of one device and dtype."""
+    """torch's own Adam, in place.
+
+    Args:
+        weights, gradients, means, squares: as many tensors in each, the same shapes, all on one device; weights of one
+            dtype.
+        steps: for each weight a tensor of shape (), the number of steps so far.
+    """
     beta1, beta2 = group["betas"]
     adam(
         weights,
@@ -96,7 +103,7 @@ def opmath(weight: torch.Tensor) -> torch.dtype:
 
 
 def direction_of(matrix: Matrix, group: dict[str, Any]) -> torch.Tensor:
-    """What is normalized: the gradient, or the momentum once the gradient has gone into it."""
+    """What is normalized: the gradient, or the updated momentum where there is one; in the shape of the weight."""
     gradient = matrix.gradient.to(opmath(matrix.weight))
     if matrix.momentum is None:
         return gradient
@@ -115,8 +122,9 @@ def descend(
     """The weight's step along `direction`.
 
     Args:
-        length: of the whole dimension that is normalized over, where these are parts of it.
-        add_up: makes squares of the parts' lengths into those of the whole, in place.
+        weight, direction: of one shape; the weight changes.
+        length: size of the whole dimension ``axis``, if these tensors are only a part of it.
+        add_up: adds the squares of all parts' norms, in place; they have the shape of `direction` with 1 at ``axis``.
     """
     axis = group["axis"]
     lengths = torch.linalg.vector_norm(direction, dim=axis, keepdim=True)
@@ -130,7 +138,7 @@ def descend(
 
 
 def norms(lengths: torch.Tensor, num_values: int, group: dict[str, Any]) -> torch.Tensor:
-    """From Euclidean lengths over `num_values` values each to what is divided by; `lengths` is reused."""
+    """The divisors for Euclidean lengths of `num_values` values each; any shape, in place."""
     if group["norm"] == "rms":
         lengths /= math.sqrt(num_values)
     return lengths.clamp_(min=_SMALLEST_NORM)

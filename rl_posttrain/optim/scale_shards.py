@@ -1,8 +1,11 @@
-"""SCALE where matrices are spread over processes: each adds up what it holds of a norm, and the sums are exchanged.
+"""SCALE (arXiv:2506.16659) where matrices are spread over processes.
 
-ZeRO-1 to 3 hand an optimizer flat parts that begin and end anywhere. A norm needs the squares of one row or column, and
-those add up over parts; so one all-reduce of the sums, a value for each norm, is all that the processes say to each
-other. DTensors (FSDP2) do the same along a dimension that is both sharded and normalized over.
+DeepSpeed's ZeRO-1 to 3 hand an optimizer flat shards that begin and end anywhere in a matrix. The square of a norm is a
+sum over the elements of a row or column, so each process adds up the squares in its shard, and one all-reduce adds up
+these sums: one value for each norm. With DTensors (FSDP2) the same is done along a dimension that is both sharded and
+normalized.
+
+What a shard holds is read from attributes of DeepSpeed that are not documented; tests/contracts pins them.
 """
 
 import math
@@ -16,7 +19,7 @@ from rl_posttrain.optim.scale_kernels import Matrix, descend, direction_of, norm
 
 
 class Piece(NamedTuple):
-    """What a flat shard holds of one matrix, in elements: none of it, a part, or all."""
+    """The part of one matrix in a flat shard, counted in elements: nothing, some of it, or all."""
 
     start: int
     """Where it begins in the shard."""
@@ -28,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The matrices of one parameter group, the same list in the same order in each process, and who shares them."""
+    """The matrices of one parameter group, in the same order in every process, and the processes that share them."""
 
     pieces: list[Piece]
     process_group: Any
@@ -37,29 +40,31 @@ class Shard(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """Whole or partial rows of a matrix that stand one after the other: `count` of `width` values each."""
+    """Consecutive whole or partial rows of a matrix in a flat shard: `count` rows of `width` values each."""
 
     start: int
     count: int
     width: int
     first_norm: int
     across: bool
-    """Whether a norm runs across the lines (columns), or along each (rows)."""
+    """Whether a norm runs across the rows (over columns), or along each row."""
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
+        """These rows of a shard of shape (n,), as (count, width)."""
         return flat[self.start : self.start + self.count * self.width].view(self.count, self.width)
 
     def norms_of(self, values: torch.Tensor) -> torch.Tensor:
+        """Of the values for all norms of the matrix, (m,), those of these rows: (width,) or (count, 1)."""
         if self.across:
             return values[self.first_norm : self.first_norm + self.width]
         return values[self.first_norm : self.first_norm + self.count].unsqueeze(1)
 
 
 def find_shards(wrapper: Any) -> dict[torch.Tensor, Shard]:
-    """What each flat tensor of a DeepSpeed ZeRO-1, 2 or 3 optimizer holds, read from its attributes.
+    """What each flat shard of DeepSpeed's ZeRO-1, 2 or 3 holds; nothing under a wrapper without flat shards.
 
     Args:
-        wrapper: what DeepSpeed or accelerate wrapped around the optimizer; empty for a wrapper without flat tensors.
+        wrapper: what DeepSpeed or accelerate wrapped around the optimizer.
     """
     while wrapper is not None:
         if hasattr(wrapper, "round_robin_bit16_groups"):
@@ -71,10 +76,10 @@ def find_shards(wrapper: Any) -> dict[torch.Tensor, Shard]:
 
 
 def update_shard(matrix: Matrix, shard: Shard, group: dict[str, Any]) -> None:
-    """A step of the matrices in a flat shard; every process of its group must come here.
+    """A step of the matrices in a flat shard. Every process of the shard's group must call it.
 
     Args:
-        matrix: flat weight, gradient and momentum of the shard.
+        matrix: weight, gradient and momentum of the shard, (n,) each.
     """
     direction = direction_of(matrix, group)
     sizes = [math.prod(piece.shape) // piece.shape[group["axis"]] for piece in shard.pieces]
@@ -97,10 +102,10 @@ def update_shard(matrix: Matrix, shard: Shard, group: dict[str, Any]) -> None:
 
 
 def update_dtensor(parameter: torch.Tensor, matrix: Matrix, group: dict[str, Any]) -> None:
-    """A step of a DTensor; every process of its mesh must come here.
+    """A step of a DTensor. Every process of its mesh must call it.
 
     Args:
-        matrix: this process's own parts of weight, gradient and momentum.
+        matrix: this process's own parts of weight, gradient and momentum, as plain tensors.
     """
     axis = group["axis"] % parameter.ndim
     over = [number for number, placement in enumerate(parameter.placements) if placement.is_shard(axis)]
@@ -113,7 +118,7 @@ def update_dtensor(parameter: torch.Tensor, matrix: Matrix, group: dict[str, Any
 
 
 def _lines(piece: Piece, axis: int) -> Iterator[_Lines]:
-    """The rows that a piece holds: what is left of the first, the whole ones, what there is of the last."""
+    """The rows in a piece: the rest of the first, the whole ones, the begin of the last."""
     length = piece.shape[axis]
     inner = math.prod(piece.shape[axis % len(piece.shape) + 1 :])
     across = inner > 1
@@ -124,7 +129,7 @@ def _lines(piece: Piece, axis: int) -> Iterator[_Lines]:
         if column or end - place < width:
             count, part = 1, min(width - column, end - place)
         else:
-            # Across lines, norms are those of one slab, such as an expert.
+            # Norms across rows are those of one slab, such as an expert.
             last = (line // length + 1) * length if across else end // width
             count, part = min(end // width, last) - line, width
         first_norm = line // length * inner + column if across else line

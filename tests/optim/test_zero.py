@@ -106,7 +106,7 @@ def test_states_move_to_the_host_and_back_where_deepspeed_does_that(runs):
 
 
 def test_only_zero_checkpoints_of_one_buffer_are_converted(runs, folder, tmp_path):
-    with pytest.raises(EngineError, match="no ZeRO states in it"):
+    with pytest.raises(EngineError, match="it has no ZeRO states"):
         convert_to_universal(tmp_path, tmp_path / "universal")
     saved = next((folder / Case(1).name / "saved").glob("*_optim_states.pt"))
     states = torch.load(saved, weights_only=False)
