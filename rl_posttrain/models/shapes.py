@@ -31,8 +31,8 @@ PUBLISHED_SHAPES = {
         "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
         "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
     },
-    # The pre-training sizes of GaLore (arXiv:2403.03507), on which SCALE reports. The vocabulary of LLaMA's tokenizer is
-    # 32000; GaLore's configs say 32100, which is 0.2 % more parameters at 60M.
+    # The pre-training sizes of GaLore (arXiv:2403.03507), on which SCALE reports. LLaMA's tokenizer has a
+    # vocabulary of 32000; GaLore's configs say 32100, which is 0.2 % more parameters at 60M.
     "llama-60m": _llama(512, 1376, 8, 8),
     "llama-130m": _llama(768, 2048, 12, 12),
     "llama-350m": _llama(1024, 2736, 24, 16),
