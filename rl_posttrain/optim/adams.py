@@ -122,7 +122,7 @@ class AdamS(Optimizer):
         saved = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for group in self.param_groups:
             for parameter in group["params"]:
-                loaded, state = state_dict["state"].get(next(saved), {}), self.state[parameter]
+                loaded, state = state_dict["state"].get(next(saved), {}), self.state.get(parameter, {})
                 if "exp_avg" in loaded:
                     dtype = _state_dtype(group, parameter)
                     state["exp_avg"] = loaded["exp_avg"].to(parameter.device, dtype, copy=True)

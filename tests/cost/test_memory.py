@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from conftest import run_command, run_processes
 from transformers import LlamaConfig
 
 from rl_posttrain.cost.measure import Setting, measure_memory
@@ -77,34 +76,6 @@ def test_two_processes_hold_what_was_predicted(stage):
     check_half(*measured[:2], 1)
 
 
-SHARDED = """
-import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from rl_posttrain.optim import AdamS
-
-dist.init_process_group("gloo")
-held = []
-for cls in (AdamS, torch.optim.AdamW):
-    model = torch.nn.Sequential(torch.nn.Linear(33, 17), torch.nn.Linear(17, 9))
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    optimizer = cls(model.parameters())
-    model(torch.ones(4, 33)).sum().backward()
-    optimizer.step()
-    values = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
-    held.append(sum(value.to_local().nbytes for value in values))
-whole = 4 * sum(parameter.numel() for parameter in model.parameters())
-assert 0 < held[0] < whole and 2 * held[0] == held[1], (held, whole)
-"""
-
-
-def test_fsdp2_holds_half_of_adamws_buffers_on_each_of_two_processes(tmp_path):
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    run_processes(script, processes=2)
-
-
 def test_scale_at_60m_really_takes_the_published_part_of_adams_memory():
     config = published_config("llama-60m")
     scale, adamw = measure_memory(config, ["scale", "adamw"], Setting(dtype="bfloat16", zero_stage=None))
@@ -136,10 +107,11 @@ def test_measured_and_predicted_stand_side_by_side(tiny_model, tmp_path, capsys)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_sizes_a_model_far_past_this_machine(tmp_path):
+def test_the_command_sizes_a_model_far_past_this_machine(tmp_path, run_main):
     options = ["--zero-stage", "3", "--num-processes", "64", "--json", "--plot", str(tmp_path / "70b.png")]
-    done = run_command("optim", "memory", "llama-70b", "--optimizers", "adams,scale", *options)
-    result = json.loads(done.stdout)
+    status, printed, _ = run_main("optim", "memory", "llama-70b", "--optimizers", "adams,scale", *options)
+    assert status == 0
+    result = json.loads(printed)
     assert result["num_parameters"] == 68_976_648_192
     adams = result["rows"][0]["predicted"]
     assert adams["total"] / 2**30 == pytest.approx(12 * 68.98e9 / 64 / 2**30, rel=0.001)
@@ -151,7 +123,7 @@ def test_the_command_sizes_a_model_far_past_this_machine(tmp_path):
     [
         ("llama-7", ["adams"], {}, r"MODEL=llama-7: .*did you mean 'llama-7b'\?"),
         ("/no/such/folder", ["adams"], {}, "MODEL=/no/such/folder: .*no such folder"),
-        ("llama-60m", ["adms"], {}, "--optimizers.name=adms: .* did you mean 'adams'"),
+        ("llama-60m", ["adms"], {}, "--optimizers=adms: .* did you mean 'adams'"),
         ("llama-60m", ["adams"], {"zero_stage": "4"}, "--zero-stage=4: "),
         ("llama-60m", ["adams"], {"dtype": "float16"}, "--dtype=float16: "),
         ("llama-60m", ["adams"], {"zero_stage": "none", "offload": True}, "--offload: "),

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 from adams_reference import DEFAULTS, random_case, reference, train
-from conftest import clean_environment, run_processes
+from conftest import clean_environment
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.optim import AdamS, adams, adams_kernels, native
@@ -207,6 +207,7 @@ def test_the_triton_kernel_in_tritons_interpreter():
         capture_output=True,
         text=True,
         env=clean_environment(TRITON_INTERPRET="1", PYTHONPATH=path),
+        timeout=300,
     )
     assert done.stdout.endswith("agreed\n"), done.stderr
 
@@ -334,43 +335,3 @@ def test_states_of_earlier_versions_load(old, now):
         parameter.grad = gradient.clone()
         resumed.step()
     torch.testing.assert_close(parameter.detach(), straight[-1])
-
-
-SHARDED = """
-import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from rl_posttrain.optim import AdamS
-
-torch.distributed.init_process_group("gloo")
-rank = torch.distributed.get_rank()
-mesh = init_device_mesh("cpu", (2,))
-for way in ({"foreach": False}, {"foreach": True}, {"fused": True}):
-    models = []
-    for sharded in (False, True):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(101, 103), torch.nn.Linear(103, 3))
-        if sharded:
-            fully_shard(model, mesh=mesh)
-        optimizer = AdamS(model.parameters(), lr=0.1, weight_decay=0.1, **way)
-        for step in range(3):
-            torch.manual_seed(step)
-            model(torch.randn(4, 101)).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        models.append((model, optimizer))
-    for plain, shards in zip(models[0][0].parameters(), models[1][0].parameters()):
-        torch.testing.assert_close(shards.full_tensor(), plain, rtol=1e-5, atol=1e-5)
-        buffer = models[1][1].state[shards]["exp_avg"]
-        assert buffer.to_local().numel() < plain.numel()
-        torch.testing.assert_close(buffer.full_tensor(), models[0][1].state[plain]["exp_avg"], rtol=1e-4, atol=1e-6)
-if rank == 0:
-    print("agreed")
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_shards_of_fsdp2_over_two_processes(tmp_path):
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    assert "agreed" in run_processes(script, processes=2)

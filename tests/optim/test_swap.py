@@ -6,7 +6,6 @@ import pytest
 import torch
 import transformers
 import trl
-from conftest import run_command
 
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.optim import SCALE, AdamS, use_optimizer
@@ -144,19 +143,3 @@ def test_a_class_is_not_its_child():
 
     with pytest.raises(EngineError):
         check_optimizer(Child([torch.nn.Parameter(torch.zeros(1))]), AdamS)
-
-
-@pytest.mark.parametrize(("dtype", "stage"), [("bfloat16", 2), ("float32", 3)])
-def test_scale_trains_a_recipe_under_zero(dtype, stage, tiny_recipe, tmp_path):
-    """In bf16 DeepSpeed steps on fp32 masters; SCALE itself refuses flat ones that it knows nothing of."""
-    done = run_command(
-        "train",
-        tiny_recipe,
-        "optimizer={name: scale, lr: 1.0e-3, vector_lr: 1.0e-4}",
-        f"distributed.zero_stage={stage}",
-        "rollout.engine=transformers",
-        "algorithm.num_steps=2",
-        f"model.dtype={dtype}",
-        f"run.output_dir={tmp_path}",
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

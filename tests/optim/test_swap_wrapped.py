@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_processes
-from trainer_runs import REFUSED, RUNNING, SCHEDULED, Case
+from trainer_runs import LONG, REFUSED, RUNNING, SCHEDULED, Case
 
 CLASSES = {"adams": "AdamS", "scale": "SCALE"}
 # What transformers trains, and what the optimizer finds in its groups.
@@ -21,18 +21,24 @@ ROUNDING = 2e-5
 """A fiftieth of one step: clipped gradients that are summed in another order, and an element's own size divides it."""
 
 
+def marked(cases: list[Case]) -> list:
+    return [pytest.param(case, marks=[pytest.mark.long] * (case in LONG), id=case.name) for case in cases]
+
+
 @pytest.fixture(scope="module")
-def runs(tiny_model, tmp_path_factory) -> dict[str, dict]:
+def runs(tiny_model, tmp_path_factory, request) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("trainers")
-    run_processes(Path(__file__).with_name("trainer_runs.py"), tiny_model, folder, processes=2)
+    long = ["long"] * any(item.get_closest_marker("long") for item in request.session.items)
+    run_processes(Path(__file__).with_name("trainer_runs.py"), tiny_model, folder, *long, processes=2)
     return torch.load(folder / "found.pt")
 
 
-@pytest.mark.parametrize("case", RUNNING, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", marked(RUNNING + LONG))
 def test_the_optimizer_that_was_asked_for_runs(case, runs):
     run, (wrapper, tensor) = runs[case.name], WRAPPED[case.wrapper]
     assert run["class"] == CLASSES[case.optimizer]
     assert run["wrapper"].startswith(wrapper)
+    assert run["lines"] == [1, 0]  # of the main process
     if case.optimizer == "adams":
         assert run["state"] == ["exp_avg"]
     else:  # LoRA trains matrices alone, which SCALE keeps nothing of
@@ -44,9 +50,7 @@ def test_the_optimizer_that_was_asked_for_runs(case, runs):
 
 
 @pytest.mark.parametrize(
-    "case",
-    [case for case in RUNNING if case.trainer == "Trainer" and case.wrapper != "ddp"],
-    ids=lambda case: case.name,
+    "case", marked([case for case in RUNNING + LONG if case.trainer == "Trainer" and case.wrapper != "ddp"])
 )
 def test_wrappers_end_in_the_weights_of_ddp(case, runs):
     plain = runs[Case("Trainer", "ddp", case.optimizer, arguments=case.arguments).name]
@@ -55,11 +59,9 @@ def test_wrappers_end_in_the_weights_of_ddp(case, runs):
     assert runs[case.name]["rates"] == pytest.approx(plain["rates"])
 
 
-def test_schedules_reach_the_optimizer_that_runs(runs):
-    for wrapper in ("ddp", "zero2", "zero3", "fsdp2"):
-        assert runs[Case("Trainer", wrapper, arguments=SCHEDULED).name]["rates"] == pytest.approx(
-            [1e-3, 7.5e-4, 2.5e-4]
-        )
+@pytest.mark.parametrize("case", marked([case for case in RUNNING + LONG if case.arguments == SCHEDULED]))
+def test_schedules_reach_the_optimizer_that_runs(case, runs):
+    assert runs[case.name]["rates"] == pytest.approx([1e-3, 7.5e-4, 2.5e-4])
 
 
 @pytest.mark.parametrize("message", REFUSED)

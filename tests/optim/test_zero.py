@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_processes
-from zero_runs import CASES, CONVERTED, REPLAYED, SAVED, Case, replay
+from zero_runs import CASES, CONVERTED, LONG, REPLAYED, SAVED, Case, replay
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.models.universal import convert_to_universal
@@ -17,7 +17,9 @@ from rl_posttrain.optim import SCALE, AdamS
 ROUNDING = 1e-6
 """Of fp32 weights that twenty steps have moved by up to 0.02: gradients and their norm are summed in another order."""
 
-UNDER_ZERO = [case for case in CASES if case.stage is not None]
+
+def marked(cases: list[Case]) -> list:
+    return [pytest.param(case, marks=[pytest.mark.long] * (case in LONG), id=case.name) for case in cases]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(folder) -> dict[str, dict]:
-    """Every case over two processes; then every saved one converted and gone on from in a single process."""
+def runs(folder, request) -> dict[str, dict]:
+    """Every case over two processes; then every saved one, converted, in a single process."""
     found = {}
+    long = ["long"] * any(item.get_closest_marker("long") for item in request.session.items)
     for what, processes in (("walk", 2), ("universal", 1)):
-        run_processes(Path(__file__).with_name("zero_runs.py"), what, folder, processes=processes)
+        run_processes(Path(__file__).with_name("zero_runs.py"), what, folder, *long, processes=processes)
         found |= torch.load(folder / f"{what}.pt", weights_only=False)  # classes stand in it
     return found
 
@@ -44,7 +47,7 @@ def plain(runs: dict[str, dict], case: Case, *, whole: bool) -> dict[str, torch.
     return runs[Case(None, case.optimizer, clipped=case.clipped, whole=whole).name]["weights"]
 
 
-@pytest.mark.parametrize("case", [case for case in UNDER_ZERO if not case.options], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", marked([case for case in CASES + LONG if not case.options]))
 def test_every_stage_ends_in_the_weights_of_plain_pytorch(case, runs):
     found = runs[case.name]["weights"]
     halves, whole = (difference(found, plain(runs, case, whole=whole)) for whole in (False, True))
@@ -55,7 +58,7 @@ def test_every_stage_ends_in_the_weights_of_plain_pytorch(case, runs):
         assert halves == 0
 
 
-@pytest.mark.parametrize("case", REPLAYED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", marked(REPLAYED))
 def test_zero_3_updates_exactly_though_its_gradients_are_rounded_otherwise(case, runs):
     """Handed its gradients, one process does the same to the bit: only the matrix products before differ."""
     difference_of_updates = difference(runs[case.name]["weights"], replay(case, runs[case.name]["gradients"]))
@@ -63,7 +66,7 @@ def test_zero_3_updates_exactly_though_its_gradients_are_rounded_otherwise(case,
     assert difference_of_updates == 0
 
 
-@pytest.mark.parametrize("case", UNDER_ZERO, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", marked(CASES + LONG))
 def test_what_ran_is_the_optimizer_with_its_one_buffer_shared_out(case, runs):
     run = runs[case.name]
     assert run["class"] is case.optimizer

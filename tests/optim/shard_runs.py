@@ -1,0 +1,167 @@
+"""AdamS and SCALE on layers of every kind, spread over two processes; test_shards.py starts it.
+
+torchrun --nproc_per_node=2 shard_runs.py FILE     what both hold, and how far they are from one process
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from rl_posttrain.optim import SCALE, AdamS
+from rl_posttrain.training.backends.deepspeed import initialize_engine, start_deepspeed
+
+NUM_STEPS = 20
+ADAMS_WAYS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+
+
+class Conv1D(nn.Module):
+    """As transformers' module of this name keeps its weight: [in, out]."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(13, 11) * 0.1)
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Experts(nn.Module):
+    def __init__(self, is_transposed):
+        super().__init__()
+        self.is_transposed = is_transposed
+        self.weight = nn.Parameter(torch.randn(3, 11, 11) * 0.1)
+
+    def forward(self, x):
+        return sum(x @ (weight if self.is_transposed else weight.t()) for weight in self.weight)
+
+
+class Net(nn.Module):
+    """2,000 parameters in sizes that no part ends with."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.linear, self.conv = nn.Embedding(23, 11), nn.Linear(11, 13), Conv1D()
+        self.experts, self.transposed_experts = Experts(False), Experts(True)
+        self.norm, self.lm_head = nn.LayerNorm(11), nn.Linear(11, 23, bias=False)
+
+    def forward(self, tokens, next_tokens):
+        hidden = self.conv(self.linear(self.embedding(tokens)).tanh())
+        hidden = hidden + self.experts(hidden) + self.transposed_experts(hidden)
+        return nn.functional.cross_entropy(self.lm_head(self.norm(hidden)), next_tokens)
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(23, (2, 8), generator=generator) for _ in range(NUM_STEPS)]
+
+
+def model_and_optimizer(wrap=lambda model: model):
+    torch.manual_seed(0)
+    model = wrap(Net())
+    return model, SCALE.from_model(model, lr=1e-2, vector_lr=1e-3, weight_decay=0.1)
+
+
+def run_plain(wrap=lambda model: model, place=slice(None)):
+    model, optimizer = model_and_optimizer(wrap)
+    for batch in batches():
+        model(*batch[:, place]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return dict(model.named_parameters())
+
+
+def run_zero(stage, place):
+    import deepspeed
+
+    model, optimizer = model_and_optimizer()
+    zero = {
+        "stage": stage, "sub_group_size": 300, "round_robin_gradients": True, "stage3_param_persistence_threshold": 0,
+    }  # fmt: skip
+    config = {
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_clipping": 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+    }
+    engine, _ = initialize_engine(model, optimizer, config)
+    optimizer.find_shards(engine)
+    for batch in batches():
+        engine.backward(engine(*batch[:, place]))
+        engine.step()
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=stage == 3):
+        return {name: parameter.detach().clone() for name, parameter in engine.module.named_parameters()}
+
+
+def spread_scale(mesh, rank: int) -> dict[str, float]:
+    """The largest difference of any weight from one process, under each ZeRO stage and FSDP2."""
+    half = slice(4 * rank, 4 * rank + 4)
+    expected = run_plain()
+    found = {f"ZeRO-{stage}": run_zero(stage, half) for stage in (1, 2, 3)}
+    sharded = run_plain(lambda model: fully_shard(model, mesh=mesh), half)
+    found["FSDP2"] = {name: parameter.full_tensor() for name, parameter in sharded.items()}
+    return {how: difference(weights, expected) for how, weights in found.items()}
+
+
+def train_layers(optimizer_of, wrap=lambda model: model):
+    """Two linear layers after three steps, and their optimizer; every process takes the same batch."""
+    torch.manual_seed(0)
+    model = wrap(nn.Sequential(nn.Linear(101, 103), nn.Linear(103, 3)))
+    optimizer = optimizer_of(model.parameters())
+    for step in range(3):
+        torch.manual_seed(step)
+        model(torch.randn(4, 101)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return dict(model.named_parameters()), optimizer
+
+
+def spread_adams(mesh) -> dict[str, dict[str, float]]:
+    """Of each way to run a step under FSDP2: how far weights and buffers are from one process, and bytes of state."""
+    found = {}
+    for name, way in ADAMS_WAYS.items():
+
+        def make(parameters, way=way):
+            return AdamS(parameters, lr=0.1, weight_decay=0.1, **way)
+
+        plain, theirs = train_layers(make)
+        shards, ours = train_layers(make, lambda model: fully_shard(model, mesh=mesh))
+        buffers = {name: ours.state[shard]["exp_avg"] for name, shard in shards.items()}
+        found[name] = {
+            "weights": difference({name: shard.full_tensor() for name, shard in shards.items()}, plain),
+            "buffers": difference(
+                {name: buffer.full_tensor() for name, buffer in buffers.items()},
+                {name: theirs.state[parameter]["exp_avg"] for name, parameter in plain.items()},
+            ),
+            "bytes": bytes_of_state(ours),
+        }
+    _, adamw = train_layers(torch.optim.AdamW, lambda model: fully_shard(model, mesh=mesh))
+    found["adamw"] = {"bytes": bytes_of_state(adamw)}
+    found["whole"] = {"bytes": sum(parameter.nbytes for parameter in plain.values())}
+    return found
+
+
+def bytes_of_state(optimizer) -> int:
+    """Of this process's parts, step counters left out."""
+    values = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    return sum(value.to_local().nbytes for value in values)
+
+
+def difference(found, expected) -> float:
+    return max((value - expected[name]).abs().max().item() for name, value in found.items())
+
+
+def main() -> None:
+    start_deepspeed(on_cpu=True)
+    rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
+    found = {"scale": spread_scale(mesh, rank), "adams": spread_adams(mesh)}
+    if rank == 0:
+        Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
