@@ -18,7 +18,7 @@ from accelerate.utils import DeepSpeedOptimizerWrapper
 
 from rl_posttrain.optim import AdamS, ledger
 from rl_posttrain.optim.swap import running_optimizer
-from rl_posttrain.training.backends.deepspeed import wrap, start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 ROOT = Path(__file__).resolve().parents[2] / "rl_posttrain"
 READ = {
