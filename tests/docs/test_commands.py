@@ -24,7 +24,7 @@ RUN_BY = {
     "report": "tests/architecture/test_imports.py::test_a_report_loads_neither_torch_nor_vllm",
     "curves": "tests/cli/test_cli.py::test_curves_draw_what_is_there",
     "doctor": "tests/cli/test_cli.py::test_doctor_tells_each_finding_with_its_fix",
-    "optim bench": "tests/optim/test_bench.py::test_bench_and_list_as_commands",
+    "optim bench": "tests/optim/test_bench.py::test_every_optimizer_is_timed_beside_fused_adamw",
     "optim memory --measure": "tests/cost/test_memory.py::test_measured_and_predicted_stand_side_by_side",
 }
 RUN_HERE = ("check", "recipes", "optim list", "optim memory")

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from rl_posttrain.optim import SCALE, AdamS
-from rl_posttrain.training.backends.deepspeed import initialize_engine, start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 NUM_STEPS = 20
 ADAMS_WAYS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -60,14 +60,14 @@ def batches():
     return [torch.randint(23, (2, 8), generator=generator) for _ in range(NUM_STEPS)]
 
 
-def model_and_optimizer(wrap=lambda model: model):
+def model_and_optimizer(shard=lambda model: model):
     torch.manual_seed(0)
-    model = wrap(Net())
+    model = shard(Net())
     return model, SCALE.from_model(model, lr=1e-2, vector_lr=1e-3, weight_decay=0.1)
 
 
-def run_plain(wrap=lambda model: model, place=slice(None)):
-    model, optimizer = model_and_optimizer(wrap)
+def run_plain(shard=lambda model: model, place=slice(None)):
+    model, optimizer = model_and_optimizer(shard)
     for batch in batches():
         model(*batch[:, place]).backward()
         optimizer.step()
@@ -88,7 +88,7 @@ def run_zero(stage, place):
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
     }
-    engine, _ = initialize_engine(model, optimizer, config)
+    engine, _ = wrap(model, optimizer, config)
     optimizer.find_shards(engine)
     for batch in batches():
         engine.backward(engine(*batch[:, place]))
@@ -107,10 +107,10 @@ def spread_scale(mesh, rank: int) -> dict[str, float]:
     return {how: difference(weights, expected) for how, weights in found.items()}
 
 
-def train_layers(optimizer_of, wrap=lambda model: model):
+def train_layers(optimizer_of, shard=lambda model: model):
     """Two linear layers after three steps, and their optimizer; every process takes the same batch."""
     torch.manual_seed(0)
-    model = wrap(nn.Sequential(nn.Linear(101, 103), nn.Linear(103, 3)))
+    model = shard(nn.Sequential(nn.Linear(101, 103), nn.Linear(103, 3)))
     optimizer = optimizer_of(model.parameters())
     for step in range(3):
         torch.manual_seed(step)

@@ -13,7 +13,7 @@ import torch
 from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import SCALE, AdamS
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
-from rl_posttrain.training.backends.deepspeed import initialize_engine, start_deepspeed
+from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 NUM_STEPS, SAVED_AT = 20, 10
 SETTINGS = {"lr": 1e-3, "weight_decay": 0.1}
@@ -127,7 +127,7 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def start_engine(case: Case, *, universal: bool = False):
     model = tiny_llama()
     optimizer = make_optimizer(case, model)
-    engine, wrapper = initialize_engine(
+    engine, wrapper = wrap(
         model,
         optimizer,
         {
