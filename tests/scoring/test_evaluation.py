@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
+from conftest import slowness
 
 from rl_posttrain.recipe.reward_spec import resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
@@ -50,7 +51,7 @@ def run_processes(world_size: int, *, rewards, num_samples=4, ks=(1, 2, 4), batc
     """evaluate_policy on every rank, a thread each; its metrics, and the sizes of each rank's calls of `draw`."""
     calls: list[list[int]] = [[] for _ in range(world_size)]
     parts: list[list] = [[] for _ in range(world_size)]
-    barrier = threading.Barrier(world_size, timeout=30)
+    barrier = threading.Barrier(world_size, timeout=60 * slowness())
 
     def process(rank: int) -> dict:
         def draw(rows: list, call: int) -> list[Completion]:

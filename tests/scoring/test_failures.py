@@ -1,8 +1,9 @@
 """Rewards that raise, hang or crash, TRL's own rewards by name, and golds that cannot be read."""
 
-import time
+import math
 
 import pytest
+from conftest import slowness
 from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RecipeError, RewardError
@@ -78,17 +79,17 @@ def test_a_reward_that_fails_only_on_the_batch_says_so(file):
 
 
 def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(file):
-    section = {"fn": f"{file}:hangs", "isolated": True, "timeout_s": 1.0, "on_error": "zero"}
+    limit_s = math.ceil(slowness())
+    section = {"fn": f"{file}:hangs", "isolated": True, "timeout_s": limit_s, "on_error": "zero"}
     (reward,) = build(section)
     metrics, passed = logged()
     batch = {"completions": ["a", "hang", "abc", "crash"], "answer": ["1"] * 4}
-    started = time.monotonic()
     assert reward(**batch, **passed) == [1.0, 0.0, 3.0, 0.0]
-    assert time.monotonic() - started < 60
     assert metrics == {"hangs/errors": 0.5}
     (stopping,) = build(section | {"on_error": "stop"})
     text = error_of(stopping, **batch, kind=RewardError)
-    assert text.startswith("rewards.0.fn=hangs: took longer than timeout_s=1 on row 1 of 4, completion 'hang'; ")
+    said = f"rewards.0.fn=hangs: took longer than timeout_s={limit_s} on row 1 of 4, completion 'hang'; "
+    assert text.startswith(said)
     batch["completions"][1] = "ok"
     assert "ended its worker process on row 3 of 4" in error_of(stopping, **batch, kind=RewardError)
 

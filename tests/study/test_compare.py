@@ -276,10 +276,8 @@ def _command_line(folder: Path) -> bytes:
         return b""
 
 
-def wait_until(condition, process: subprocess.Popen | None = None, timeout_s: float = 240):
-    deadline = time.monotonic() + timeout_s
+def wait_until(condition, process: subprocess.Popen | None = None):
     while not condition():
-        assert time.monotonic() < deadline, "it took too long"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.2)
 
@@ -301,7 +299,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     )
     wait_until(lambda: first.last_checkpoint() is not None and steps(first) < 4, process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate()
     assert process.returncode == 130, stderr
     assert "stopped: 0 of 2 runs are finished; the same command trains the others" in stdout
     assert not is_running(out / "recipes")

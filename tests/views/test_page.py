@@ -7,6 +7,7 @@ import re
 import shutil
 
 import pytest
+from conftest import slowness
 
 from rl_posttrain.views.report import page as page_module
 from rl_posttrain.views.report.page import render_page
@@ -130,6 +131,7 @@ def show(browser, written, tmp_path):
             path.write_text(render_page(payload), encoding="utf-8")
         options = {"viewport": {"width": 1400, "height": 900}} | options
         context = browser.new_context(offline=True, **options)
+        context.set_default_timeout(30_000 * slowness())
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: troubles.append(f"console: {message.text}"))
