@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,9 @@ process.prepare_process(verbose=False)
 # The same examples each time, on however slow a machine.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
+
+# Far longer than anything takes that a test waits for.
+HANG_S = 600
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 
@@ -174,7 +178,8 @@ def _python(processes: int) -> list[str]:
 
 
 def _run_fresh(command_line: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
-    return subprocess.run(command_line, capture_output=True, text=True, env=environment)
+    limit_s = 3 * HANG_S * slowness()
+    return subprocess.run(command_line, capture_output=True, text=True, env=environment, timeout=limit_s)
 
 
 def _run_forks(
@@ -185,12 +190,13 @@ def _run_forks(
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         ranks = _as_torchrun_tells(processes) if launched or processes > 1 else [{}]
         forks = [Fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
-        while None in (statuses := [fork.poll() for fork in forks]) and not any(statuses):
-            time.sleep(0.01)
-        status = next(filter(None, statuses), 0)
-        for fork in forks:
-            fork.kill()
-            fork.wait()
+        try:
+            wait_until(lambda: None not in (found := [fork.poll() for fork in forks]) or any(found))
+            status = next((fork.returncode for fork in forks if fork.returncode), 0)
+        finally:
+            for fork in forks:
+                fork.kill()
+                fork.wait()
         stdout.seek(0), stderr.seek(0)
         return subprocess.CompletedProcess(argv, status, stdout.read(), stderr.read())
 
@@ -217,6 +223,15 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         **variables,
     }
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what has to happen, however slow the machine is, and no longer than for a test that hangs."""
+    started = time.monotonic()
+    while not condition():
+        waited = time.monotonic() - started
+        assert waited < HANG_S or waited < HANG_S * slowness(), "it hangs"
+        time.sleep(0.01)
 
 
 def slowness() -> float:

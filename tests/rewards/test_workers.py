@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from conftest import slowness
+from conftest import slowness, wait_until
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
@@ -39,9 +38,7 @@ def is_alive(process: int) -> bool:
 
 
 def wait_until_gone(processes: list[int]) -> None:
-    """However long that takes: processes that stay are a test that does not end."""
-    while any(map(is_alive, processes)):
-        time.sleep(0.01)
+    wait_until(lambda: not any(map(is_alive, processes)))
 
 
 def mixed_batch(which: str) -> tuple[list[str], list[str], list[float]]:

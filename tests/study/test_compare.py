@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import clean_environment, command, run_command
+from conftest import clean_environment, command, fork_command, run_command, wait_until
 from rich.console import Console
 
 from rl_posttrain.errors import RunError
@@ -276,12 +276,6 @@ def _command_line(folder: Path) -> bytes:
         return b""
 
 
-def wait_until(condition, process: subprocess.Popen | None = None):
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.2)
-
-
 def steps(run: RunDirectory) -> int:
     row = run.last_row()
     return row["step"] if row else 0
@@ -297,7 +291,9 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment()
     )
-    wait_until(lambda: first.last_checkpoint() is not None and steps(first) < 4, process)
+    wait_until(lambda: first.last_checkpoint() is not None or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    assert steps(first) < 4, "the first run finished before it could be stopped"
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate()
     assert process.returncode == 130, stderr
@@ -305,13 +301,11 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     assert not is_running(out / "recipes")
     rows_before = first.metrics()
 
-    # The same command resumes it. When it is killed, its run ends too.
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()
-    )
-    wait_until(lambda: first.summary() is not None and is_running(out / "recipes" / "adamw-seed4.yaml"), process)
-    process.kill()
-    process.wait()
+    # The same command starts it again. When it is killed, its run ends too.
+    fork = fork_command(*arguments)
+    wait_until(lambda: is_running(out / "recipes" / "adams-seed4.yaml"))
+    fork.kill()
+    fork.wait()
     wait_until(lambda: not is_running(out / "recipes"))
 
     # Resumed, together with a variant that fails: that one is named, and the others finish.
@@ -319,11 +313,10 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     done = run_command(*arguments, "--jobs", "2", "--optimizers", f"adams,adamw,{tmp_path}/picky.py:Picky")
     assert done.returncode == 1, done.stderr
     assert "3 runs of adams, adamw, " in done.stdout
-    assert "; already finished: 1" in done.stdout
+    assert "adams-seed4 finished" in done.stdout
     assert "adamw-seed4 finished" in done.stdout
     assert "Picky-seed4 FAILED" in done.stdout
     assert "no step today" in done.stderr
-    assert "adams-seed4 started" not in done.stdout
     for run in (first, second):
         rows = run.metrics()
         assert [row["step"] for row in rows] == [1, 2, 3, 4]
@@ -346,6 +339,8 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     written = first.metrics_path.stat().st_mtime_ns
     done = run_command(*arguments, "--json")
     assert done.returncode == 0, done.stderr
+    assert "; already finished: 2" in done.stderr
+    assert "started" not in done.stderr
     found = json.loads(done.stdout)
     assert found["baseline"] == "adamw"
     assert {run["run"] for run in found["runs"]} == {"adams-seed4", "adamw-seed4"}

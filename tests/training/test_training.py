@@ -4,12 +4,11 @@ import json
 import math
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import fork_command, run_command, run_processes, run_python
+from conftest import fork_command, run_command, run_processes, run_python, wait_until
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
@@ -88,10 +87,9 @@ def test_a_killed_run_resumes_exactly_and_is_not_overwritten(finished, tiny_reci
     arguments = ["train", tiny_recipe, "run.name=killed", *CHECKPOINTED, "eval.every_steps=3"]
     arguments.append("logging.trackers=[tensorboard]")
     folder = runs_folder(tiny_recipe) / "killed"
-    process = fork_command(*arguments)
-    while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 3:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
+    process, metrics = fork_command(*arguments), folder / "metrics.jsonl"
+    wait_until(lambda: process.poll() is not None or (metrics.exists() and len(metrics.read_text().splitlines()) >= 3))
+    assert process.poll() is None, "the run ended before it could be killed"
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
@@ -354,6 +352,14 @@ def test_the_optimizer_that_runs_is_the_one_asked_for():
         check_optimizer(prepare(torch.optim.AdamW([parameter])), AdamS)
 
 
+def test_the_tiny_model_learns_what_is_paid(tiny_recipe):
+    """In seconds what the quickstart shows in minutes: samples of vLLM, updates of DeepSpeed, more and more digits."""
+    run = train(tiny_recipe, "learns", "algorithm.num_steps=12", "optimizer.lr=3.0e-3")
+    rewards = [row["reward"] for row in run.metrics()]
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 3 * 0.30
+
+
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_quickstart_learns(tmp_path):
     """The README's promise, on the bundled model: 0.30 more reward in the last five steps than in the first five."""
