@@ -4,10 +4,10 @@
                                         [--batch-size 8] [--plot FILE.png]
 
 The text comes with CPython: the topics of its reference (`pydoc_data.topics`) and the docstrings of its standard
-library, each paragraph once; every fortieth document is held out. A seed fixes the first weights and the order of the
-batches for all optimizers alike. The first seed searches four learning rates, each twice the one before; the other
-seeds run at the best of them. AdamS also runs at AdamW's best, as its paper advises. A run that FILE has already is not
-done again.
+library. Each paragraph is used once, and every fortieth document is held out for validation. A seed decides the initial
+weights and the order of batches, the same for every optimizer. With the first seed each optimizer runs at four learning
+rates, each twice the one before; with the other seeds it runs at the best of them. AdamS also runs at AdamW's best, as
+its paper advises. A run that is in FILE is not made again.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import ast
 import hashlib
 import json
 import math
-import os
 import platform
 import statistics
 import sys
@@ -29,6 +28,7 @@ import torch
 import transformers
 
 from rl_posttrain.optim import build_optimizer
+from rl_posttrain.runs.files import write_atomically
 
 NUM_TOKENS = 1024
 WINDOW = 64
@@ -36,7 +36,7 @@ WINDOW = 64
 WARMUP_SHARE = 0.1
 MAX_GRAD_NORM = 1.0
 NUM_LOSSES = 5
-"""Times in a run that the validation loss is taken."""
+"""How often the validation loss is measured in a run."""
 SIZES = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -54,7 +54,7 @@ class Contender(NamedTuple):
     grid: tuple[float, ...]
 
 
-# As many tries for each, around what short runs on another seed showed.
+# Four rates for each, around the best of short runs with another seed.
 CONTENDERS = {
     "adams": Contender("adams", {"betas": (0.9, 0.95)}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "adamw": Contender("adamw", {"betas": (0.9, 0.95)}, (5e-4, 1e-3, 2e-3, 4e-3)),
@@ -76,17 +76,17 @@ class Text(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optimizers", default=",".join(CONTENDERS))
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--num-steps", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--optimizers", default=",".join(CONTENDERS), help="separated by commas (default: %(default)s)")
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas (default: %(default)s)")
+    parser.add_argument("--num-steps", type=int, default=500, help="steps of each run (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="sequences per step (default: %(default)s)")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="results; finished runs are kept")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw validation loss against steps")
     arguments = parser.parse_args()
     chosen = arguments.optimizers.split(",")
     if unknown := set(chosen) - set(CONTENDERS):
         parser.error(
-            f"--optimizers={','.join(sorted(unknown))}: no such optimizer here; name some of {list(CONTENDERS)}"
+            f"--optimizers={','.join(sorted(unknown))}: no such optimizer; name some of {', '.join(CONTENDERS)}"
         )
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     text = encode([*reference_topics(), *library_docstrings()])
@@ -104,7 +104,7 @@ def main() -> None:
     if arguments.json.exists():
         kept = json.loads(arguments.json.read_text())
         if kept["settings"] != settings:
-            parser.error(f"--json={arguments.json}: made with {kept['settings']}, now {settings}; name another file")
+            parser.error(f"--json={arguments.json}: its runs are of {kept['settings']}, not {settings}; name another")
         runs = kept["runs"]
 
     def run(optimizer: str, lr: float, seed: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def main() -> None:
         start = time.perf_counter()
         losses = train(text, CONTENDERS[optimizer], lr, seed, arguments.num_steps, arguments.batch_size)
         runs.append({"optimizer": optimizer, "lr": lr, "seed": seed, "losses": losses})
-        write_whole(arguments.json, {"settings": settings, "runs": runs})
+        write_atomically(arguments.json, json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
         print(
             f"{optimizer:10s} lr {lr:<8.3g} seed {seed}  {show(losses)}  {time.perf_counter() - start:.0f} s",
             flush=True,
@@ -141,9 +141,9 @@ def reference_topics() -> list[str]:
 
 
 def library_docstrings() -> Iterator[str]:
-    """The docstrings of the standard library, those of one module together."""
+    """The docstrings of the standard library, one document per module."""
     root = Path(sysconfig.get_path("stdlib"))
-    # What some installations leave out, and tests: the text should be the same with every CPython of a version.
+    # Tests, and what some installations leave out: the text must be the same with every CPython of one version.
     left_out = {"test", "tests", "idlelib", "lib2to3", "distutils", "ensurepip", "turtledemo", "pydoc_data"}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -154,9 +154,9 @@ def library_docstrings() -> Iterator[str]:
 
 
 def encode(documents: list[str], held_out_every: int = 40) -> Text:
-    """Split documents into training and validation, and both into tokens of a BPE learned on the training part.
+    """Split documents into training and validation text, and both into tokens of a BPE learned on the training text.
 
-    Paragraphs that were there before are left out: the reference repeats itself, and what is held out must be new.
+    A paragraph that came before is left out: the reference repeats itself, and the validation text must be new.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -183,7 +183,7 @@ def encode(documents: list[str], held_out_every: int = 40) -> Text:
 
 
 def unigram_loss(text: Text) -> float:
-    """Validation loss, nats a token, of the training text's token frequencies: what no context can reach."""
+    """Validation loss, nats per token, if each token is predicted by its frequency in the training text alone."""
     counts = torch.bincount(text.training, minlength=NUM_TOKENS) + 1.0
     return -(counts / counts.sum()).log()[text.validation].mean().item()
 
@@ -197,11 +197,12 @@ def train(
     batch_size: int = 8,
     sizes: dict[str, int] = SIZES,
 ) -> dict[str, float | None]:
-    """Train a fresh model: linear warm-up, cosine to a tenth of `lr`, no weight decay (torch's SGD would add it to the
-    gradient, where the others shrink the weights).
+    """Train a new model: linear warm-up, cosine to a tenth of `lr`, no weight decay.
+
+    Weight decay would not be the same for all: torch's SGD adds it to the gradient, the others shrink the weights.
 
     Returns:
-        Validation loss, nats a token, by step; None where training has broken down.
+        Validation loss, nats per token, by step; None where it is no finite number.
     """
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(vocab_size=NUM_TOKENS, tie_word_embeddings=False, **sizes)
@@ -233,13 +234,13 @@ def lr_factor(step: int, num_steps: int) -> float:
 
 @torch.no_grad()
 def validation_loss(model: torch.nn.Module, ids: torch.Tensor) -> float:
-    """Mean nats a token over windows side by side, so that each token but the first is predicted once."""
+    """Mean nats per token of `ids`, (N,), in adjacent windows, so that each token but the first is predicted once."""
     windows = ids.unfold(0, WINDOW + 1, WINDOW)
     return sum(model(input_ids=part, labels=part).loss.item() * len(part) for part in windows.split(16)) / len(windows)
 
 
 def final(run: dict[str, Any]) -> float:
-    """The loss after the last step; infinite where training broke down."""
+    """The loss after the last step; infinite if it was no finite number."""
     return curve(run)[-1]
 
 
@@ -248,21 +249,14 @@ def curve(run: dict[str, Any]) -> list[float]:
 
 
 def show(losses: dict[str, float | None]) -> str:
-    return "  ".join("broke down" if loss is None else f"{loss:.4f}" for loss in losses.values())
-
-
-def write_whole(path: Path, content: Any) -> None:
-    """Through a file beside it: a run that is killed while it writes leaves the old file."""
-    beside = path.with_suffix(path.suffix + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(beside, path)
+    return "  ".join("not finite" if loss is None else f"{loss:.4f}" for loss in losses.values())
 
 
 def print_table(table: dict[str, list[dict[str, Any]]], text: Text) -> None:
     num_training, num_held_out = len(text.training), len(text.validation)
-    print(f"\n{num_training} tokens to train on, {num_held_out} held out, of {text.bytes_per_token:.2f} bytes")
-    print(f"token frequencies alone: {unigram_loss(text):.4f} nats a token")
-    print(f"{'':20s}{'lr':>9s}{'mean':>9s}{'std':>8s}{'bits/byte':>11s}   each seed; less AdamW's")
+    print(f"\n{num_training} training tokens, {num_held_out} validation tokens, {text.bytes_per_token:.2f} bytes each")
+    print(f"predicted by token frequency alone: {unigram_loss(text):.4f} nats per token")
+    print(f"{'':20s}{'lr':>9s}{'mean':>9s}{'std':>8s}{'bits/byte':>11s}   each seed; minus AdamW's")
     for name, runs in table.items():
         losses = [final(run) for run in runs]
         mean = statistics.mean(losses)
@@ -289,7 +283,7 @@ def plot(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
         losses = list(zip(*map(curve, runs), strict=True))
         axes.plot(steps, list(map(statistics.mean, losses)), label=f"{name} ({runs[0]['lr']:g})")
         axes.fill_between(steps, list(map(min, losses)), list(map(max, losses)), alpha=0.2)
-    axes.set(xlabel="step", ylabel="validation loss, nats a token")
+    axes.set(xlabel="step", ylabel="validation loss, nats per token")
     figure.legend(title="optimizer (lr)", loc="outside right upper")
     figure.savefig(path, dpi=80)
 

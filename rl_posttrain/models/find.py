@@ -78,7 +78,7 @@ def published_config(name: str):
 
 
 def model_without_weights(config, dtype: str = "float32"):
-    """The model that `config` describes, on the meta device."""
+    """The model that `config` describes, on the meta device: shapes and dtypes without values."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -87,7 +87,7 @@ def model_without_weights(config, dtype: str = "float32"):
 
 
 def kv_cache_bytes_per_token(config, dtype: str) -> int:
-    """Bytes that one token of context takes in a KV cache: keys and values of every layer."""
+    """Bytes that one token of context takes in a KV cache: per layer, keys and values of (heads, head size) each."""
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -112,10 +112,10 @@ def _bundled_folder(note: Callable[[str], None]) -> Path:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> Path:
-    """`gguf` as a bf16 transformers folder; whole or absent, also when several processes convert at the same time.
+    """Convert `gguf` to a bf16 folder of transformers; no process sees half of it.
 
-    bf16, because it is then the same start for every engine: a bf16 policy with fp32 masters and an fp32 policy under
-    autocast begin from equal weights.
+    The weights are bf16 so that every engine starts from the same ones: a bf16 policy with fp32 masters, and an fp32
+    policy under autocast.
     """
     import torch
 
@@ -132,14 +132,14 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
     try:
         location = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         model = AutoModelForCausalLM.from_pretrained(**location, dtype=torch.bfloat16)
-        # The weights are plain numbers now; with the marks of their origin save_pretrained refuses to write them.
+        # The weights are plain numbers now. Marked as quantized, save_pretrained refuses to write them.
         model.hf_quantizer = None
         model.is_quantized = False
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(**location)
-        # Read from GGUF, the tokenizer takes the begin of a turn for its end; the model's config has it right.
+        # The tokenizer from GGUF has the begin of a turn as its end; the model's config has the right token.
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         tokenizer.save_pretrained(temporary)
@@ -148,7 +148,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
         except OSError:
             if not (folder / "config.json").is_file():
                 raise
-            # Another process was first; its folder is as good.
+            # Another process was first; its folder has the same content.
     finally:
         logging.disable_progress_bar()
         shutil.rmtree(temporary, ignore_errors=True)

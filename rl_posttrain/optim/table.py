@@ -15,32 +15,32 @@ OPTIMIZERS = {
     "fira": "rl_posttrain.optim.low_rank:Fira",
     "apollo": "rl_posttrain.optim.apollo:APOLLO",
 }
-# What each is, and where it does not run; `rl-posttrain optim list` and docs/optimizers.md show it.
+# What each is, and where it does not run; `rl-posttrain optim list` shows it.
 ABOUT = {
-    "adams": "Adam whose momentum is its own normalizer: one state value a parameter",
-    "adamw": "Adam with decoupled weight decay: two state values a parameter",
-    "scale": "SGD on column-normalized gradients, momentum in the output layer only",
-    "sgd": "SGD with momentum 0.9; its weight decay is added to the gradient",
-    "muon": "orthogonal updates of hidden matrices, AdamW for all else; not under ZeRO-1 to 3",
-    "lion": "the sign of a momentum: one state value a parameter",
-    "adam_mini": "AdamW with one second moment a head or row; not under ZeRO-1 to 3, with LoRA, or with fused experts",
-    "galore": "AdamW in the gradient's largest singular vectors; not under ZeRO-1 to 3",
-    "fira": "GaLore, and what lies outside of its vectors, scaled; not under ZeRO-1 to 3",
-    "apollo": "step sizes learned in a random projection of the gradient; not under ZeRO-1 to 3",
+    "adams": "Adam with the momentum in place of the second moment: one state value per parameter",
+    "adamw": "Adam with decoupled weight decay: two state values per parameter",
+    "scale": "SGD on gradients that are normalized per output, with momentum in the output layer only",
+    "sgd": "SGD with momentum 0.9; weight decay is added to the gradient",
+    "muon": "orthogonalized momentum for hidden matrices, AdamW for all else; not under ZeRO-1 to 3",
+    "lion": "the sign of the momentum: one state value per parameter",
+    "adam_mini": "AdamW with one second moment per head or row; not under ZeRO-1 to 3, with LoRA or with fused experts",
+    "galore": "AdamW on the gradient projected to its largest singular vectors; not under ZeRO-1 to 3",
+    "fira": "GaLore plus the rest of the gradient, scaled; not under ZeRO-1 to 3",
+    "apollo": "AdamW's step sizes, computed from a random projection of the gradient; not under ZeRO-1 to 3",
 }
-# Names that need a package of the extra `optimizers`: the module that it is imported as.
+# Names that need a package of the extra `optimizers`, and the module of that package.
 PACKAGES = {
     "lion": "pytorch_optimizer",
     "adam_mini": "adam_mini",
     "galore": "pytorch_optimizer",
     "fira": "pytorch_optimizer",
 }
-# Arguments of a built-in where the class's own default is not what its name stands for here.
+# Arguments of a name that differ from the defaults of its class.
 DEFAULTS = {"sgd": {"momentum": 0.9}}
 
 
 def describe_optimizers() -> dict[str, dict[str, Any]]:
-    """Of each name: ``class``, ``package``, whether that is ``installed``, and what the optimizer is (``about``)."""
+    """For each name: ``class``, ``package``, whether that is ``installed``, and a line ``about`` the optimizer."""
     rows = {}
     for name, location in OPTIMIZERS.items():
         package = PACKAGES.get(name, location.partition(".")[0])
