@@ -154,7 +154,7 @@ def chosen(num_elements, **options):
         ({"foreach": False}, adams_kernels.update_single),
         ({"fused": False}, adams_kernels.update_single),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_foreach_and_fused_mean_what_they_mean_in_torch(options, function):
     assert chosen(2, **options) is function
