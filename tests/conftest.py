@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import hypothesis
 import pytest
 import yaml
-from forks import Fork
 
 from rl_posttrain.cli import main as cli
 from rl_posttrain.machine import process
@@ -28,6 +28,12 @@ hypothesis.settings.load_profile("steady")
 HANG_S = 600
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The process that forks imports what it needs while the first tests run."""
+    if len(session.items) > 500:
+        forks.start()
 
 
 @pytest.fixture(scope="session")
@@ -155,21 +161,21 @@ def run_python(*arguments: str | Path, **variables: str):
     return _run_forks(list(arguments), clean_environment(**variables), 1)
 
 
-def run_processes(script: str | Path, *arguments: str | Path, processes: int) -> str:
-    """Run a script in several processes, as under torchrun; what it prints.
+def run_processes(*arguments: str | Path, processes: int) -> str:
+    """Run a script, or `-m` and a module, in several processes, as under torchrun; what it prints.
 
     One thread to a process: a product's last bits hang on that.
     """
     environment = clean_environment(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
-    done = _run_forks([script, *arguments], environment, processes, launched=True)
+    done = _run_forks(list(arguments), environment, processes, launched=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
 
-def fork_command(*arguments: str | Path) -> Fork:
+def fork_command(*arguments: str | Path) -> forks.Fork:
     """Start rl-posttrain without waiting for it; what it prints is lost."""
     with open(os.devnull, "w") as nowhere:
-        return Fork(["-m", "rl_posttrain", *map(str, arguments)], clean_environment(), nowhere, nowhere)
+        return forks.Fork(["-m", "rl_posttrain", *map(str, arguments)], clean_environment(), nowhere, nowhere)
 
 
 def _python(processes: int) -> list[str]:
@@ -189,12 +195,12 @@ def _run_forks(
     argv = list(map(str, argv))
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         ranks = _as_torchrun_tells(processes) if launched or processes > 1 else [{}]
-        forks = [Fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
+        started = [forks.Fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
         try:
-            wait_until(lambda: None not in (found := [fork.poll() for fork in forks]) or any(found))
-            status = next((fork.returncode for fork in forks if fork.returncode), 0)
+            wait_until(lambda: None not in (found := [fork.poll() for fork in started]) or any(found))
+            status = next((fork.returncode for fork in started if fork.returncode), 0)
         finally:
-            for fork in forks:
+            for fork in started:
                 fork.kill()
                 fork.wait()
         stdout.seek(0), stderr.seek(0)

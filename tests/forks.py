@@ -6,6 +6,7 @@ the imported modules and with nothing else: no engine, no process group, no rand
 """
 
 import atexit
+import functools
 import gc
 import importlib
 import json
@@ -43,7 +44,7 @@ class Fork:
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], stdout: IO, stderr: IO):
         self.returncode: int | None = None
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server())
+        self._connection.connect(_socket())
         request = json.dumps({"argv": list(argv), "environment": dict(environment), "folder": os.getcwd()}).encode()
         length = len(request).to_bytes(8, "big")
         socket.send_fds(self._connection, [length], [stdout.fileno(), stderr.fileno()])
@@ -74,23 +75,24 @@ class Fork:
         return answer
 
 
-_started: dict[str, str] = {}
+@functools.cache
+def start() -> tuple[subprocess.Popen, str]:
+    """This session's process that forks, which ends with this process, and its socket. It has yet to import."""
+    path = str(Path(tempfile.mkdtemp(prefix="forks-"), "socket"))
+    # The driver must not be touched before the fork.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    command = [sys.executable, __file__, path]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+    atexit.register(server.communicate)
+    return server, path
 
 
-def _server() -> str:
-    """The socket of this session's forking process, which ends with this process."""
-    if not _started:
-        path = str(Path(tempfile.mkdtemp(prefix="forks-"), "socket"))
-        # The driver must not be touched before the fork.
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-        server = subprocess.Popen(
-            [sys.executable, __file__, path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
-        )  # fmt: skip
-        assert server.stdout.readline() == "ready\n", "the process that forks could not import what tests need"
-        atexit.register(server.communicate)
-        _started["path"] = path
-    return _started["path"]
+@functools.cache
+def _socket() -> str:
+    """The socket, once the imports are done."""
+    server, path = start()
+    assert server.stdout.readline() == "ready\n", "the process that forks could not import what tests need"
+    return path
 
 
 def serve(path: str) -> dict:

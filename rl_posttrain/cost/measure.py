@@ -62,7 +62,9 @@ def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[
         done = subprocess.run(start, capture_output=True, text=True)
         answer = Path(folder) / "ledgers.json"
         if done.returncode or not answer.is_file():
-            said = [line for line in done.stderr.splitlines() if "Error: " in line] or ["it printed no error"]
+            lines = [line for line in done.stderr.splitlines() if "ChildFailedError" not in line]
+            # A process that was killed, for want of memory perhaps, printed no error; torchrun tells its signal.
+            said = [line for line in lines if "Error: " in line or "Signal " in line] or ["it printed no error"]
             raise EngineError(
                 f"--num-processes={setting.num_processes}: a process failed ({said[0].strip()}); measure fewer "
                 "processes or a smaller model, or leave --measure out"

@@ -35,7 +35,7 @@ def without_costs(rows: list[dict]) -> list[dict]:
 @pytest.fixture(scope="module")
 def finished(tiny_recipe) -> RunDirectory:
     options = ("eval.every_steps=3", "logging.trackers=[tensorboard]")
-    return train(tiny_recipe, "finished", *CHECKPOINTED, *options, fresh=True)
+    return train(tiny_recipe, "finished", *CHECKPOINTED, *options)
 
 
 def test_run_directory_holds_all_of_the_run(finished):
