@@ -25,7 +25,7 @@ def memory_of(
     offload: bool,
     measure: bool,
 ) -> dict[str, Any]:
-    """Bytes a device by component for each optimizer; adamw is always among them, for the ratio.
+    """Bytes per device of each component, for each optimizer and for adamw, to which the ratios are.
 
     Args:
         model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name; its config is read.

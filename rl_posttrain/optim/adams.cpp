@@ -1,10 +1,11 @@
-// One step of AdamS over many tensors, each element read and written once; see adams_kernels.py for the rule.
+// One step of AdamS (arXiv:2505.16363) over many tensors: each element is read and written once. The rule is in
+// adams_kernels.py.
 #include "values.h"
 
 extern "C" void adams_step(int64_t num_tensors, const int64_t* sizes, WEIGHT* const* weights,
                            GRADIENT* const* gradients, MOMENTUM* const* momenta, const double* scalars,
                            int num_threads) {
-    // Small enough that threads end together, large enough that taking one costs nothing.
+    // Small enough that all threads end at about the same time, large enough that handing out pieces costs nothing.
     constexpr int64_t piece = 1 << 16;
     const REAL old = scalars[0], fresh = scalars[1], keep = scalars[2], add = scalars[3];
     const REAL inner_eps = scalars[4], outer_eps = scalars[5], shrink = scalars[6], step = scalars[7];

@@ -1,7 +1,7 @@
-// One step of SCALE over many contiguous matrices; see scale_kernels.py for the rule.
+// One step of SCALE (arXiv:2506.16659) over many contiguous matrices. The rule is in scale_kernels.py.
 #include "values.h"
 
-// Each row of `length` by its own norm. With momentum, the norm is the momentum's; without, `momenta` is null.
+// Divides each row of `length` values by its norm: of the momentum, or of the gradient if `momenta` is null.
 extern "C" void scale_rows(int64_t num_tensors, const int64_t* num_rows, const int64_t* lengths,
                            WEIGHT* const* weights, GRADIENT* const* gradients, MOMENTUM* const* momenta,
                            const double* scalars, int num_threads) {
@@ -52,8 +52,8 @@ extern "C" void scale_rows(int64_t num_tensors, const int64_t* num_rows, const i
     }
 }
 
-// Each column of one [rows, columns] matrix by its own norm. `sums` is scratch for [ceil(rows / rows_a_piece), columns];
-// pieces are summed in their order, whichever thread made them, so that a run can be repeated to the bit.
+// Divides each column of one [rows, columns] matrix by its norm. `sums` is scratch, [ceil(rows / rows_a_piece), columns].
+// Pieces are added in a fixed order, whichever thread made them, so that a run can be repeated to the bit.
 extern "C" void scale_columns(int64_t rows, int64_t columns, WEIGHT* weights, const GRADIENT* gradients, REAL* sums,
                               int64_t rows_a_piece, const double* scalars, int num_threads) {
     const REAL shrink = scalars[0], lr = scalars[1], smallest = scalars[2];

@@ -1,11 +1,11 @@
-// How values are kept, read and written; all arithmetic is done in REAL.
+// Reading and writing values of each dtype. All arithmetic is done in REAL.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-using bfloat16 = uint16_t;  // the upper half of a float; of a class of its own, loops would not become vectors
+using bfloat16 = uint16_t;  // the upper half of a float; with a class for it, compilers do not vectorize the loops
 
 inline float read(float value) { return value; }
 inline double read(double value) { return value; }
@@ -24,6 +24,6 @@ inline void write(bfloat16& place, REAL real) {
     uint32_t wide;
     std::memcpy(&wide, &value, sizeof wide);
     const uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
-    // Rounding would carry the last bits of a NaN over into an infinity.
+    // Rounding could turn a NaN into an infinity.
     place = (wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
 }
