@@ -6,6 +6,7 @@ the imported modules and with nothing else: no engine, no process group, no rand
 """
 
 import atexit
+import ctypes
 import functools
 import gc
 import importlib
@@ -27,9 +28,10 @@ from typing import IO
 
 IMPORTED = (
     "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama", "datasets", "deepspeed",
-    "peft", "vllm", "vllm.v1.worker.cpu_worker", "trl.trainer.grpo_trainer", "matplotlib.pyplot",
+    "peft", "vllm", "vllm.v1.worker.gpu_worker", "trl.trainer.grpo_trainer", "matplotlib.pyplot",
     "rl_posttrain.training.train", "rl_posttrain.training.loop", "rl_posttrain.rollout.vllm", "rl_posttrain.views.live",
 )  # fmt: skip
+_PR_SET_PDEATHSIG = 1
 
 
 class Fork:
@@ -115,6 +117,7 @@ def serve(path: str) -> dict:
 
 def _start(connection: socket.socket) -> dict:
     """Fork once more: this process waits to tell the exit status of the other, which runs what was asked for."""
+    _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     length, files, *_ = socket.recv_fds(connection, 8, 2)
     request = b""
@@ -126,9 +129,15 @@ def _start(connection: socket.socket) -> dict:
         _, status = os.waitpid(pid, 0)
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
+    _end_with_parent()
     for ours, file in enumerate((os.open(os.devnull, os.O_RDONLY), *files)):
         os.dup2(file, ours)
     return json.loads(request)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(argv: list[str], environment: dict[str, str], folder: str) -> None:
