@@ -112,6 +112,7 @@ def make_trainer(tmp_path_factory):
     from rl_posttrain.recipe.sizes import derive_sizes
     from rl_posttrain.runs.directory import RunDirectory
     from rl_posttrain.scoring.rewards import build_rewards
+    from rl_posttrain.training.algorithms.algorithm import make_algorithm
     from rl_posttrain.training.display import NoDisplay
     from rl_posttrain.training.train import build_trainer
 
@@ -121,7 +122,7 @@ def make_trainer(tmp_path_factory):
         rewards = build_rewards(specs.rewards, list(rows.train[0]))
         run = RunDirectory.create(tmp_path_factory.mktemp("trainer") / "run", recipe_yaml=recipe.to_yaml())
         sizes, model = derive_sizes(recipe, 1), recipe.model.name
-        return build_trainer(recipe, specs, sizes, rows, rewards, model, run, NoDisplay())
+        return build_trainer(recipe, specs, make_algorithm(recipe), sizes, rows, rewards, model, run, NoDisplay())
 
     return make_trainer
 

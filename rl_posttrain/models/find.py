@@ -24,8 +24,11 @@ def bundled_status() -> tuple[bool, Path, bool]:
     return installed, folder, (folder / "config.json").is_file()
 
 
-def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None) -> str:
+def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None, key: str = "model.name") -> str:
     """A local folder or hub name for `name`; the bundled model is converted the first time.
+
+    Args:
+        key: the recipe's key that says `name`, for errors.
 
     Raises:
         RecipeError: the bundled model's package is missing, or `name` is a path that holds no model.
@@ -35,18 +38,19 @@ def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise RecipeError(
-                f"model.name={name}: the folder has no config.json; name a folder saved by save_pretrained"
-            )
+            raise RecipeError(f"{key}={name}: the folder has no config.json; name a folder saved by save_pretrained")
         return str(folder.resolve())
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path:
-        raise RecipeError(f"model.name={name}: no such folder; name a local model folder, a hub model or {BUNDLED}")
+        raise RecipeError(f"{key}={name}: no such folder; name a local model folder, a hub model or {BUNDLED}")
     return name
 
 
-def load_config(name: str):
+def load_config(name: str, *, key: str = "model.name"):
     """The transformers config of `name`.
+
+    Args:
+        key: the recipe's key that says `name`, for errors.
 
     Raises:
         RecipeError: a path that holds no model, or one whose config cannot be read.
@@ -54,17 +58,17 @@ def load_config(name: str):
     """
     from transformers import AutoConfig
 
-    location = resolve_model(name)
+    location = resolve_model(name, key=key)
     try:
         return AutoConfig.from_pretrained(location)
     except (OSError, ValueError) as error:
         reason = one_line(error).split(". ")[0]
         if Path(location).is_dir():
             raise RecipeError(
-                f"model.name={name}: its config.json cannot be read ({reason}); save the model again by save_pretrained"
+                f"{key}={name}: its config.json cannot be read ({reason}); save the model again by save_pretrained"
             ) from error
         raise HubError(
-            f"model.name={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
+            f"{key}={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
             "check the name, the network and HF_TOKEN"
         ) from error
 

@@ -40,18 +40,59 @@ def check_keys_together(recipe: Recipe) -> None:
                 "reward pays; set such as [0, 1]"
             )
     _cross_check_groups(recipe)
-    num_iterations = recipe.trl.get("num_iterations", 1)
-    if isinstance(num_iterations, int) and num_iterations > 1 and recipe.checkpoint.every_steps % num_iterations:
+    _cross_check_kl(recipe)
+    _cross_check_critic(recipe)
+
+
+def _cross_check_kl(recipe: Recipe) -> None:
+    algorithm = recipe.algorithm
+    if algorithm.kl_in == "loss" and algorithm.kl_estimator == "k1":
         raise RecipeError(
-            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: rollouts are used for "
-            f"trl.num_iterations={num_iterations} steps and are not saved in a checkpoint; "
-            f"set a multiple of {num_iterations}"
+            "algorithm.kl_estimator=k1: in the loss its expected gradient is 0, so it holds the policy nowhere; set "
+            "algorithm.kl_estimator=k3 or k2, or algorithm.kl_in=reward"
+        )
+    if algorithm.kl_in == "reward" and recipe.trl.get("multi_objective_aggregation") == "normalize_then_sum":
+        raise RecipeError(
+            "algorithm.kl_in=reward: with trl.multi_objective_aggregation=normalize_then_sum each reward is "
+            "normalized on its own, and the penalty has none to go to; set kl_in=loss"
+        )
+    others = ("ppo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
+    if algorithm.scale_rewards is not None and algorithm.name in others:
+        raise RecipeError(
+            f"algorithm.scale_rewards={algorithm.scale_rewards}: only grpo divides rewards by a deviation, and "
+            f"algorithm.name={algorithm.name}; leave it out"
+        )
+
+
+def _cross_check_critic(recipe: Recipe) -> None:
+    critic, algorithm = recipe.critic, recipe.algorithm
+    if critic is None:
+        return
+    if critic.shared_backbone and critic.model is not None:
+        raise RecipeError(
+            f"critic.model={critic.model}: with critic.shared_backbone=true the critic has no model of its own; keep "
+            "one of the two"
+        )
+    if algorithm.zero_variance_groups == "skip":
+        raise RecipeError(
+            f"algorithm.zero_variance_groups=skip: {algorithm.name} trains its critic on every completion, so none can "
+            "be left out; set keep or resample"
+        )
+    if critic.warmup_steps >= algorithm.num_steps:
+        raise RecipeError(
+            f"critic.warmup_steps={critic.warmup_steps}: the run has {algorithm.num_steps} steps, so the policy would "
+            "never be updated; set fewer"
         )
 
 
 def _cross_check_groups(recipe: Recipe) -> None:
     algorithm, trl = recipe.algorithm, recipe.trl
     choice = algorithm.zero_variance_groups
+    if choice != "keep" and algorithm.group_size == 1:
+        raise RecipeError(
+            f"algorithm.zero_variance_groups={choice}: with algorithm.group_size=1 every group has one completion and "
+            "no variance; set keep, or a group_size of 2 or more"
+        )
     if choice != "keep" and not any(reward.judges == "answer" for reward in recipe.rewards):
         judges = [name for name, built_in in REWARDS.items() if built_in.judges == "answer"]
         raise RecipeError(
@@ -63,6 +104,7 @@ def _cross_check_groups(recipe: Recipe) -> None:
     # With these, a completion adds to the gradient even if its advantage is zero.
     needs_all = {
         "algorithm.kl_coef": algorithm.kl_coef > 0,
+        f"algorithm.name={algorithm.name}": algorithm.name in ("reinforce_pp", "reinforce_pp_baseline"),
         "trl.entropy_coef": bool(trl.get("entropy_coef")),
         "trl.use_adaptive_entropy": bool(trl.get("use_adaptive_entropy")),
         "trl.top_entropy_quantile": trl.get("top_entropy_quantile", 1.0) != 1.0,

@@ -35,8 +35,6 @@ _SHAPES = {
 
 
 def _fix(error: dict, location: tuple) -> str:
-    if location == ("algorithm", "group_size"):
-        return "set 2 or more: advantages compare the completions of one prompt"
     expected = error.get("ctx", {}).get("expected")
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return did_you_mean(error["input"], expected.replace("'", "").replace(" or ", ", ").split(", "))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
-from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection, Recipe
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rl_posttrain.optim import OptimizerSpec
+    from rl_posttrain.optim.joint import JointSpec
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Specs:
 
     Attributes:
         rewards: in the recipe's order.
+        optimizer: of the policy; with a critic, of both.
     """
 
     task: TaskSpec
     rewards: tuple[RewardSpec, ...]
-    optimizer: "OptimizerSpec"
+    optimizer: "OptimizerSpec | JointSpec"
 
 
 def resolve(recipe: Recipe) -> Specs:
@@ -89,19 +91,28 @@ def _resolve_task(recipe: Recipe) -> TaskSpec:
     return TaskSpec(section.name, function, arguments, recipe.run.seed)
 
 
-def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec":
+def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec | JointSpec":
     # Imported here: optimizers need torch, and reading a recipe does not.
     from rl_posttrain.optim import resolve_optimizer
+    from rl_posttrain.optim.joint import JointSpec
+
+    def spec_of(section: OptimizerSection | CriticOptimizerSection, name: str, options: dict[str, Any], key: str):
+        return resolve_optimizer(
+            name,
+            lr=section.lr,
+            weight_decay=section.weight_decay,
+            options=options,
+            no_decay=section.no_decay,
+            lr_by_role=section.lr_by_role,
+            key=key,
+        )
 
     section, distributed = recipe.optimizer, recipe.distributed
-    spec = resolve_optimizer(
-        section.name,
-        lr=section.lr,
-        weight_decay=section.weight_decay,
-        options=section.options,
-        no_decay=section.no_decay,
-        lr_by_role=section.lr_by_role,
-    )
+    spec = spec_of(section, section.name, section.options, "optimizer")
+    if recipe.critic is not None:
+        own = recipe.critic.optimizer
+        options = own.options if own.name else section.options | own.options
+        spec = JointSpec(spec, spec_of(own, own.name or section.name, options, "critic.optimizer"))
     if distributed.engine == "deepspeed":
         spec.refuse_shards(distributed.zero_stage)
     return spec

@@ -89,28 +89,79 @@ class RewardSection(Section):
         return self.fn.rpartition(":")[2]
 
 
+# Algorithms that take the KL penalty off the reward unless the recipe says otherwise; the others add it to the loss.
+_KL_IN_REWARD = ("ppo", "reinforce_pp", "rloo")
+# Keys whose defaults go by the algorithm's name; a recipe that changes the name leaves them out.
+BY_ALGORITHM = ("scale_rewards", "kl_in", "kl_estimator")
+
+
 class AlgorithmSection(Section):
     name: str = "grpo"
     num_steps: Positive
     prompts_per_step: Positive
-    group_size: Annotated[int, Field(ge=2)]
+    group_size: Positive
     micro_batch_size: Positive
+    num_mini_batches: Positive = 1
+    num_epochs: Positive = 1
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] | None = None
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
+    kl_in: Literal["reward", "loss"] = "loss"
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_bias_correction: bool = True
     zero_variance_groups: Literal["keep", "skip", "resample"] = "keep"
     max_resample_rounds: Positive = 3
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_what_the_algorithm_decides(cls, data: Any) -> Any:
+        """Fill in the defaults that go by the algorithm's name, so that the resolved recipe has them."""
+        if not isinstance(data, dict):
+            return data
+        name = data.get("name", "grpo")
+        place = data.get("kl_in", "reward" if name in _KL_IN_REWARD else "loss")
+        # The loss of REINFORCE++ with a group baseline has k2 (arXiv:2501.03262).
+        in_loss = "k2" if name == "reinforce_pp_baseline" else "k3"
+        defaults = {"kl_in": place, "kl_estimator": "k1" if place == "reward" else in_loss}
+        return ({"scale_rewards": "group"} if name == "grpo" else {}) | defaults | data
 
-class OptimizerSection(OpenSection):
-    name: str = "adams"
-    lr: Annotated[float, Field(gt=0)]
+
+class OptimizerArguments(OpenSection):
+    """What the optimizer of a policy and that of a critic both say; further keys are arguments of its class."""
+
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     no_decay: tuple[Role, ...] = ("norms", "biases")
     lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = {}
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegative = 0
+
+
+class OptimizerSection(OptimizerArguments):
+    name: str = "adams"
+    lr: Annotated[float, Field(gt=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class CriticOptimizerSection(OptimizerArguments):
+    name: str | None = None  # None: the policy's, with its further arguments
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+
+
+class CriticSection(Section):
+    """What an algorithm with a critic has beside the others, such as ppo."""
+
+    model: str | None = None  # None: the policy's own
+    shared_backbone: bool = False
+    warmup_steps: NonNegative = 0
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
+    value_lambda: Annotated[float, Field(ge=0, le=1)] | None = None  # None: gae_lambda
+    length_adaptive_alpha: Annotated[float, Field(gt=0)] | None = None
+    bootstrap_truncated: bool = False
+    whiten_advantages: bool = True
+    value_clip: Annotated[float, Field(gt=0)] | None = 0.2
+    value_coef: Annotated[float, Field(gt=0)] = 1.0
+    optimizer: CriticOptimizerSection = CriticOptimizerSection()
 
 
 class RolloutSection(Section):
@@ -162,6 +213,7 @@ class Recipe(Section):
     rewards: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
     algorithm: AlgorithmSection
     optimizer: OptimizerSection
+    critic: CriticSection | None = None
     rollout: RolloutSection
     distributed: DistributedSection = DistributedSection()
     eval: EvalSection = EvalSection()
@@ -170,11 +222,21 @@ class Recipe(Section):
     trl: dict[str, Any] = {}
     compare: CompareSection | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_critic(cls, data: Any) -> Any:
+        """`ppo` has a critic also where the recipe says nothing of it."""
+        algorithm = data.get("algorithm") if isinstance(data, dict) else None
+        if isinstance(algorithm, dict) and algorithm.get("name") == "ppo" and data.get("critic") is None:
+            return data | {"critic": {}}
+        return data
+
     def to_yaml(self) -> str:
         """The resolved recipe: every key with its value, readable by `load_recipe`."""
         data = self.model_dump(mode="json")
-        if self.compare is None:
-            del data["compare"]
+        for section in ("critic", "compare"):
+            if data[section] is None:
+                del data[section]
         return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
     @property

@@ -11,6 +11,7 @@ class Sizes(Section):
     completions_per_step: int
     completions_per_process: int
     gradient_accumulation: int
+    updates_per_step: int
     completions_in_run: int
     max_new_tokens_per_step: int
 
@@ -24,19 +25,28 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
     algorithm = recipe.algorithm
     completions = algorithm.prompts_per_step * algorithm.group_size
     per_forward = algorithm.micro_batch_size * num_processes
-    if completions % per_forward:
+    if completions % (algorithm.num_mini_batches * num_processes):
+        fits = [number for number in range(1, completions + 1) if completions % (number * num_processes) == 0]
+        raise RecipeError(
+            f"algorithm.num_mini_batches={algorithm.num_mini_batches}: {completions} completions a step do not divide "
+            f"into {algorithm.num_mini_batches} mini batches on {_processes(num_processes)}; "
+            f"set num_mini_batches to one of {fits[:8]}"
+            if fits
+            else f"algorithm.prompts_per_step={algorithm.prompts_per_step}: {completions} completions a step do not "
+            f"divide over {_processes(num_processes)}; make prompts_per_step a multiple of {num_processes}"
+        )
+    in_mini_batch = completions // algorithm.num_mini_batches
+    if in_mini_batch % per_forward:
         fits = [
             size
-            for size in range(1, completions // num_processes + 1)
-            if completions % (size * num_processes) == 0 and size <= 4 * algorithm.micro_batch_size
+            for size in range(1, in_mini_batch // num_processes + 1)
+            if in_mini_batch % (size * num_processes) == 0 and size <= 4 * algorithm.micro_batch_size
         ]
-        fix = (
-            f"set micro_batch_size to one of {fits}" if fits else f"make prompts_per_step a multiple of {num_processes}"
-        )
+        share = f", in {algorithm.num_mini_batches} mini batches," if algorithm.num_mini_batches > 1 else ""
         raise RecipeError(
             f"algorithm.micro_batch_size={algorithm.micro_batch_size}: {algorithm.prompts_per_step} prompts x "
-            f"{algorithm.group_size} completions = {completions} a step do not divide into micro batches of "
-            f"{algorithm.micro_batch_size} on {num_processes} process{'es' * (num_processes > 1)}; {fix}"
+            f"{algorithm.group_size} completions = {completions} a step{share} do not divide into micro batches of "
+            f"{algorithm.micro_batch_size} on {_processes(num_processes)}; set micro_batch_size to one of {fits}"
         )
     if algorithm.zero_variance_groups == "resample" and (completions // num_processes) % algorithm.group_size:
         raise RecipeError(
@@ -47,7 +57,12 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
         num_processes=num_processes,
         completions_per_step=completions,
         completions_per_process=completions // num_processes,
-        gradient_accumulation=completions // per_forward,
+        gradient_accumulation=in_mini_batch // per_forward,
+        updates_per_step=algorithm.num_mini_batches * algorithm.num_epochs,
         completions_in_run=completions * algorithm.num_steps,
         max_new_tokens_per_step=completions * recipe.rollout.max_new_tokens,
     )
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'es' * (number > 1)}"

@@ -14,7 +14,7 @@ import yaml
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.load import apply_override, parse_recipe
 from rl_posttrain.recipe.resolve import resolve
-from rl_posttrain.recipe.schema import CompareSection, OptimizerSection, Recipe
+from rl_posttrain.recipe.schema import BY_ALGORITHM, CompareSection, OptimizerSection, Recipe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.variants import SAME_TASK, SAME_VARIANT, not_yet_taken, variant_keys, variant_name
@@ -112,7 +112,7 @@ def plan_runs(
         optimizers: names, each with its own arguments where wanted, as in ``adamw(betas=[0.9,0.95], lr=2e-5)``.
             Arguments that the recipe gives to its own optimizer (betas, for instance) are not given to another one.
         settings: recipe keys and their values; each setting makes one more variant of every optimizer. One empty
-            mapping for none.
+            mapping for none. What the recipe says for its own algorithm alone is not given to another one.
         folder: where the run directories go.
 
     Raises:
@@ -124,6 +124,8 @@ def plan_runs(
     for optimizer, setting in itertools.product(optimizers, settings):
         section, named = _optimizer_section(recipe, optimizer)
         data = recipe.model_dump(mode="json") | {"optimizer": section, "compare": None}
+        if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
+            data = _without_algorithm_keys(data)
         for key, value in setting.items():
             apply_override(data, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
         variant = parse_recipe(data)
@@ -171,9 +173,13 @@ def _check_varied(key: str) -> None:
 def _check_variant(recipe: Recipe, num_processes: int) -> None:
     """Find a mistake in a variant now, not hours later when its first run starts."""
     derive_sizes(recipe, num_processes)
+    # Imported here: it imports torch, and reading a plan does not.
+    from rl_posttrain.training.algorithms.algorithm import make_algorithm
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that are allowed and doubtful: the run itself will say so
         resolve(recipe)
+        make_algorithm(recipe)
 
 
 def optimizer_section(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -199,6 +205,12 @@ def optimizer_override(recipe: Mapping[str, Any], name: str) -> str:
     section = OptimizerSection.model_validate(optimizer_section(parsed, name))
     values = {"name": name} | section.model_dump(mode="json", exclude_defaults=True)
     return "optimizer=" + yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+
+
+def _without_algorithm_keys(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain data without what goes by its algorithm's name: the critic, and keys of `BY_ALGORITHM`."""
+    algorithm = {key: value for key, value in data["algorithm"].items() if key not in BY_ALGORITHM}
+    return dict(data) | {"algorithm": algorithm, "critic": None}
 
 
 def _optimizer_section(recipe: Recipe, text: str) -> tuple[dict[str, Any], list[str]]:

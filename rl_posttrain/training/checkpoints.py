@@ -1,15 +1,45 @@
-"""Checkpoints: marked once they are whole, and only as many kept as the recipe says."""
+"""Checkpoints: marked once they are whole, and only as many kept as the recipe says; the critic beside the policy."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
+
 from rl_posttrain.runs.directory import checkpoint_step
+from rl_posttrain.training.critic import PREFIX, Critic
+
+_CRITIC_FILE = "critic.safetensors"
 
 
-def finish_checkpoint(folder: str | Path, step: int, *, keep: int) -> None:
-    """Mark the checkpoint of `step` as whole, then remove all but the newest `keep`."""
+def finish_checkpoint(folder: str | Path, num_updates: int, step: int, *, keep: int) -> None:
+    """Mark the checkpoint of `step` as whole, then remove all but the newest `keep`.
+
+    transformers names a checkpoint by its updates; it gets the name of its step.
+    """
     newest = Path(folder) / f"checkpoint-{step}"
+    if num_updates != step:
+        shutil.rmtree(newest, ignore_errors=True)  # of a process that was killed at this place
+        (Path(folder) / f"checkpoint-{num_updates}").rename(newest)
     (newest / "complete").touch()
     others = [path for path in Path(folder).glob("checkpoint-*") if path != newest]
     for path in sorted(others, key=checkpoint_step, reverse=True)[keep - 1 :]:
         shutil.rmtree(path)
+
+
+def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+    """Write the critic's part of a policy's `state_dict` into `folder`, under names without the prefix."""
+    own = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items() if name.startswith(PREFIX)}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / _CRITIC_FILE)
+
+
+def without_critic(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The policy's part of its `state_dict`."""
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(PREFIX)}
+
+
+def load_critic(critic: Critic, folder: str | Path) -> None:
+    """Give `critic` the weights that `save_critic` wrote."""
+    critic.load_state_dict(load_file(Path(folder) / _CRITIC_FILE))

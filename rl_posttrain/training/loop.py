@@ -4,6 +4,7 @@ TRL keeps what it does well: losses, log-probabilities on a GPU, distribution. E
 or of transformers' and hands over to a part; tests/contracts pins each of them.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,24 +14,29 @@ import trl
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer
 
+from rl_posttrain.optim.joint import JointSpec
 from rl_posttrain.optim.spec import OptimizerSpec
 from rl_posttrain.optim.swap import put_in
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.scoring.rewards import Reward
 from rl_posttrain.training.algorithms.algorithm import Algorithm, Scored
 from rl_posttrain.training.backends.backend import Backend
 from rl_posttrain.training.batch import loss_inputs, reward_matrix, set_advantages
-from rl_posttrain.training.before_update import logprobs_before_update
-from rl_posttrain.training.checkpoints import finish_checkpoint
+from rl_posttrain.training.before_update import kl_penalty, known_before_update
+from rl_posttrain.training.checkpoints import finish_checkpoint, load_critic, save_critic, without_critic
 from rl_posttrain.training.clock import Clock
+from rl_posttrain.training.critic import Critic, attach_critic
 from rl_posttrain.training.drift import DriftCheck
 from rl_posttrain.training.engines import MakeEngine
 from rl_posttrain.training.evaluation import Evaluation
 from rl_posttrain.training.groups import equally_paid, without_skipped
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
+from rl_posttrain.training.objective import Objective
 from rl_posttrain.training.placed import Placed, sampling_of
 from rl_posttrain.training.recorder import OnStep, Recorder
 from rl_posttrain.training.rollouts import Rollouts
+from rl_posttrain.training.schedule import joint_schedule
 from rl_posttrain.training.updates import UpdateWatch
 
 
@@ -39,8 +45,10 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     Args:
         recipe: the run's recipe.
+        sizes: of a step.
         backend: placed the process; reads the weights back.
         algorithm: makes advantages of rewards.
+        make_critic: makes the critic for a policy; None if the algorithm has none.
         optimizer: transformers builds it, which holds under every wrapper (DeepSpeed, DDP).
         make_engine: makes the rollout engine once the model is placed.
         rewards: of the recipe.
@@ -54,9 +62,11 @@ class PolicyTrainer(trl.GRPOTrainer):
         self,
         *,
         recipe: Recipe,
+        sizes: Sizes,
         backend: Backend,
         algorithm: Algorithm,
-        optimizer: OptimizerSpec,
+        make_critic: Callable[[torch.nn.Module], Critic] | None,
+        optimizer: OptimizerSpec | JointSpec,
         make_engine: MakeEngine,
         rewards: list[Reward],
         eval_rows: list[dict],
@@ -66,6 +76,9 @@ class PolicyTrainer(trl.GRPOTrainer):
     ):
         super().__init__(reward_funcs=rewards, **trainer_arguments)
         assert self.is_deepspeed_enabled == (backend.zero_stage is not None), "accelerate kept another engine"
+        # The KL term is the objective's; TRL made the reference model for it.
+        self.beta = 0.0
+        self.critic = make_critic(self.model) if make_critic else None
         put_in(self, optimizer)
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
@@ -81,23 +94,32 @@ class PolicyTrainer(trl.GRPOTrainer):
             recipe, engine, self.policy, sampling, rewards,
             pool=self.train_dataset, rank=self.accelerator.process_index, gather=gather_object, clock=self.clock,
         )  # fmt: skip
-        self.drift = DriftCheck(recipe, sampling, partial(self.accelerator.reduce, reduction="sum"))
+        add_up = partial(self.accelerator.reduce, reduction="sum")
+        self.drift = DriftCheck(recipe, sampling, add_up)
+        self.objective = Objective(recipe, sizes, add_up)
         self.evaluation = Evaluation(
             recipe, self.rollouts, rewards, eval_rows, gather=gather_object,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,
         )  # fmt: skip
-        self._algorithm, self._keep = algorithm, recipe.checkpoint.keep
-        self._skips = recipe.algorithm.zero_variance_groups == "skip"
+        self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
         self._policy_logprobs = torch.empty(0)
+        self._in_loss: dict[str, Any] | None = None
         self._scores_on_cpu = score_on_cpu(self)
+        if self.critic is not None:
+            attach_critic(self.model, self.critic)
+
+    @property
+    def steps_done(self) -> int:
+        """Whole steps: each draws completions and makes `updates_per_step` updates with them."""
+        return self.state.global_step // self._updates_per_step
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """From task rows to what the loss takes: completions, rewards, advantages, masks, log-probabilities."""
-        updates = self.state.global_step
+        steps = self.steps_done
         # Everything random in a step follows from the run's seed and the step, so that a resumed run repeats it.
-        torch.manual_seed(self.rollouts.seed(updates, "step"))
+        torch.manual_seed(self.rollouts.seed(steps, "step"))
         completions, metrics = self.rollouts.collect(
-            inputs, updates,
+            inputs, steps,
             trainer_state=self.state, log_metric=self.recorder.log_metric, log_extra=self.recorder.log_extra,
         )  # fmt: skip
         self.state.num_input_tokens_seen += int(metrics.pop("new_tokens"))
@@ -105,24 +127,37 @@ class PolicyTrainer(trl.GRPOTrainer):
             completions, pad_token_id=self._tokenizer.pad_token_id, device=self.accelerator.device,
             multiple_of=self.pad_to_multiple_of, mask_truncated=self.mask_truncated_completions,
         )  # fmt: skip
-        rewards = self.accelerator.gather(
-            reward_matrix(completions, self.reward_func_names).to(self.accelerator.device)
+        algorithm, mask = self._recipe.algorithm, batch["completion_mask"]
+        known = known_before_update(
+            self, batch, needs_values=self.critic is not None,
+            needs_logprobs=algorithm.kl_coef > 0 and algorithm.kl_in == "reward",
+        )  # fmt: skip
+        scored = Scored(
+            rewards=self.accelerator.gather(
+                reward_matrix(completions, self.reward_func_names).to(self.accelerator.device)
+            ),
+            weights=self.reward_weights.to(self.accelerator.device),
+            group_size=self.num_generations,
+            start=self.accelerator.process_index * len(completions),
+            mask=mask,
+            kl_penalty=kl_penalty(algorithm, known, mask),
+            values=known.pop("values", None),
+            truncated=torch.tensor([c.finish_reason == "length" for c in completions], device=mask.device),
+            completions=completions,
+            gather=self.accelerator.gather,
         )
-        start = self.accelerator.process_index * len(completions)
-        weights = self.reward_weights.to(rewards.device)
-        advantages = self._algorithm.advantages(
-            Scored(rewards, weights, self.num_generations, start, batch["completion_mask"])
-        )
-        batch["advantages"] = advantages.values
-        if self._skips:
-            skipped = equally_paid(rewards, self.num_generations)
-            batch["skipped"] = skipped[start : start + len(completions)]
+        advantages = self._algorithm.advantages(scored)
+        batch |= known | {"advantages": advantages.values}
+        if self.critic is not None:
+            batch |= {"old_values": scored.values[:, :-1], "returns": advantages.returns}
+        if algorithm.zero_variance_groups == "skip":
+            skipped = equally_paid(scored.rewards, self.num_generations)
+            batch["skipped"] = scored.own(skipped)
             metrics["skipped_share"] = skipped.float().mean().item()
-        batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
-        batch |= logprobs_before_update(self, batch)
-        set_advantages(completions, advantages.values, batch["completion_mask"])
+        batch["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        set_advantages(completions, advantages.values, mask)
         tokens = {"tokens": self.state.num_input_tokens_seen}
-        self.recorder.drawn(updates + 1, completions, advantages.metrics | tokens | metrics)
+        self.recorder.drawn(steps + 1, completions, advantages.metrics | tokens | metrics)
         self.drift.start()
         return batch
 
@@ -135,8 +170,10 @@ class PolicyTrainer(trl.GRPOTrainer):
             output = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
-        self._policy_logprobs = output[0].detach()
-        return output
+        if self._in_loss is None:
+            return output
+        self._policy_logprobs = self.objective.clamped(output[0], self._in_loss)
+        return self._policy_logprobs, *output[1:]
 
     def _compute_loss(self, model, inputs):
         factor = 1.0
@@ -145,33 +182,64 @@ class PolicyTrainer(trl.GRPOTrainer):
             inputs, factor = without_skipped(
                 inputs, self.loss_type, max(1, self.accelerator.gather(num_taught).max().item())
             )
-        loss = super()._compute_loss(model, inputs) * factor
+        self._in_loss = inputs
+        watching = self.critic.watching(inputs["completion_ids"].size(1)) if self.critic else contextlib.nullcontext()
+        with watching as values:
+            loss = super()._compute_loss(model, inputs) * factor
+        self._in_loss = None
+        loss = loss + self.objective.kl_term(self._policy_logprobs, inputs)
+        if self.critic is not None:
+            is_warm = self.steps_done >= self.objective.warmup_steps
+            loss = loss * float(is_warm) + self.objective.critic_term(values[0][:, :-1], inputs)
         steps = self.args.gradient_accumulation_steps
         # No update has come between the sampling of this micro batch and its loss.
         on_policy = self._step % (self.args.steps_per_generation * self.num_iterations) < steps
         if on_policy and self.model.training and "sampling_per_token_logps" in inputs:
-            self.drift.add(self._policy_logprobs, inputs["sampling_per_token_logps"], inputs["completion_mask"])
+            self.drift.add(
+                self._policy_logprobs.detach(), inputs["sampling_per_token_logps"], inputs["completion_mask"]
+            )
             if self._step % steps == steps - 1:
-                difference = self.drift.check(self.state.global_step + 1)
+                difference = self.drift.check(self.steps_done + 1)
                 self.recorder.describe(sampling_logprob_difference=difference)
         return loss
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """After an update: evaluation first, so that the step's row holds it."""
-        if self.control.should_log and self.evaluation.is_due(self.state.global_step):
+        if self.control.should_log and self.evaluation.is_due(self.steps_done):
             with self.clock.phase("evaluation"):
-                self.recorder.evaluated(self.evaluation.run(self.state.global_step))
+                self.recorder.evaluated(self.evaluation.run(self.steps_done))
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:  # the totals that transformers logs once at the end; summary.json has the run's own
             return
         update = self.update_watch.metrics(self.accelerator)
-        row = self.recorder.row(self.state.global_step, logs, self._metrics["train"], update)
+        row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
         Trainer.log(self, dict(row), start_time)
         if self.accelerator.is_main_process:
             self.recorder.write(row)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """transformers' schedule; with a critic one for each of the two."""
+        if self.critic is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = joint_schedule(self._recipe, self._updates_per_step, optimizer)
+        return self.lr_scheduler
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """The policy as a model of transformers; its critic beside it."""
+        if self.critic is not None:
+            state_dict = self.model.state_dict() if state_dict is None else state_dict
+            save_critic(state_dict, output_dir)
+            state_dict = without_critic(state_dict)
+        super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.critic is not None:
+            load_critic(self.critic, resume_from_checkpoint)
 
     def _save_checkpoint(self, model, trial) -> None:
         """transformers' checkpoint, marked once it is whole; only then older ones are removed."""
@@ -179,5 +247,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
-                finish_checkpoint(self.args.output_dir, self.state.global_step, keep=self._keep)
+                finish_checkpoint(
+                    self.args.output_dir, self.state.global_step, self.steps_done, keep=self._recipe.checkpoint.keep
+                )
             self.accelerator.wait_for_everyone()

@@ -10,6 +10,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.training.backends.backend import Backend
+from rl_posttrain.training.critic import policy_parameters
 
 
 class Placed:
@@ -21,8 +22,12 @@ class Placed:
         self.eos_token_ids: list[int] = trainer.eos_token_ids
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and tensor of every whole weight, under its checkpoint name; every process must walk all of them."""
-        return self._backend.whole_weights(self._trainer.accelerator.unwrap_model(self._trainer.model))
+        """Name and tensor of every whole weight, under its checkpoint name; every process must walk all of them.
+
+        A critic's weights are not among them.
+        """
+        policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        return self._backend.whole_weights(policy_parameters(policy))
 
     def tokenize(self, prompts: list) -> list[list[int]]:
         """Token ids of prompts, which are text or chat messages; the chat template is the trainer's."""

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.machine.describe import describe, device_name
 from rl_posttrain.machine.process import is_main_process, prepare_process, use_cpu_if_no_gpu, world_size
@@ -15,6 +16,9 @@ from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 from rl_posttrain.training.resume import discard_unstarted, open_run, rewind
+
+if TYPE_CHECKING:
+    from rl_posttrain.training.algorithms.algorithm import Algorithm
 
 
 def train(
@@ -33,8 +37,12 @@ def train(
         RlPosttrainError: the recipe cannot be run here as it is written; the message says what to change.
     """
     prepare_process(verbose=verbose)
+    # Imported here: it imports torch, before which the process must be prepared.
+    from rl_posttrain.training.algorithms.algorithm import make_algorithm
+
     sizes = derive_sizes(recipe, world_size())
     specs = resolve(recipe)
+    algorithm = make_algorithm(recipe)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
     rewards = build_rewards(specs.rewards, list(rows.train[0]))
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
@@ -42,6 +50,11 @@ def train(
         display = None
     # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
     model = resolve_model(recipe.model.name, note=print if display else lambda text: None)
+    if recipe.critic is not None and recipe.critic.model is not None:
+        from rl_posttrain.models.vocabulary import check_same_vocabulary
+
+        resolve_model(recipe.critic.model, key="critic.model")
+        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
     run, started_from = open_run(recipe, resume)
     if run.summary() is not None:
         return run
@@ -60,7 +73,7 @@ def train(
         if unreadable:
             view.note(unreadable)
         view.note("loading transformers, TRL and DeepSpeed")
-        trainer = build_trainer(recipe, specs, sizes, rows, rewards, model, run, view)
+        trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
         _describe_start(run, trainer)
         trainer.accelerator.wait_for_everyone()
         earlier = rewind(run, started_from) if is_main_process() else []
@@ -82,6 +95,7 @@ def train(
 def build_trainer(
     recipe: Recipe,
     specs: Specs,
+    algorithm: "Algorithm",
     sizes: Sizes,
     rows: TaskRows,
     rewards: list[Reward],
@@ -102,7 +116,6 @@ def build_trainer(
 
     on_cpu = use_cpu_if_no_gpu()
 
-    from rl_posttrain.training.algorithms.algorithm import make_algorithm
     from rl_posttrain.training.backends.backend import make_backend
     from rl_posttrain.training.engines import engine_for
     from rl_posttrain.training.prompts import load_tokenizer, longest_sequence
@@ -113,6 +126,7 @@ def build_trainer(
     make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
 
     # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
+    from rl_posttrain.training.critic import make_critic
     from rl_posttrain.training.loop import PolicyTrainer
     from rl_posttrain.training.trl_config import grpo_config
 
@@ -133,8 +147,10 @@ def build_trainer(
     view.note(f"loading {recipe.model.name}: {backend.precision}")
     return PolicyTrainer(
         recipe=recipe,
+        sizes=sizes,
         backend=backend,
-        algorithm=make_algorithm(recipe),
+        algorithm=algorithm,
+        make_critic=partial(make_critic, recipe) if recipe.critic else None,
         optimizer=specs.optimizer,
         make_engine=make_engine,
         rewards=rewards,

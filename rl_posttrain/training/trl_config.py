@@ -11,11 +11,12 @@ from rl_posttrain.plugins import check_arguments
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.training.backends.backend import Backend
+from rl_posttrain.training.schedule import schedule_name
 
 # Fields that would take rollouts, evaluation or checkpoints out of the project's hands.
 _NOT_OURS_TO_PASS = {
     "use_vllm", "use_transformers_continuous_batching", "log_completions", "auto_find_batch_size",
-    "save_only_model", "resume_from_checkpoint", "steps_per_generation", "generation_batch_size", "do_eval", "do_train",
+    "save_only_model", "resume_from_checkpoint", "generation_batch_size", "do_eval", "do_train",
     "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
     "cache_implementation", "log_multimodal", "log_unique_prompts", "num_completions_to_print",
     "max_tool_calling_iterations",
@@ -28,14 +29,17 @@ def grpo_config(recipe: Recipe, sizes: Sizes, backend: Backend, *, on_cpu: bool)
     Raises:
         RecipeError: as `check_trl`, or TRL refuses a value.
     """
+    fields = _fields_from(recipe, sizes, backend, on_cpu) | _DEFAULTS | check_trl(recipe, sizes, backend)
+    # TRL refuses a group of one, since its own advantages compare a group. Whether ours do is the algorithm's matter.
+    fields["num_generations"] = sizes.completions_per_step
     try:
-        return GRPOConfig(
-            **_fields_from(recipe, sizes, backend, on_cpu), **{**_DEFAULTS, **check_trl(recipe, sizes, backend)}
-        )
+        config = GRPOConfig(**fields)
     except (ValueError, TypeError) as error:
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(f"trl={recipe.trl}: TRL refuses it: {one_line(error)}") from error
+    config.num_generations = recipe.algorithm.group_size
+    return config
 
 
 def check_trl(recipe: Recipe, sizes: Sizes, backend: Backend) -> dict[str, Any]:
@@ -78,7 +82,8 @@ _SAID_BY = {
     "max_steps": "algorithm.num_steps", "num_generations": "algorithm.group_size", "loss_type": "algorithm.loss",
     "beta": "algorithm.kl_coef", "scale_rewards": "algorithm.scale_rewards",
     "per_device_train_batch_size": "algorithm.micro_batch_size",
-    "gradient_accumulation_steps": "algorithm.prompts_per_step",
+    "gradient_accumulation_steps": "algorithm.prompts_per_step", "num_iterations": "algorithm.num_epochs",
+    "steps_per_generation": "algorithm.num_mini_batches", "use_bias_correction_kl": "algorithm.kl_bias_correction",
     "max_completion_length": "rollout.max_new_tokens", "temperature": "rollout.temperature", "top_p": "rollout.top_p",
     "use_vllm": "rollout.engine", "seed": "run.seed", "output_dir": "run.output_dir", "run_name": "run.name",
     "bf16": "model.dtype", "gradient_checkpointing": "model.gradient_checkpointing", "model_init_kwargs": "model.dtype",
@@ -91,26 +96,27 @@ _SAID_BY = {
 
 def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -> dict[str, Any]:
     algorithm, optimizer, rollout = recipe.algorithm, recipe.optimizer, recipe.rollout
-    schedule = optimizer.schedule
-    if schedule == "constant" and optimizer.warmup_steps:
-        schedule = "constant_with_warmup"
+    updates = sizes.updates_per_step
     return {
         "output_dir": str(recipe.run_path / "checkpoints"),
         "run_name": recipe.run.name,
         "seed": recipe.run.seed,
-        "max_steps": algorithm.num_steps,
+        "max_steps": algorithm.num_steps * updates,
         "per_device_train_batch_size": algorithm.micro_batch_size,
         "gradient_accumulation_steps": sizes.gradient_accumulation,
+        "steps_per_generation": sizes.gradient_accumulation * algorithm.num_mini_batches,
+        "num_iterations": algorithm.num_epochs,
         "num_generations": algorithm.group_size,
         "loss_type": algorithm.loss,
-        "scale_rewards": algorithm.scale_rewards,
+        "scale_rewards": algorithm.scale_rewards or "none",
         "beta": algorithm.kl_coef,
+        "use_bias_correction_kl": algorithm.kl_bias_correction,
         "reward_weights": [reward.weight for reward in recipe.rewards],
         "learning_rate": optimizer.lr,
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,
-        "lr_scheduler_type": schedule,
-        "warmup_steps": optimizer.warmup_steps,
+        "lr_scheduler_type": schedule_name(optimizer),
+        "warmup_steps": optimizer.warmup_steps * updates,
         "max_completion_length": rollout.max_new_tokens,
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
@@ -119,9 +125,10 @@ def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -
         **backend.trl_fields(),
         "use_vllm": False,  # completions come from training/rollouts.py
         "logging_strategy": "steps",
-        "logging_steps": 1,
+        "logging_steps": updates,
         "disable_tqdm": True,
         "report_to": list(recipe.logging.trackers) or "none",
         "save_strategy": "steps" if recipe.checkpoint.every_steps else "no",
-        "save_steps": recipe.checkpoint.every_steps or 500,
+        "save_steps": (recipe.checkpoint.every_steps or 500) * updates,
+        **({"ddp_find_unused_parameters": False} if recipe.critic else {}),
     }

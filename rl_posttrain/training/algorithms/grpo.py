@@ -29,26 +29,27 @@ class GRPO:
     [1.5, -0.5, -0.5, -0.5]
     """
 
+    min_group_size = 2
+
     def __init__(self, recipe: Recipe):
         self._scale = recipe.algorithm.scale_rewards
         self._sums_first = recipe.trl.get("multi_objective_aggregation", "sum_then_normalize") == "sum_then_normalize"
 
     def advantages(self, scored: Scored) -> Advantages:
         """(B,) advantages; a completion that no reward judged has the advantage 0."""
-        weights = scored.weights.unsqueeze(0)
-        unjudged = scored.rewards.isnan().all(dim=1)
         if self._sums_first:
-            rewards = (scored.rewards * weights).nansum(dim=1).masked_fill(unjudged, torch.nan)
-            values, deviation = group_advantages(rewards, scored.group_size, scale=self._scale)
+            values, deviation = group_advantages(scored.totals(), scored.group_size, scale=self._scale)
         else:
+            unjudged = scored.rewards.isnan().all(dim=1)
             groups = scored.rewards.view(-1, scored.group_size, scored.rewards.size(1))
             normalized = (groups - groups.nanmean(dim=1, keepdim=True)) / (nan_std(groups, 1) + _EPS)
-            rewards = (normalized.view_as(scored.rewards) * weights).nansum(dim=1).masked_fill(unjudged, torch.nan)
+            rewards = (
+                (normalized.view_as(scored.rewards) * scored.weights).nansum(dim=1).masked_fill(unjudged, torch.nan)
+            )
             deviation = nan_std(rewards.view(1, -1), 1).expand(len(rewards), 1).squeeze(1)
             values = (rewards - rewards.nanmean()) / (deviation + _EPS)
         equal = torch.isclose(deviation, torch.zeros_like(deviation))
-        own = values.nan_to_num(nan=0.0)[scored.start : scored.start + len(scored.mask)]
-        return Advantages(own, {"frac_zero_variance": equal.float().mean().item()})
+        return Advantages(scored.own(values.nan_to_num(nan=0.0)), {"frac_zero_variance": equal.float().mean().item()})
 
 
 def group_advantages(rewards: torch.Tensor, group_size: int, *, scale: str) -> tuple[torch.Tensor, torch.Tensor]:

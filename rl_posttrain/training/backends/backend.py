@@ -1,6 +1,6 @@
 """The protocol of backends, and the one place that chooses one by the recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -33,8 +33,11 @@ class Backend(Protocol):
     def trl_fields(self) -> dict[str, Any]:
         """Fields of GRPOConfig that this backend decides."""
 
-    def whole_weights(self, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-        """The whole weights of the unwrapped `model` under their checkpoint names; every process walks all of them.
+    def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The whole weights of `parameters`; every process walks all of them.
+
+        Args:
+            parameters: names of the checkpoint, and parameters of the unwrapped model.
 
         Yields:
             Name, and tensor in the parameter's shape.

@@ -1,6 +1,6 @@
 """DeepSpeed: ZeRO stages 0 to 3, on any device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,15 +33,15 @@ class DeepSpeed:
             "model_init_kwargs": {"dtype": self.weights_dtype},
         }
 
-    def whole_weights(self, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
         """Under ZeRO-3 each weight is gathered in turn: no more than one layer's worth stands beside the shards."""
         if self.zero_stage < 3:
-            for name, parameter in model.named_parameters():
+            for name, parameter in parameters:
                 yield name, parameter.data
             return
         import deepspeed
 
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters:
             with deepspeed.zero.GatheredParameters([parameter]):
                 # A copy: the engine keeps a layer's tensors until the layer is whole, and this one is freed before.
                 yield name, parameter.data.clone()

@@ -1,7 +1,7 @@
 """Plain PyTorch: one copy of the policy a process, under DDP where there are several."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +30,6 @@ class PlainPyTorch:
     def trl_fields(self) -> dict[str, Any]:
         return {"deepspeed": None, "bf16": self._autocasts, "model_init_kwargs": {"dtype": self.weights_dtype}}
 
-    def whole_weights(self, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in model.named_parameters():
+    def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in parameters:
             yield name, parameter.data

@@ -1,0 +1,152 @@
+"""The critic: a backbone and a scalar head, inside the policy's module, so that one engine trains both.
+
+The policy stays the model that TRL, DeepSpeed and vLLM know. The critic is its child `critic`, and a forward pass of
+the policy gives values too where they are asked for, so that a step has one forward and one backward pass of one
+module. That holds under DDP and under every ZeRO stage; two engines would need two of everything.
+"""
+
+import contextlib
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+
+from rl_posttrain.models.find import resolve_model
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.rollout.seeds import derive_seed
+
+PREFIX = "critic."
+
+
+class ValueHead(nn.Module):
+    """A scalar for each hidden state, computed in fp32. The weight is a vector, so optimizers treat it as one.
+
+    It starts from a normal distribution of standard deviation 1 / (hidden size + 1): first values are near 0.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(hidden_size))
+
+    def initialize(self, seed: int) -> None:
+        """Draw the weight; equal seeds give equal weights on every process."""
+        generator = torch.Generator().manual_seed(seed)
+        size = len(self.weight)
+        with torch.no_grad():
+            self.weight.copy_(torch.randn(size, generator=generator) / (size + 1))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., H) in any dtype to (...) float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden.float() @ self.weight.float()
+
+
+class Critic(nn.Module):
+    """Values of the states of completions.
+
+    Args:
+        backbone: a transformer without an output layer; None takes the policy's.
+        hidden_size: of the backbone.
+    """
+
+    def __init__(self, backbone: nn.Module | None, hidden_size: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = ValueHead(hidden_size)
+        self._num_tokens: int | None = None
+        self._taken: list[torch.Tensor] = []
+
+    @contextlib.contextmanager
+    def watching(self, num_tokens: int) -> Iterator[list[torch.Tensor]]:
+        """Within it, each forward pass of the policy adds its values of the last `num_tokens` tokens: (B, T + 1)."""
+        self._num_tokens, self._taken = num_tokens, []
+        try:
+            yield self._taken
+        finally:
+            self._num_tokens = None
+
+    def forward(self, hidden: torch.Tensor | None, num_tokens: int, **inputs: torch.Tensor) -> torch.Tensor:
+        """Values (B, T + 1) float32, of the state before each of the last T tokens and after the last one.
+
+        Args:
+            hidden: (B, P + T, H), the policy's last hidden states where the backbone is shared.
+            num_tokens: T.
+            **inputs: of the backbone, `input_ids` and `attention_mask` (B, P + T).
+        """
+        if self.backbone is not None:
+            hidden = self.backbone(**inputs, use_cache=False).last_hidden_state
+        return self.head(hidden[:, -num_tokens - 1 :])
+
+
+def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
+    """The critic that a recipe asks for, on the policy's device and in its dtype.
+
+    Args:
+        policy: not wrapped yet.
+    """
+    from trl.trainer.utils import disable_dropout_in_model
+
+    backbone = None
+    if not recipe.critic.shared_backbone:
+        name = recipe.critic.model or recipe.model.name
+        backbone = AutoModel.from_pretrained(
+            resolve_model(name, key="critic.model"),
+            dtype=policy.dtype,
+            attn_implementation=policy.config._attn_implementation,
+        )
+    config = (policy if backbone is None else backbone).config.get_text_config()
+    critic = Critic(backbone, config.hidden_size)
+    critic.head.initialize(derive_seed(recipe.run.seed, "critic"))
+    critic.to(device=policy.device)
+    critic.head.to(dtype=policy.dtype)
+    disable_dropout_in_model(critic)
+    return critic
+
+
+def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
+    """Make `critic` a child of `policy`, and let the policy's forward pass give values.
+
+    ``policy(input_ids=..., attention_mask=..., values_of=T)`` returns values alone, (B, T + 1). Any other call inside
+    `Critic.watching` gives them beside its own output.
+    """
+    policy.critic = critic
+    original = policy.forward
+
+    def forward(self, *args: Any, values_of: int | None = None, **kwargs: Any) -> Any:
+        inputs = {name: kwargs.get(name) for name in ("input_ids", "attention_mask")}
+        shared = critic.backbone is None
+        if values_of is not None:
+            hidden = self.base_model(**inputs, use_cache=False).last_hidden_state if shared else None
+            return critic(hidden, values_of, **inputs)
+        if critic._num_tokens is None:
+            return original(*args, **kwargs)
+        with _last_hidden(self.base_model) if shared else contextlib.nullcontext([None]) as hidden:
+            output = original(*args, **kwargs)
+        critic._taken.append(critic(hidden[-1], critic._num_tokens, **inputs))
+        return output
+
+    policy.forward = types.MethodType(forward, policy)
+
+
+def critic_of(policy: nn.Module) -> Critic | None:
+    """The critic of an unwrapped policy, None where there is none."""
+    return getattr(policy, "critic", None)
+
+
+def policy_parameters(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and parameter of the policy alone, as `named_parameters` gives them."""
+    return ((name, parameter) for name, parameter in policy.named_parameters() if not name.startswith(PREFIX))
+
+
+@contextlib.contextmanager
+def _last_hidden(backbone: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The last hidden states of each call of `backbone` within it."""
+    seen: list[torch.Tensor] = []
+    hook = backbone.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+    try:
+        yield seen
+    finally:
+        hook.remove()
