@@ -12,7 +12,8 @@ from rl_posttrain.runs.metric import Metric, Plot, name_pattern
 
 METRICS: tuple[Metric, ...] = (
     Metric(
-        "step", "Optimizer steps made so far, the first is 1.", unit="steps", x_label="step",
+        "step", "Steps made so far, the first is 1.", unit="steps", x_label="step",
+        detail="A step draws completions and makes `algorithm.num_epochs` x `algorithm.num_mini_batches` updates.",
         spellings=("global_step", "_step"),
     ),
     Metric(
@@ -77,8 +78,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("math_accuracy/missing", "Share without an answer.", unit="0 to 1", better="lower"),
     Metric(
         "loss", "Value of the objective that the update minimizes.", unit="nats",
-        detail="Tokens weigh as `algorithm.loss` says. It does not measure progress: rewards are compared within "
-        "their group, so it stays near 0.",
+        detail="Tokens weigh as `algorithm.loss` says; a critic adds its `value_loss`. It does not measure progress: "
+        "advantages have a mean of about 0, so the policy's part stays near 0.",
         trl="loss", must_be_finite=True,
     ),
     Metric(
@@ -106,7 +107,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "update_norm", "L2 norm of the change that the step made to all weights.",
-        detail="Estimated from an evenly spaced sample of 4 million weights; exact for smaller models.",
+        detail="Of several updates the root of the mean square. Estimated from an evenly spaced sample of 4 million "
+        "weights; exact for smaller models. A critic's weights count too.",
         plots=("page", "training"),
     ),
     Metric(
@@ -114,7 +116,56 @@ METRICS: tuple[Metric, ...] = (
         words="learning rate", label="lr", form=".1e", live_line="update",
     ),
     Metric(
+        "lr/critic", "Learning rate of the critic in this step.", absent="without a critic", verl="critic/lr",
+        openrlhf="critic_lr", words="learning rate of the critic", form=".1e",
+    ),
+    Metric(
+        "value_loss", "Mean of the critic's clipped loss, half a squared error.", unit="squared reward",
+        detail="It falls while the critic learns, and rises again when the policy changes what is worth what.",
+        absent="without a critic", verl="critic/vf_loss", openrlhf="critic_loss", plots=("page", "training"),
+    ),
+    Metric(
+        "explained_variance",
+        "Share of the variance of the returns that the critic's values explain, before the update.",
+        unit="at most 1",
+        detail="It starts near 0 and should rise; below 0 the values are worse than a constant, and advantages are "
+        "noisier than without a critic.",
+        absent="without a critic", better="higher", verl="critic/vf_explained_var", plots=("page", "training"),
+    ),
+    Metric(
+        "value_mean", "Mean of the critic's values, before the update.",
+        detail="It should follow `return_mean` after some steps.", absent="without a critic",
+        verl="critic/values/mean", openrlhf="values", plots=("page",),
+    ),
+    Metric(
+        "return_mean", "Mean of the returns that the critic is trained towards, over tokens.",
+        detail="At `critic.gamma` and lambda 1 it is the reward, in which long completions count more.",
+        absent="without a critic", verl="critic/returns/mean", openrlhf="return", plots=("page",),
+    ),
+    Metric(
+        "advantage_mean", "Mean of the advantages over tokens, before they are normalized.",
+        detail="Near 0 once a critic knows what to expect.",
+        absent="with `grpo` and `rloo`", plots=("page",),
+    ),
+    Metric(
+        "advantage_std", "Standard deviation of the advantages over tokens, before they are normalized.",
+        detail="Near 0 nothing is left to learn from.", absent="with `grpo` and `rloo`", plots=("page",),
+    ),
+    Metric(
+        "clip_share/policy", "Share of tokens whose probability ratio was clipped, so that they teach nothing.",
+        unit="0 to 1",
+        detail="0 in the first update of a step. Above about 0.2 the updates are too large, or too many.",
+        absent="with the losses `cispo`, `sapo` and `vespo`", trl="clip_ratio/region_mean",
+        verl="actor/pg_clipfrac", openrlhf="ppo_clip_ratio", words="clipped by the policy loss", plots=("page",),
+    ),
+    Metric(
+        "clip_share/value", "Share of tokens whose value loss was clipped.", unit="0 to 1",
+        detail="Large while returns are far from the values. Raise `critic.value_clip` if it stays large.",
+        absent="without a critic", verl="critic/vf_clipfrac", words="clipped by the value loss", plots=("page",),
+    ),
+    Metric(
         "kl", "Estimated KL divergence of the policy from the reference model.", unit="nats per token",
+        detail="By `algorithm.kl_estimator`; k1 can be negative. It rises slowly from 0 in a healthy run.",
         absent="at `algorithm.kl_coef: 0`", trl="kl", verl="actor/kl_loss", openrlhf="kl", words="KL",
         plots=("page",), form=".4f", live_line="update",
     ),

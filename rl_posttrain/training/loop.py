@@ -4,7 +4,6 @@ TRL keeps what it does well: losses, log-probabilities on a GPU, distribution. E
 or of transformers' and hands over to a part; tests/contracts pins each of them.
 """
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,23 +19,22 @@ from rl_posttrain.optim.swap import put_in
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.scoring.rewards import Reward
-from rl_posttrain.training.algorithms.algorithm import Algorithm, Scored
+from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.backends.backend import Backend
-from rl_posttrain.training.batch import loss_inputs, reward_matrix, set_advantages
-from rl_posttrain.training.before_update import kl_penalty, known_before_update
 from rl_posttrain.training.checkpoints import finish_checkpoint, load_critic, save_critic, without_critic
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.critic import Critic, attach_critic
 from rl_posttrain.training.drift import DriftCheck
 from rl_posttrain.training.engines import MakeEngine
 from rl_posttrain.training.evaluation import Evaluation
-from rl_posttrain.training.groups import equally_paid, without_skipped
+from rl_posttrain.training.groups import without_skipped
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.objective import Objective
 from rl_posttrain.training.placed import Placed, sampling_of
 from rl_posttrain.training.recorder import OnStep, Recorder
 from rl_posttrain.training.rollouts import Rollouts
-from rl_posttrain.training.schedule import joint_schedule
+from rl_posttrain.training.schedule import critic_rate, joint_schedule
+from rl_posttrain.training.step_batch import batch_of_step
 from rl_posttrain.training.updates import UpdateWatch
 
 
@@ -78,7 +76,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         assert self.is_deepspeed_enabled == (backend.zero_stage is not None), "accelerate kept another engine"
         # The KL term is the objective's; TRL made the reference model for it.
         self.beta = 0.0
+        self._scores_on_cpu = score_on_cpu(self)
         self.critic = make_critic(self.model) if make_critic else None
+        if self.critic is not None:
+            attach_critic(self.model, self.critic)
         put_in(self, optimizer)
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
@@ -96,17 +97,12 @@ class PolicyTrainer(trl.GRPOTrainer):
         )  # fmt: skip
         add_up = partial(self.accelerator.reduce, reduction="sum")
         self.drift = DriftCheck(recipe, sampling, add_up)
-        self.objective = Objective(recipe, sizes, add_up)
+        self.objective = Objective(recipe, sizes, self.critic, add_up)
         self.evaluation = Evaluation(
             recipe, self.rollouts, rewards, eval_rows, gather=gather_object,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,
         )  # fmt: skip
         self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
-        self._policy_logprobs = torch.empty(0)
-        self._in_loss: dict[str, Any] | None = None
-        self._scores_on_cpu = score_on_cpu(self)
-        if self.critic is not None:
-            attach_critic(self.model, self.critic)
 
     @property
     def steps_done(self) -> int:
@@ -123,41 +119,9 @@ class PolicyTrainer(trl.GRPOTrainer):
             trainer_state=self.state, log_metric=self.recorder.log_metric, log_extra=self.recorder.log_extra,
         )  # fmt: skip
         self.state.num_input_tokens_seen += int(metrics.pop("new_tokens"))
-        batch = loss_inputs(
-            completions, pad_token_id=self._tokenizer.pad_token_id, device=self.accelerator.device,
-            multiple_of=self.pad_to_multiple_of, mask_truncated=self.mask_truncated_completions,
-        )  # fmt: skip
-        algorithm, mask = self._recipe.algorithm, batch["completion_mask"]
-        known = known_before_update(
-            self, batch, needs_values=self.critic is not None,
-            needs_logprobs=algorithm.kl_coef > 0 and algorithm.kl_in == "reward",
-        )  # fmt: skip
-        scored = Scored(
-            rewards=self.accelerator.gather(
-                reward_matrix(completions, self.reward_func_names).to(self.accelerator.device)
-            ),
-            weights=self.reward_weights.to(self.accelerator.device),
-            group_size=self.num_generations,
-            start=self.accelerator.process_index * len(completions),
-            mask=mask,
-            kl_penalty=kl_penalty(algorithm, known, mask),
-            values=known.pop("values", None),
-            truncated=torch.tensor([c.finish_reason == "length" for c in completions], device=mask.device),
-            completions=completions,
-            gather=self.accelerator.gather,
-        )
-        advantages = self._algorithm.advantages(scored)
-        batch |= known | {"advantages": advantages.values}
-        if self.critic is not None:
-            batch |= {"old_values": scored.values[:, :-1], "returns": advantages.returns}
-        if algorithm.zero_variance_groups == "skip":
-            skipped = equally_paid(scored.rewards, self.num_generations)
-            batch["skipped"] = scored.own(skipped)
-            metrics["skipped_share"] = skipped.float().mean().item()
-        batch["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
-        set_advantages(completions, advantages.values, mask)
+        batch, of_batch = batch_of_step(self, self._recipe, self._algorithm, completions)
         tokens = {"tokens": self.state.num_input_tokens_seen}
-        self.recorder.drawn(steps + 1, completions, advantages.metrics | tokens | metrics)
+        self.recorder.drawn(steps + 1, completions, of_batch | tokens | metrics)
         self.drift.start()
         return batch
 
@@ -170,10 +134,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             output = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
-        if self._in_loss is None:
-            return output
-        self._policy_logprobs = self.objective.clamped(output[0], self._in_loss)
-        return self._policy_logprobs, *output[1:]
+        return self.objective.clamped(output[0]), *output[1:]
 
     def _compute_loss(self, model, inputs):
         factor = 1.0
@@ -182,22 +143,15 @@ class PolicyTrainer(trl.GRPOTrainer):
             inputs, factor = without_skipped(
                 inputs, self.loss_type, max(1, self.accelerator.gather(num_taught).max().item())
             )
-        self._in_loss = inputs
-        watching = self.critic.watching(inputs["completion_ids"].size(1)) if self.critic else contextlib.nullcontext()
-        with watching as values:
+        with self.objective.watching(inputs):
             loss = super()._compute_loss(model, inputs) * factor
-        self._in_loss = None
-        loss = loss + self.objective.kl_term(self._policy_logprobs, inputs)
-        if self.critic is not None:
-            is_warm = self.steps_done >= self.objective.warmup_steps
-            loss = loss * float(is_warm) + self.objective.critic_term(values[0][:, :-1], inputs)
+        loss = self.objective.whole(loss, inputs, self.steps_done)
         steps = self.args.gradient_accumulation_steps
         # No update has come between the sampling of this micro batch and its loss.
         on_policy = self._step % (self.args.steps_per_generation * self.num_iterations) < steps
         if on_policy and self.model.training and "sampling_per_token_logps" in inputs:
-            self.drift.add(
-                self._policy_logprobs.detach(), inputs["sampling_per_token_logps"], inputs["completion_mask"]
-            )
+            policy = self.objective.logprobs.detach()
+            self.drift.add(policy, inputs["sampling_per_token_logps"], inputs["completion_mask"])
             if self._step % steps == steps - 1:
                 difference = self.drift.check(self.steps_done + 1)
                 self.recorder.describe(sampling_logprob_difference=difference)
@@ -214,6 +168,8 @@ class PolicyTrainer(trl.GRPOTrainer):
         if "loss" not in logs:  # the totals that transformers logs once at the end; summary.json has the run's own
             return
         update = self.update_watch.metrics(self.accelerator)
+        if self.critic is not None:
+            update["lr/critic"] = critic_rate(self.optimizer)
         row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
         Trainer.log(self, dict(row), start_time)

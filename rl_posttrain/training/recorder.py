@@ -14,8 +14,8 @@ from rl_posttrain.scoring.rewards import judging_rewards
 from rl_posttrain.training.clock import Clock
 
 OnStep = Callable[[dict, list[dict]], None]
-# TRL's metrics of its loss that go into a row under the same names.
-_FROM_TRL = ("entropy", "kl")
+# TRL's metrics of its loss that go into a row, by our names.
+_FROM_TRL = {"entropy": "entropy", "clip_share/policy": "clip_ratio/region_mean"}
 
 
 class Recorder:
@@ -88,7 +88,7 @@ class Recorder:
         row |= shares_of_full_credit([rollout["rewards"] for rollout in self._rollouts], *judges)
         row["prompts_sha256"] = _digest([rollout["prompt"] for rollout in self._rollouts])
         row |= {"loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "lr": logs.get("learning_rate")}
-        row |= {name: _mean(trl_metrics[name]) for name in _FROM_TRL if name in trl_metrics}
+        row |= {ours: _mean(trl_metrics[theirs]) for ours, theirs in _FROM_TRL.items() if theirs in trl_metrics}
         row |= self._described | update | self._of_step | self._clock.end_step()
         self._of_step = {}
         return row

@@ -34,6 +34,11 @@ def joint_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, [factors[group["part"]] for group in optimizer.param_groups])
 
 
+def critic_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The present learning rate of the critic's first group, in a joint optimizer or its wrapper."""
+    return next(group["lr"] for group in optimizer.param_groups if group["part"] == "critic")
+
+
 def _factor(section: OptimizerArguments, updates_per_step: int, total: int) -> Callable[[int], float]:
     """The factor of the learning rate at each update."""
     some = torch.optim.SGD([torch.zeros(1)], lr=1.0)

@@ -122,7 +122,7 @@ def test_trl_opens_the_model_for_generation_as_we_ask():
 
 
 def test_trl_logs_the_metrics_that_we_rename():
-    assert [metric for metric in _FROM_TRL if f'_metrics[mode]["{metric}"]' not in TRAINER] == []
+    assert [metric for metric in _FROM_TRL.values() if f'_metrics[mode]["{metric}"]' not in TRAINER] == []
 
 
 def test_prompts_are_tokenized_by_a_method_of_three_results():
