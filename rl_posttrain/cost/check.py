@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
+
 from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
+from rl_posttrain.models.vocabulary import check_same_vocabulary
 from rl_posttrain.optim import OptimizerSpec
 from rl_posttrain.optim.ledger import predict_memory
 from rl_posttrain.optim.roles import describe_groups
@@ -21,12 +24,14 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         num_processes: devices that it is sized for.
 
     Returns:
-        ``recipe`` (YAML text), ``sizes``, ``num_parameters``, ``optimizer_groups`` (roles, parameters, learning rate
-        and weight decay of each), ``memory_bytes`` by component and device, and ``notes``.
+        ``recipe`` (YAML text), ``sizes``, ``num_parameters`` of the policy, ``optimizer_groups`` (roles, parameters,
+        learning rate and weight decay of each, and with a critic whose it is), ``memory_bytes`` by component and
+        device, and ``notes``.
 
     Raises:
         RecipeError: something in the recipe cannot be used.
     """
+    from rl_posttrain.training.critic import critic_without_weights
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
@@ -35,15 +40,24 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
     notes = [backend.precision]
-    config, source = _config(recipe.model.name)
+    config = _config(recipe.model.name, "model.name", notes)
+    critic_config = _critic_config(recipe, config, notes)
     num_parameters = groups = memory = None
-    if source:
-        notes.append(source)
-    if config is not None:
+    if config is not None and (recipe.critic is None or critic_config is not None):
         model = model_without_weights(config, backend.weights_dtype)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        groups = describe_groups(optimizer.build(model), model)
-        memory = _memory(recipe, backend, model, optimizer, sizes, notes)
+        parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (model, optimizer)}
+        if recipe.critic is not None:
+            critic = critic_without_weights(
+                critic_config, backend.weights_dtype, shared_backbone=recipe.critic.shared_backbone
+            )
+            parts = {"policy": (model, optimizer.policy), "critic": (critic, optimizer.critic)}
+        groups = [
+            ({"part": name} if len(parts) > 1 else {}) | group
+            for name, (module, spec) in parts.items()
+            for group in describe_groups(spec.build(module), module)
+        ]
+        memory = _memory(recipe, backend, parts, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
         "sizes": sizes.model_dump(),
@@ -54,29 +68,53 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     }
 
 
-def _config(name: str):
-    """The model's config, None where the hub does not give it; and a note when it is not from the model's own file."""
+def _config(name: str, key: str, notes: list[str]):
+    """The config of `name`, None where the hub does not give it; a note where it is not from the model's own file."""
     try:
-        return load_config(name), None
+        return load_config(name, key=key)
     except HubError as error:
         config = published_config(name)
         if config is not None:
-            return config, f"{name}: sized from its published shapes; the hub did not give its config"
-        return None, f"memory is not predicted: {error}"
+            notes.append(f"{name}: sized from its published shapes; the hub did not give its config")
+        else:
+            notes.append(f"memory is not predicted: {error}")
+        return config
 
 
-def _memory(recipe: Recipe, backend: Backend, model, optimizer: OptimizerSpec, sizes: Sizes, notes: list[str]):
-    ledger = predict_memory(
-        model,
-        optimizer,
-        zero_stage=backend.zero_stage,
-        num_processes=sizes.num_processes,
-        fp32_gradients=backend.fp32_gradients,
-    )
-    if ledger.unknown:
-        notes.append(f"optimizer state of {recipe.optimizer.name} is unknown, and the total ({ledger.unknown})")
-    memory = ledger.components()
-    memory["reference_model"] = ledger.weights if recipe.algorithm.kl_coef > 0 else 0
+def _critic_config(recipe: Recipe, config, notes: list[str]):
+    """The config of the critic's backbone; None without a critic, or where the hub does not give it."""
+    if recipe.critic is None or recipe.critic.model is None:
+        return config
+    try:
+        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
+    except HubError as error:
+        notes.append(f"whether the critic reads the policy's tokens was not checked: {error}")
+    return _config(recipe.critic.model, "critic.model", notes)
+
+
+def _memory(
+    recipe: Recipe,
+    backend: Backend,
+    parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]],
+    sizes: Sizes,
+    notes: list[str],
+) -> dict[str, int | None]:
+    ledgers = {}
+    for name, (module, spec) in parts.items():
+        ledgers[name] = predict_memory(
+            module,
+            spec,
+            zero_stage=backend.zero_stage,
+            num_processes=sizes.num_processes,
+            fp32_gradients=backend.fp32_gradients,
+        )
+        if ledgers[name].unknown:
+            notes.append(f"optimizer state of {spec.name} is unknown, and the total ({ledgers[name].unknown})")
+    model, _ = parts["policy"]
+    memory = ledgers["policy"].components()
+    if "critic" in ledgers:
+        memory |= {f"critic_{name}": value for name, value in ledgers["critic"].components().items()}
+    memory["reference_model"] = ledgers["policy"].weights if recipe.algorithm.kl_coef > 0 else 0
     memory["rollout_weights"] = 0
     if recipe.rollout.engine == "vllm":
         width = 2 if recipe.model.dtype == "bfloat16" else 4

@@ -129,6 +129,8 @@ class AlgorithmSection(Section):
 class OptimizerArguments(OpenSection):
     """What the optimizer of a policy and that of a critic both say; further keys are arguments of its class."""
 
+    name: str | None
+    lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     no_decay: tuple[Role, ...] = ("norms", "biases")
     lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = {}

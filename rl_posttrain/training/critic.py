@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.recipe.schema import Recipe
@@ -106,6 +106,15 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     return critic
 
 
+def critic_without_weights(config: PretrainedConfig, dtype: str, *, shared_backbone: bool = False) -> Critic:
+    """The critic whose backbone `config` describes, on the meta device: shapes and dtypes without values."""
+    with torch.device("meta"):
+        backbone = None if shared_backbone else AutoModel.from_config(config, dtype=getattr(torch, dtype))
+        critic = Critic(backbone, config.get_text_config().hidden_size)
+    critic.head.to(dtype=getattr(torch, dtype))
+    return critic
+
+
 def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
     """Make `critic` a child of `policy`, and let the policy's forward pass give values.
 
@@ -129,11 +138,6 @@ def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
         return output
 
     policy.forward = types.MethodType(forward, policy)
-
-
-def critic_of(policy: nn.Module) -> Critic | None:
-    """The critic of an unwrapped policy, None where there is none."""
-    return getattr(policy, "critic", None)
 
 
 def policy_parameters(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -26,7 +26,8 @@ def print_check(result: dict[str, Any]) -> None:
             groups.add_column(name, justify="left" if name == "roles" else "right")
         for group in result["optimizer_groups"]:
             roles, count = ", ".join(group["roles"]), f"{group['num_parameters']:,}"
-            groups.add_row(roles, count, f"{group['lr']:g}", f"{group['weight_decay']:g}")
+            whose = f"{group['part']}: " if "part" in group else ""
+            groups.add_row(whose + roles, count, f"{group['lr']:g}", f"{group['weight_decay']:g}")
         console.print(groups)
         console.print()
     if result["memory_bytes"] is not None:
