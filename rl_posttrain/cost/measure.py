@@ -83,7 +83,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         optimizer.step()
         return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
     engine, wrapped = wrap(model, optimizer, _deepspeed_config(setting))
-    check_and_find_shards(wrapped, spec.cls)
+    check_and_find_shards(wrapped, *spec.classes)
     _backward(model, engine, engine.backward)
     gradients = _bytes(_gradients(model, wrapped, setting))
     engine.step()

@@ -22,7 +22,8 @@ def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
         output: folder to write; DeepSpeed's convention is ``global_step10_universal`` beside `checkpoint`.
 
     Raises:
-        EngineError: `checkpoint` has no ZeRO states, or its optimizer does not keep `exp_avg` for every parameter.
+        EngineError: `checkpoint` has no ZeRO states; its optimizer does not keep `exp_avg` for every parameter, or
+            `exp_avg_sq` for some alone; or under ZeRO-3 its groups have different settings.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -66,7 +67,10 @@ def _fill_states(path: Path, target: Path) -> bool:
     # The file contains DeepSpeed's own classes.
     saved = torch.load(path, map_location="cpu", weights_only=False)
     zero = saved["optimizer_state_dict"]
-    states = (zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"])["state"]
+    optimizer = zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"]
+    states = optimizer["state"]
+    if "optimizer_state_dict" in zero:
+        _check_groups(path, optimizer["param_groups"])
     shards = zero.get("single_partition_of_fp32_groups", zero.get("fp32_flat_groups"))
     num_kept = sum("exp_avg" in state for state in states.values())
     if num_kept < len(shards):
@@ -74,6 +78,11 @@ def _fill_states(path: Path, target: Path) -> bool:
         raise EngineError(
             f"checkpoint={path}: its optimizer keeps {names}, and exp_avg for {num_kept} of {len(shards)} shards, but "
             "a universal checkpoint holds that for all; resume with as many processes as wrote it"
+        )
+    if len({"exp_avg_sq" in state for state in states.values()}) > 1:
+        raise EngineError(
+            f"checkpoint={path}: its optimizer keeps exp_avg_sq for some of its shards alone, but a universal "
+            "checkpoint holds that for all or for none; resume with as many processes as wrote it"
         )
     filled = False
     for state in states.values():
@@ -84,6 +93,16 @@ def _fill_states(path: Path, target: Path) -> bool:
             filled = True
     torch.save(saved, target)
     return filled
+
+
+def _check_groups(path: Path, groups: list[dict]) -> None:
+    """Fail where the settings of one group would be wrong for another."""
+    different = [name for name in groups[0] if name != "params" and any(g.get(name) != groups[0][name] for g in groups)]
+    if different:
+        raise EngineError(
+            f"checkpoint={path}: its groups differ in {', '.join(different)}, and ZeRO-3 loads a universal checkpoint "
+            "with the settings of the first group for all; resume with as many processes as wrote it"
+        )
 
 
 def _zeros(num_elements: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ What counts a model's memory on real objects belongs in `cost`.
 """
 
 from rl_posttrain.optim.adams import AdamS
+from rl_posttrain.optim.joint import JointOptimizer, JointSpec
 from rl_posttrain.optim.muon import Muon
 from rl_posttrain.optim.roles import ROLES, parameter_groups
 from rl_posttrain.optim.scale import SCALE
@@ -16,6 +17,8 @@ __all__ = [
     "ROLES",
     "SCALE",
     "AdamS",
+    "JointOptimizer",
+    "JointSpec",
     "Muon",
     "OptimizerSpec",
     "build_optimizer",

@@ -42,7 +42,8 @@ class AdamMini(adam_mini.Adam_mini):
         # The package counts GPUs, and assumes that each parameter is split over as many processes.
         optimizer.world_size = 1
         if by_head:
-            config = model.config.get_text_config()
+            # A critic has none of its own; its backbone has one.
+            config = next(module.config for module in model.modules() if hasattr(module, "config")).get_text_config()
             # The package's own dim * dim // n_heads is right only if all heads together are as wide as the model.
             head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             optimizer.head_numel = head_dim * config.hidden_size

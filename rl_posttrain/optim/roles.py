@@ -158,7 +158,10 @@ def check_roles(no_decay: Collection[str], lr_by_role: Mapping[str, float], *, k
 
 
 def describe_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
-    """What each group of `optimizer` holds of `model`: ``roles``, ``num_parameters``, ``lr`` and ``weight_decay``."""
+    """What each group of `optimizer` holds of `model`: ``roles``, ``num_parameters``, ``lr`` and ``weight_decay``.
+
+    Of a joint optimizer also the ``part``, which comes first.
+    """
     found = {found.parameter: found for found in roled_parameters(model)}
     rows = []
     for group in optimizer.param_groups:
@@ -166,6 +169,7 @@ def describe_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[
         present = {member.role for member in members}
         rows.append(
             {
+                **({"part": group["part"]} if "part" in group else {}),
                 "roles": [role for role in ROLES if role in present],
                 "num_parameters": sum(member.shape.numel() for member in members),
                 "lr": group["lr"],

@@ -36,6 +36,11 @@ class OptimizerSpec:
     key: str
 
     @property
+    def classes(self) -> tuple[type[torch.optim.Optimizer], ...]:
+        """What must run, for `check_optimizer`: `cls`."""
+        return (self.cls,)
+
+    @property
     def needs_whole_matrices(self) -> bool:
         """Whether a step needs matrices in their own shape, so that flat shards of them (ZeRO-1 to 3) are no use.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.errors import EngineError, RecipeError
+from rl_posttrain.optim.joint import JointOptimizer, JointSpec
 from rl_posttrain.optim.roles import NO_DECAY, describe_groups
 from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
 
@@ -66,23 +67,24 @@ def use_optimizer(
     put_in(trainer, spec, announce=True)
 
 
-def put_in(trainer: Any, spec: OptimizerSpec, *, announce: bool = False) -> None:
+def put_in(trainer: Any, spec: OptimizerSpec | JointSpec, *, announce: bool = False) -> None:
     """Let `trainer`, of transformers or TRL, build the optimizer of `spec`, and check that it is the one that runs.
 
     Args:
+        spec: a joint one is for a model with a child ``critic``.
         announce: log one line about the optimizer when it is built, on the main process.
     """
 
-    def build(model: nn.Module, **arguments: Any) -> torch.optim.Optimizer:
+    def build(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = spec.build(model)
         if announce and trainer.is_world_process_zero():
             _log(describe_optimizer(spec, optimizer, model))
         return optimizer
 
     # transformers reads this when training begins. What is no class it calls with nothing, and the result with the
-    # model and the arguments.
-    trainer.optimizer_cls_and_kwargs = (lambda: build), dict(spec.arguments)
-    trainer.add_callback(OptimizerCheck(spec.cls))
+    # model and these arguments; the spec has its own.
+    trainer.optimizer_cls_and_kwargs = (lambda: build), {}
+    trainer.add_callback(OptimizerCheck(*spec.classes))
 
 
 def describe_optimizer(spec: OptimizerSpec, optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
@@ -108,24 +110,27 @@ def running_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-def check_optimizer(optimizer: Any, asked: type) -> None:
+def check_optimizer(optimizer: Any, *asked: type) -> None:
     """Fail unless the optimizer that runs is of the class that was asked for, and not of a subclass.
 
     Args:
         optimizer: the optimizer, or what accelerate or DeepSpeed wrapped around it.
+        *asked: its class; for a joint optimizer also the class of each part, as the spec's `classes` has them.
 
     Raises:
         EngineError: a framework put another one in its place.
     """
-    running = type(running_optimizer(optimizer))
-    if running is not asked:
-        raise EngineError(
-            f"optimizer: {asked.__name__} was asked for, but {running.__module__}.{running.__name__} runs; "
-            "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
-        )
+    running = running_optimizer(optimizer)
+    parts = running.parts.values() if isinstance(running, JointOptimizer) else ()
+    for wanted, found in zip(asked, map(type, [running, *parts]), strict=True):
+        if found is not wanted:
+            raise EngineError(
+                f"optimizer: {wanted.__name__} was asked for, but {found.__module__}.{found.__name__} runs; "
+                "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
+            )
 
 
-def check_and_find_shards(wrapper: Any, asked: type) -> None:
+def check_and_find_shards(wrapper: Any, *asked: type) -> None:
     """`check_optimizer`, and let an optimizer with a `find_shards` learn what the flat shards in its groups hold.
 
     Args:
@@ -134,19 +139,19 @@ def check_and_find_shards(wrapper: Any, asked: type) -> None:
     Raises:
         EngineError: a framework put another optimizer in its place.
     """
-    check_optimizer(wrapper, asked)
-    if hasattr(asked, "find_shards"):
+    check_optimizer(wrapper, *asked)
+    if hasattr(asked[0], "find_shards"):
         running_optimizer(wrapper).find_shards(wrapper)
 
 
 class OptimizerCheck:
     """A callback of transformers: `check_and_find_shards` when training begins."""
 
-    def __init__(self, asked: type):
+    def __init__(self, *asked: type):
         self._asked = asked
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        check_and_find_shards(optimizer, self._asked)
+        check_and_find_shards(optimizer, *self._asked)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         # transformers calls a method for every event, and each version has new events; the others do nothing.
