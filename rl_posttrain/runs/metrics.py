@@ -129,7 +129,7 @@ METRICS: tuple[Metric, ...] = (
         "Share of the variance of the returns that the critic's values explain, before the update.",
         unit="at most 1",
         detail="It starts near 0 and should rise; below 0 the values are worse than a constant, and advantages are "
-        "noisier than without a critic.",
+        "noisier than without a critic. Null in a step whose returns are all the same.",
         absent="without a critic", better="higher", verl="critic/vf_explained_var", plots=("page", "training"),
     ),
     Metric(

@@ -290,23 +290,23 @@ for place, engine in enumerate(["zero_stage=0", "zero_stage=2", "engine=none", "
         assert norm is None if place == 0 else norm == pytest.approx(plain["grad_norm"], rel=1e-5)
 
 
-def test_completions_that_serve_two_steps_are_written_once(tiny_recipe):
+def test_a_step_of_two_epochs_has_one_row_and_its_completions_once(tiny_recipe):
     run = train(
         tiny_recipe,
-        "two-iterations",
-        "algorithm.num_steps=4",
-        "trl.num_iterations=2",
+        "two-epochs",
+        "algorithm.num_steps=2",
+        "algorithm.num_epochs=2",
+        "optimizer.schedule=linear",
         "trl.mask_truncated_completions=true",
         "rollout.engine=transformers",
         "distributed.engine=none",
         "rollout.max_new_tokens=24",
     )
     rows = run.metrics()
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert sorted(path.name for path in run.rollouts_path.iterdir()) == ["step_000001.jsonl", "step_000003.jsonl"]
-    for first, second in ((rows[0], rows[1]), (rows[2], rows[3])):
-        for name in ("reward", "completion_length", "truncated_share", "tokens"):
-            assert first[name] == second[name]
+    assert [row["step"] for row in rows] == [1, 2]
+    # Four updates: the rate falls by a quarter at each, and a row has that of its second one's end.
+    assert [row["lr"] for row in rows] == pytest.approx([0.75e-3, 0.25e-3])
+    assert sorted(path.name for path in run.rollouts_path.iterdir()) == ["step_000001.jsonl", "step_000002.jsonl"]
     for rollout in run.rollouts(1):
         assert rollout["num_tokens"] > 0
         assert rollout["finish_reason"] == ("length" if rollout["num_tokens"] == 24 else "stop")

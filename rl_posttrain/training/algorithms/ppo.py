@@ -10,6 +10,8 @@ from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.training.algorithms.algorithm import Advantages, Scored
 
 _EPS = 1e-8
+# A smaller standard deviation of returns is rounding.
+_SAME = 1e-5
 
 
 class PPO:
@@ -63,8 +65,8 @@ class PPO:
         mean, std = scored.mean_and_std(advantages)
         return_mean, return_std = scored.mean_and_std(returns)
         _, error_std = scored.mean_and_std(returns - values)
-        # Returns that are all the same leave nothing to explain.
-        explained = 1 - (error_std / return_std).square() if return_std > 0 else torch.tensor(0.0)
+        # Returns that are all the same, but for rounding, leave nothing to explain.
+        explained = 1 - (error_std / return_std).square() if return_std > _SAME else torch.tensor(torch.nan)
         return {
             "advantage_mean": mean.item(),
             "advantage_std": std.item(),
