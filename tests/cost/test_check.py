@@ -64,6 +64,46 @@ def test_optimizer_groups_are_shown_and_what_the_model_refuses_is_an_error(tiny_
             check_recipe(load_recipe(tiny_recipe, [override, "distributed.zero_stage=0"]), 1)
 
 
+PPO = ("algorithm.name=ppo", "critic.optimizer.lr=2.0e-4")
+
+
+def test_the_memory_of_a_critic_by_hand(tiny_recipe, capsys):
+    policy = check_recipe(load_recipe(tiny_recipe), 1)["memory_bytes"]
+    result = check_recipe(load_recipe(tiny_recipe, PPO), 1)
+    memory, size = result["memory_bytes"], TINY + 64
+    # bf16 weights and their gradients, fp32 masters, one fp32 value of state each; ZeRO-2 sums gradients in fp32.
+    assert {name: memory[f"critic_{name}"] for name in ("weights", "gradients", "masters", "optimizer_state")} == {
+        "weights": 2 * size, "gradients": 4 * size, "masters": 4 * size,
+        "optimizer_state": pytest.approx(4 * size, abs=8),
+    }  # fmt: skip
+    assert {name: memory[name] for name in policy if name != "total"} == {
+        name: value for name, value in policy.items() if name != "total"
+    }
+    assert [(group["part"], group["num_parameters"], group["lr"]) for group in result["optimizer_groups"]] == [
+        ("policy", TINY, 1e-3), ("critic", size, 2e-4),
+    ]  # fmt: skip
+    print_check(result)
+    assert "critic: matrices, embeddings, norms" in capsys.readouterr().out
+
+    shared = check_recipe(load_recipe(tiny_recipe, [*PPO, "critic.shared_backbone=true"]), 1)["memory_bytes"]
+    assert (shared["critic_weights"], shared["critic_masters"]) == (2 * 64, 4 * 64)
+
+
+def test_a_critic_of_another_vocabulary_does_not_check_out(tiny_recipe, tiny_model, tmp_path):
+    from transformers import AutoTokenizer, LlamaConfig
+
+    config = LlamaConfig.from_pretrained(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for name, vocab_size, added in (("larger", 130, []), ("other", 128, ["<more>"])):
+        config.vocab_size = vocab_size
+        config.save_pretrained(tmp_path / name)
+        tokenizer.add_tokens(added)
+        tokenizer.save_pretrained(tmp_path / name)
+    for name, message in (("larger", "has 130 tokens, and that of .* has 128"), ("other", "other tokens than that of")):
+        with pytest.raises(RecipeError, match=f"critic.model=.*{name}: its .*{message}"):
+            check_recipe(load_recipe(tiny_recipe, [*PPO, f"critic.model={tmp_path / name}"]), 1)
+
+
 def test_a_class_of_ones_own_that_needs_whole_matrices_is_refused_under_zero(tiny_recipe, tmp_path):
     (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.SGD):\n    needs_whole_matrices = True\n")
     with pytest.raises(RecipeError, match=r"optimizer.name=.*:Mine needs whole matrices, but distributed.zero_stage=2"):
@@ -78,6 +118,7 @@ def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
         "completions_per_step": 16,
         "completions_per_process": 16,
         "gradient_accumulation": 4,
+        "updates_per_step": 1,
         "completions_in_run": 48,
         "max_new_tokens_per_step": 128,
     }
