@@ -78,9 +78,9 @@ def test_two_classes_step_as_two_optimizers_do_and_continue_from_a_state(policy,
     again = asked.build(apart)
     for part, kept in zip((apart, again, schedule_again := linear(again)), state, strict=True):
         part.load_state_dict(kept)
+    assert dtypes(again) == dtypes(optimizer)
     learn(apart, [again], [schedule_again], batches(NUM_STEPS)[SAVED_AT:])
     assert same(weights(apart), weights(joint))
-    assert dtypes(again) == dtypes(optimizer)
 
 
 def dtypes(optimizer) -> list[dict]:
@@ -90,6 +90,24 @@ def dtypes(optimizer) -> list[dict]:
         {name: value.dtype for name, value in optimizer.state[parameter].items() if torch.is_tensor(value)}
         for parameter in parameters
     ]
+
+
+def test_a_step_is_of_the_groups_that_are_there(monkeypatch):
+    """As DeepSpeed's ZeRO-1 and 2 call it: for one group after the other, with all gradients there."""
+    model = make_policy()
+    optimizer = spec("adams", "adamw").build(model)
+    model(batches(1)[0]).backward()
+    for place, group in enumerate(optimizer.param_groups):
+        before = [parameter.clone() for parameter in model.parameters()]
+        with monkeypatch.context() as patched:
+            patched.setattr(optimizer, "param_groups", [group])
+            optimizer.step()
+        moved = {
+            parameter
+            for parameter, old in zip(model.parameters(), before, strict=True)
+            if not torch.equal(parameter, old)
+        }
+        assert moved == set(group["params"]), place
 
 
 @pytest.fixture(scope="module")
