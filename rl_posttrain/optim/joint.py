@@ -21,9 +21,9 @@ from rl_posttrain.optim.spec import OptimizerSpec
 class JointOptimizer(Optimizer):
     """Several optimizers that step together; each keeps its own rule, and its settings are in its groups.
 
-    Its `param_groups` are those of the parts, the same dicts, first to last. A group's ``part`` says whose it is. A
-    step works on the groups and the state that the joint optimizer has at that moment, because DeepSpeed's ZeRO puts
-    flat shards into the groups, hands over one group at a time, and reads the state.
+    Its `param_groups` are those of the parts, first to last. A group's ``part`` says whose it is. A step works on the
+    groups and the state that the joint optimizer has at that moment, because DeepSpeed's ZeRO puts flat shards into the
+    groups, hands over one group at a time, and reads the state.
 
     Hooks on loading a state are those of the parts.
 

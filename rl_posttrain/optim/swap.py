@@ -72,7 +72,7 @@ def put_in(trainer: Any, spec: OptimizerSpec | JointSpec, *, announce: bool = Fa
 
     Args:
         spec: a joint one is for a model with a child ``critic``.
-        announce: log one line about the optimizer when it is built, on the main process.
+        announce: log one line about the optimizer when it is built, on the main process; not for a joint spec.
     """
 
     def build(model: nn.Module) -> torch.optim.Optimizer:

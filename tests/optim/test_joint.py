@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import run_processes
 from joint_models import Critic, batches, make_critic, make_policy, same, weights
 from joint_runs import CASES, SAVED, joint_spec
@@ -17,7 +18,7 @@ from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import OPTIMIZERS, JointOptimizer, JointSpec, OptimizerSpec, resolve_optimizer
 from rl_posttrain.optim.roles import describe_groups
-from rl_posttrain.optim.swap import check_optimizer
+from rl_posttrain.optim.swap import check_optimizer, put_in
 
 NUM_STEPS, SAVED_AT = 6, 3
 # As policy's and as critic's, every name once; the low-rank ones have a projection of rank 16.
@@ -78,9 +79,9 @@ def test_two_classes_step_as_two_optimizers_do_and_continue_from_a_state(policy,
     again = asked.build(apart)
     for part, kept in zip((apart, again, schedule_again := linear(again)), state, strict=True):
         part.load_state_dict(kept)
+    assert dtypes(again) == dtypes(optimizer)
     learn(apart, [again], [schedule_again], batches(NUM_STEPS)[SAVED_AT:])
     assert same(weights(apart), weights(joint))
-    assert dtypes(again) == dtypes(optimizer)
 
 
 def dtypes(optimizer) -> list[dict]:
@@ -90,6 +91,24 @@ def dtypes(optimizer) -> list[dict]:
         {name: value.dtype for name, value in optimizer.state[parameter].items() if torch.is_tensor(value)}
         for parameter in parameters
     ]
+
+
+def test_a_step_is_of_the_groups_that_are_there(monkeypatch):
+    """As DeepSpeed's ZeRO-1 and 2 call it: for one group after the other, with all gradients there."""
+    model = make_policy()
+    optimizer = spec("adams", "adamw").build(model)
+    model(batches(1)[0]).backward()
+    for place, group in enumerate(optimizer.param_groups):
+        before = [parameter.clone() for parameter in model.parameters()]
+        with monkeypatch.context() as patched:
+            patched.setattr(optimizer, "param_groups", [group])
+            optimizer.step()
+        moved = {
+            parameter
+            for parameter, old in zip(model.parameters(), before, strict=True)
+            if not torch.equal(parameter, old)
+        }
+        assert moved == set(group["params"]), place
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +187,33 @@ def test_a_class_that_is_put_in_the_place_of_a_part_is_found():
         check_optimizer(optimizer, *asked.classes)
     with pytest.raises(EngineError, match=r"JointOptimizer was asked for, but rl_posttrain\.optim\.adams\.AdamS runs"):
         check_optimizer(optimizer.parts["policy"], *asked.classes)
+
+
+class PolicyTrainer(transformers.Trainer):
+    def compute_loss(self, model, inputs, **kwargs):
+        return model(inputs["ids"])
+
+
+def test_a_trainer_of_transformers_runs_it(tmp_path):
+    """accelerate loads the state once before the first step, which gives the optimizer other groups."""
+    arguments = transformers.TrainingArguments(
+        tmp_path, max_steps=2, per_device_train_batch_size=2, use_cpu=True, max_grad_norm=0, lr_scheduler_type="linear",
+        report_to="none", save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+    )  # fmt: skip
+    model, asked = make_policy(), spec("adams", "adamw")
+    rows = [{"ids": ids} for ids in batches(1)[0]]
+    trainer = PolicyTrainer(model, arguments, train_dataset=rows)
+    put_in(trainer, asked)
+    trainer.train()
+    halves = [make_policy(critic=False), make_critic()]
+    for half, part in zip(halves, (asked.policy, asked.critic), strict=True):
+        optimizer = part.build(half)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 2)
+        # A row order of the trainer's own does not change the mean over both.
+        learn(half, [optimizer], [schedule], [batches(1)[0]] * 2)
+    expected = weights(halves[0]) | weights(halves[1], "critic.")
+    for name, weight in weights(model).items():
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-5)
 
 
 def test_a_state_of_another_optimizer_is_refused():
