@@ -34,7 +34,7 @@ def one_line(status: int, stderr: str) -> str:
         ),
         (
             "trl.num_iterations=2",
-            "trl.num_iterations=2: the recipe decides this field itself; set algorithm.num_epochs instead",
+            "trl.num_iterations=2: the recipe decides this field itself; set algorithm.num_epochs",
         ),
         ("algorithm.micro_batch_size=5", "algorithm.micro_batch_size=5: 4 prompts x 4 completions = 16 a step do not"),
         ("algorithm.prompts_per_step=65", "algorithm.prompts_per_step=65: the task has 64 training rows"),

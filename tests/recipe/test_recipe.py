@@ -39,6 +39,11 @@ def changed(key: str, value) -> dict:
     return data
 
 
+def algorithm(**keys) -> dict:
+    """MINIMAL's section with more keys."""
+    return {"algorithm": MINIMAL["algorithm"] | keys}
+
+
 def error_of(data) -> str:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(data)
@@ -171,6 +176,25 @@ def test_what_is_missing_is_named(key):
             "eval.every_steps=5: task.num_eval=0 leaves no rows",
         ),
         ({"rewards": [{"fn": "a.py:good"}, {"fn": "b.py:good"}]}, "rewards=['good', 'good']: good is there twice"),
+        (algorithm(kl_estimator="k1"), "algorithm.kl_estimator=k1: in the loss its expected gradient is 0"),
+        (algorithm(name="ppo", scale_rewards="group"), "algorithm.scale_rewards=group: only grpo divides rewards"),
+        (algorithm(name="ppo", zero_variance_groups="skip"), "algorithm.zero_variance_groups=skip: ppo trains its"),
+        (
+            algorithm(zero_variance_groups="resample", group_size=1),
+            "algorithm.zero_variance_groups=resample: with algorithm.group_size=1 every group has one completion",
+        ),
+        (
+            algorithm(kl_in="reward") | {"trl": {"multi_objective_aggregation": "normalize_then_sum"}},
+            "algorithm.kl_in=reward: with trl.multi_objective_aggregation=normalize_then_sum each reward is",
+        ),
+        (
+            algorithm(name="ppo") | {"critic": {"shared_backbone": True, "model": "some/other"}},
+            "critic.model=some/other: with critic.shared_backbone=true the critic has no model of its own",
+        ),
+        (
+            algorithm(name="ppo") | {"critic": {"warmup_steps": 10}},
+            "critic.warmup_steps=10: the run has 10 steps, so the policy would never be updated",
+        ),
     ],
 )
 def test_values_that_do_not_go_together(changes, message):
@@ -181,7 +205,9 @@ def test_values_that_do_not_go_together(changes, message):
     "changes",
     [
         {"eval": {"every_steps": 0, "num_samples": 2, "k": [1, 4]}},  # no evaluation: k is of no consequence
-        {"algorithm": MINIMAL["algorithm"] | {"num_epochs": 2}, "checkpoint": {"every_steps": 5}},
+        algorithm(num_epochs=2) | {"checkpoint": {"every_steps": 5}},
+        algorithm(name="ppo", group_size=1) | {"critic": {"warmup_steps": 9}},
+        algorithm(kl_estimator="k1", kl_in="reward"),
     ],
 )
 def test_values_that_do(changes):
@@ -196,6 +222,36 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
         load_recipe(path)
     assert str(caught.value).startswith(f"RECIPE={path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grpo", ("group", "loss", "k3")),
+        ("rloo", (None, "reward", "k1")),
+        ("reinforce_pp", (None, "reward", "k1")),
+        ("reinforce_pp_baseline", (None, "loss", "k2")),
+        ("ppo", (None, "reward", "k1")),
+        ("mine.py:Mine", (None, "loss", "k3")),
+    ],
+)
+def test_some_defaults_go_by_the_algorithm_and_are_in_the_resolved_recipe(name, expected):
+    resolved = yaml.safe_load(parse_recipe({**MINIMAL, **algorithm(name=name)}).to_yaml())
+    section = resolved["algorithm"]
+    assert (section["scale_rewards"], section["kl_in"], section["kl_estimator"]) == expected
+    assert ("critic" in resolved) == (name == "ppo")
+
+
+def test_a_step_of_several_updates_by_hand():
+    sizes = derive_sizes(parse_recipe({**MINIMAL, **algorithm(num_mini_batches=4, num_epochs=3, micro_batch_size=6)}), 2)
+    assert sizes.updates_per_step == 12
+    assert sizes.gradient_accumulation == 1  # 48 / 4 mini batches / (6 x 2 processes)
+    with pytest.raises(RecipeError) as caught:
+        derive_sizes(parse_recipe({**MINIMAL, **algorithm(num_mini_batches=5)}), 2)
+    assert str(caught.value) == (
+        "algorithm.num_mini_batches=5: 48 completions a step do not divide into 5 mini batches on 2 processes; "
+        "set num_mini_batches to one of [1, 2, 3, 4, 6, 8, 12, 24]"
+    )
 
 
 def test_a_file_that_is_no_text(tmp_path):
@@ -247,7 +303,7 @@ def test_a_step_that_does_not_divide_says_which_micro_batches_do():
         "algorithm.micro_batch_size=5: 8 prompts x 6 completions = 48 a step do not divide into micro batches of 5 "
         "on 1 process; set micro_batch_size to one of [1, 2, 3, 4, 6, 8, 12, 16]"
     )
-    with pytest.raises(RecipeError, match="on 7 processes; make prompts_per_step a multiple of 7"):
+    with pytest.raises(RecipeError, match="do not divide over 7 processes; make prompts_per_step a multiple of 7"):
         derive_sizes(recipe, 7)
 
 
