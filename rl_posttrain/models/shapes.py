@@ -9,8 +9,13 @@ def _llama(hidden: int, intermediate: int, layers: int, heads: int, key_value_he
     }  # fmt: skip
 
 
+_QWEN_05B = {
+    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+    "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
 PUBLISHED_SHAPES = {
     # What bundled recipes name.
+    "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_05B,
     "Qwen/Qwen2.5-1.5B": {
         "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
         "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
@@ -27,10 +32,7 @@ PUBLISHED_SHAPES = {
         "model_type": "llama", "hidden_size": 960, "num_hidden_layers": 32, "num_attention_heads": 15,
         "num_key_value_heads": 5, "intermediate_size": 2560, "vocab_size": 49152, "tie_word_embeddings": True,
     },
-    "qwen2.5-0.5b": {
-        "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
-        "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
-    },
+    "qwen2.5-0.5b": _QWEN_05B,
     # The pre-training sizes of GaLore (arXiv:2403.03507), on which SCALE reports. LLaMA's tokenizer has a
     # vocabulary of 32000; GaLore's configs say 32100, which is 0.2 % more parameters at 60M.
     "llama-60m": _llama(512, 1376, 8, 8),

@@ -27,7 +27,15 @@ def one_line(status: int, stderr: str) -> str:
     [
         ("algorithm.group_sise=8", "algorithm.group_sise=8: unknown key; did you mean 'group_size'?"),
         ("algorithm.num_steps=ten", "algorithm.num_steps=ten: it should be a valid integer"),
-        ("algorithm.group_size=1", "algorithm.group_size=1: it should be greater than or equal to 2; set 2 or more"),
+        (
+            "algorithm.group_size=1",
+            "algorithm.group_size=1: grpo compares the completions of one prompt, so set 2 or more; ppo and "
+            "reinforce_pp take 1",
+        ),
+        (
+            "trl.num_iterations=2",
+            "trl.num_iterations=2: the recipe decides this field itself; set algorithm.num_epochs",
+        ),
         ("algorithm.micro_batch_size=5", "algorithm.micro_batch_size=5: 4 prompts x 4 completions = 16 a step do not"),
         ("algorithm.prompts_per_step=65", "algorithm.prompts_per_step=65: the task has 64 training rows"),
         ("rewards.0.fn=math_acuracy", "rewards.0.fn=math_acuracy: no built-in of that name; did you mean 'math_accur"),

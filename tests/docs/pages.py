@@ -1,4 +1,4 @@
-"""The commands that README and the pages hold, read from their code blocks and from `inline code`."""
+"""What README and the pages hold: commands, from code blocks and `inline code`, and examples that name their file."""
 
 import itertools
 import re
@@ -12,6 +12,8 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 PROGRAMS = ("rl-posttrain", "make", "python", "python3", "torchrun", "pytest", "bash", "pip")
 # MODEL, RUN ..., [--json], none|0|1: a pattern of commands rather than one.
 _PLACEHOLDER = re.compile(r"\[|\||\.\.\.|^[A-Z][A-Z_]+$|=[A-Z]\b|=[A-Z][A-Z_]+$|<\w+>")
+# The first line of an example names its file.
+_EXAMPLE = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
 _INLINE = re.compile(rf"`((?:{'|'.join(PROGRAMS[:6])}) [^`]+)`")
 
 
@@ -30,6 +32,14 @@ class Command:
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}: {' '.join(self.words)}"
+
+
+def write_examples(page: str, folder: Path) -> list[str]:
+    """Writes the examples of a page into a folder; returns the names of the files."""
+    examples = dict(_EXAMPLE.findall((ROOT / page).read_text(encoding="utf-8")))
+    for name, text in examples.items():
+        (folder / name).write_text(text)
+    return sorted(examples)
 
 
 def commands() -> list[Command]:

@@ -1,10 +1,10 @@
 """The examples of the pages, written to files: docs/extending.md trains with all of its own at once."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from pages import write_examples
 
 from rl_posttrain.plugins import load_object
 from rl_posttrain.recipe.load import load_recipe
@@ -12,18 +12,6 @@ from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.scoring.rewards import build_rewards
 from rl_posttrain.training.algorithms.algorithm import Scored
 from rl_posttrain.training.train import train
-
-ROOT = Path(__file__).resolve().parents[2]
-# The first line of a block names its file.
-BLOCK = re.compile(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", re.DOTALL)
-
-
-def write_examples(page: str, folder: Path) -> list[str]:
-    """Writes the examples of a page into a folder; returns the names of the files."""
-    examples = dict(BLOCK.findall((ROOT / page).read_text(encoding="utf-8")))
-    for name, text in examples.items():
-        (folder / name).write_text(text)
-    return sorted(examples)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.machine.process import world_size
 from rl_posttrain.recipe.files import bundled_recipes, find_recipe, headline
 from rl_posttrain.recipe.load import load_recipe, parse_recipe
-from rl_posttrain.recipe.schema import CompareSection, Recipe, RewardSection
+from rl_posttrain.recipe.schema import Recipe, Section
 from rl_posttrain.recipe.sizes import derive_sizes
 
 MINIMAL = {
@@ -36,6 +37,11 @@ def changed(key: str, value) -> dict:
         node = node[int(section)] if isinstance(node, list) else node.setdefault(section, {})
     node[int(last) if isinstance(node, list) else last] = value
     return data
+
+
+def algorithm(**keys) -> dict:
+    """MINIMAL's section with more keys."""
+    return {"algorithm": MINIMAL["algorithm"] | keys}
 
 
 def error_of(data) -> str:
@@ -125,7 +131,10 @@ def test_overrides_that_cannot_be_applied(file, override, message):
         ("algoritm", {}, "algoritm={}: unknown key; did you mean 'algorithm'?"),
         ("rewards.0.wieght", 1, "rewards.0.wieght=1: unknown key; did you mean 'weight'?"),
         ("rollout.zzzz", 1, "rollout.zzzz=1: unknown key; known: engine, gpu_memory_share, "),
-        ("algorithm.group_size", 1, "algorithm.group_size=1: it should be greater than or equal to 2; set 2 or more"),
+        ("algorithm.group_size", 0, "algorithm.group_size=0: it should be greater than 0"),
+        ("critic.gama", 1, "critic.gama=1: unknown key; did you mean 'gamma'?"),
+        ("critic.gae_lambda", 1.5, "critic.gae_lambda=1.5: it should be less than or equal to 1"),
+        ("critic.optimizer.lr", 0, "critic.optimizer.lr=0: it should be greater than 0"),
         ("algorithm.num_steps", "ten", "algorithm.num_steps=ten: it should be a valid integer"),
         ("algorithm.num_steps", 1.5, "algorithm.num_steps=1.5: it should be a valid integer"),
         ("algorithm.num_steps", 0, "algorithm.num_steps=0: it should be greater than 0"),
@@ -167,9 +176,24 @@ def test_what_is_missing_is_named(key):
             "eval.every_steps=5: task.num_eval=0 leaves no rows",
         ),
         ({"rewards": [{"fn": "a.py:good"}, {"fn": "b.py:good"}]}, "rewards=['good', 'good']: good is there twice"),
+        (algorithm(kl_estimator="k1"), "algorithm.kl_estimator=k1: in the loss its expected gradient is 0"),
+        (algorithm(name="ppo", scale_rewards="group"), "algorithm.scale_rewards=group: only grpo divides rewards"),
+        (algorithm(name="ppo", zero_variance_groups="skip"), "algorithm.zero_variance_groups=skip: ppo trains its"),
         (
-            {"trl": {"num_iterations": 2}, "checkpoint": {"every_steps": 5}},
-            "checkpoint.every_steps=5: rollouts are used for trl.num_iterations=2 steps",
+            algorithm(zero_variance_groups="resample", group_size=1),
+            "algorithm.zero_variance_groups=resample: with algorithm.group_size=1 every group has one completion",
+        ),
+        (
+            algorithm(kl_in="reward") | {"trl": {"multi_objective_aggregation": "normalize_then_sum"}},
+            "algorithm.kl_in=reward: with trl.multi_objective_aggregation=normalize_then_sum each reward is",
+        ),
+        (
+            algorithm(name="ppo") | {"critic": {"shared_backbone": True, "model": "some/other"}},
+            "critic.model=some/other: with critic.shared_backbone=true the critic has no model of its own",
+        ),
+        (
+            algorithm(name="ppo") | {"critic": {"warmup_steps": 10}},
+            "critic.warmup_steps=10: the run has 10 steps, so the policy would never be updated",
         ),
     ],
 )
@@ -181,8 +205,9 @@ def test_values_that_do_not_go_together(changes, message):
     "changes",
     [
         {"eval": {"every_steps": 0, "num_samples": 2, "k": [1, 4]}},  # no evaluation: k is of no consequence
-        {"trl": {"num_iterations": 2}, "checkpoint": {"every_steps": 6}},
-        {"trl": {"num_iterations": 2}},
+        algorithm(num_epochs=2) | {"checkpoint": {"every_steps": 5}},
+        algorithm(name="ppo", group_size=1) | {"critic": {"warmup_steps": 9}},
+        algorithm(kl_estimator="k1", kl_in="reward"),
     ],
 )
 def test_values_that_do(changes):
@@ -197,6 +222,36 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
         load_recipe(path)
     assert str(caught.value).startswith(f"RECIPE={path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grpo", ("group", "loss", "k3")),
+        ("rloo", (None, "reward", "k1")),
+        ("reinforce_pp", (None, "reward", "k1")),
+        ("reinforce_pp_baseline", (None, "loss", "k2")),
+        ("ppo", (None, "reward", "k1")),
+        ("mine.py:Mine", (None, "loss", "k3")),
+    ],
+)
+def test_some_defaults_go_by_the_algorithm_and_are_in_the_resolved_recipe(name, expected):
+    resolved = yaml.safe_load(parse_recipe({**MINIMAL, **algorithm(name=name)}).to_yaml())
+    section = resolved["algorithm"]
+    assert (section["scale_rewards"], section["kl_in"], section["kl_estimator"]) == expected
+    assert ("critic" in resolved) == (name == "ppo")
+
+
+def test_a_step_of_several_updates_by_hand():
+    sizes = derive_sizes(parse_recipe({**MINIMAL, **algorithm(num_mini_batches=4, num_epochs=3, micro_batch_size=6)}), 2)
+    assert sizes.updates_per_step == 12
+    assert sizes.gradient_accumulation == 1  # 48 / 4 mini batches / (6 x 2 processes)
+    with pytest.raises(RecipeError) as caught:
+        derive_sizes(parse_recipe({**MINIMAL, **algorithm(num_mini_batches=5)}), 2)
+    assert str(caught.value) == (
+        "algorithm.num_mini_batches=5: 48 completions a step do not divide into 5 mini batches on 2 processes; "
+        "set num_mini_batches to one of [1, 2, 3, 4, 6, 8, 12, 24]"
+    )
 
 
 def test_a_file_that_is_no_text(tmp_path):
@@ -234,6 +289,7 @@ def test_sizes_by_hand():
         "completions_per_step": 48,  # 8 prompts x 6
         "completions_per_process": 24,
         "gradient_accumulation": 2,  # 48 / (12 x 2 processes)
+        "updates_per_step": 1,
         "completions_in_run": 480,
         "max_new_tokens_per_step": 1536,
     }
@@ -247,7 +303,7 @@ def test_a_step_that_does_not_divide_says_which_micro_batches_do():
         "algorithm.micro_batch_size=5: 8 prompts x 6 completions = 48 a step do not divide into micro batches of 5 "
         "on 1 process; set micro_batch_size to one of [1, 2, 3, 4, 6, 8, 12, 16]"
     )
-    with pytest.raises(RecipeError, match="on 7 processes; make prompts_per_step a multiple of 7"):
+    with pytest.raises(RecipeError, match="do not divide over 7 processes; make prompts_per_step a multiple of 7"):
         derive_sizes(recipe, 7)
 
 
@@ -285,15 +341,13 @@ def test_world_size_is_the_launchers(monkeypatch):
 def test_the_page_of_keys_has_every_key_with_its_default():
     page = (Path(__file__).parents[2] / "docs" / "recipe.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", page, re.MULTILINE))
-    expected = {"trl": "`{}`"}
-    for section, field in Recipe.model_fields.items():
-        if section == "trl":
-            continue
-        prefix, kind = ("rewards.0", RewardSection) if section == "rewards" else (section, field.annotation)
-        kind = CompareSection if section == "compare" else kind
-        for key, of_key in kind.model_fields.items():
-            value = None if of_key.is_required() else of_key.default
-            expected[f"{prefix}.{key}"] = "required" if of_key.is_required() else f"`{as_yaml(value)}`"
+    expected = {
+        key.replace("rewards.", "rewards.0."): "required"
+        if field.is_required()
+        else f"`{as_yaml(field.get_default())}`"
+        for key, field in every_key(Recipe)
+    }
+    expected["trl"] = "`{}`"
     expected["run.name"] = "the file's name"  # load_recipe gives it one
     expected["task.num_train"] = expected["task.num_eval"] = "the task's own"
     assert told == expected
@@ -303,10 +357,21 @@ def test_every_key_is_read_somewhere():
     package = Path(__file__).parents[2] / "rl_posttrain"
     code = [path.read_text(encoding="utf-8") for path in package.rglob("*.py") if path.name != "schema.py"]
     read = set(re.findall(r"\.(\w+)", "\n".join(code)))
-    kinds = [RewardSection, CompareSection, *(field.annotation for field in Recipe.model_fields.values())]
-    keys = {key for kind in kinds if hasattr(kind, "model_fields") for key in kind.model_fields}
-    assert len(keys) > 40
+    keys = {key.rpartition(".")[2] for key, _ in every_key(Recipe)}
+    assert len(keys) > 60
     assert keys - read == set()
+
+
+def every_key(kind: type[Section], prefix: str = ""):
+    """Each key that has a value of its own, with its pydantic field; sections inside of sections included."""
+    for name, field in kind.model_fields.items():
+        annotation = field.annotation
+        kinds = [annotation, *typing.get_args(annotation)]  # of a list of sections, or one that may be missing
+        section = next((each for each in kinds if isinstance(each, type) and issubclass(each, Section)), None)
+        if section:
+            yield from every_key(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
 
 
 def as_yaml(value) -> str:
