@@ -243,7 +243,8 @@ def test_some_defaults_go_by_the_algorithm_and_are_in_the_resolved_recipe(name, 
 
 
 def test_a_step_of_several_updates_by_hand():
-    sizes = derive_sizes(parse_recipe({**MINIMAL, **algorithm(num_mini_batches=4, num_epochs=3, micro_batch_size=6)}), 2)
+    several = algorithm(num_mini_batches=4, num_epochs=3, micro_batch_size=6)
+    sizes = derive_sizes(parse_recipe({**MINIMAL, **several}), 2)
     assert sizes.updates_per_step == 12
     assert sizes.gradient_accumulation == 1  # 48 / 4 mini batches / (6 x 2 processes)
     with pytest.raises(RecipeError) as caught:
