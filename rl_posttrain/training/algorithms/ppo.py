@@ -56,12 +56,14 @@ class PPO:
         judged = ~scored.own(scored.rewards).isnan().all(dim=1, keepdim=True)
         advantages = estimate(policy_lambda) * judged
         returns = torch.where(judged, values + estimate(torch.full_like(policy_lambda, value_lambda)), values)
-        metrics = self._metrics(scored, advantages.masked_fill(~judged, torch.nan), returns, values)
+        counted = (part.masked_fill(~judged, torch.nan) for part in (advantages, returns, values))
+        metrics = self._metrics(scored, *counted)
         if critic.whiten_advantages:
             advantages = (advantages - metrics["advantage_mean"]) / (metrics["advantage_std"] + _EPS) * judged
         return Advantages(advantages * mask, metrics, returns * mask)
 
     def _metrics(self, scored: Scored, advantages, returns, values) -> dict[str, float]:
+        """Over the tokens of all processes; (B, T) each, NaN where they do not count."""
         mean, std = scored.mean_and_std(advantages)
         return_mean, return_std = scored.mean_and_std(returns)
         _, error_std = scored.mean_and_std(returns - values)
