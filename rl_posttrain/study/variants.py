@@ -42,7 +42,7 @@ def variant_name(keys: Mapping[str, Any], named: Iterable[str]) -> str:
     parts = [str(keys.get("optimizer.name", "run")).rpartition(":")[2]]
     for name in named:
         found = [key for key in keys if key == name or key.startswith(f"{name}.")]
-        parts += [f"{key.rpartition('.')[2]}={_value(keys[key])}" for key in found]
+        parts += [f"{_short(key)}={_value(keys[key])}" for key in found]
     return re.sub(r"[^A-Za-z0-9._=,-]+", "-", "-".join(parts)).strip("._=,-") or "run"
 
 
@@ -92,6 +92,12 @@ def _tell_apart(recipes: Sequence[dict[str, Any]]) -> list[str]:
             if len(values[label]) > 1 and key in recipe:
                 keys.append(key)
     return [variant_name(recipe, keys) for recipe, keys in zip(recipes, named, strict=True)]
+
+
+def _short(key: str) -> str:
+    """``lr`` for ``optimizer.lr``; ``algorithm`` for ``algorithm.name``."""
+    *sections, last = key.split(".")
+    return sections[-1] if last == "name" and sections else last
 
 
 def _value(value: Any) -> str:
