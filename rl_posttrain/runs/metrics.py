@@ -154,7 +154,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "clip_share/policy", "Share of tokens whose probability ratio was clipped, so that they teach nothing.",
         unit="0 to 1",
-        detail="0 in the first update of a step. Above about 0.2 the updates are too large, or too many.",
+        detail="It is 0 in the first update of a step. Above about 0.2 the updates are too large, or too many.",
         absent="with the losses `cispo`, `sapo` and `vespo`", trl="clip_ratio/region_mean",
         verl="actor/pg_clipfrac", openrlhf="ppo_clip_ratio", words="clipped by the policy loss", plots=("page",),
     ),

@@ -96,8 +96,7 @@ def _tell_apart(recipes: Sequence[dict[str, Any]]) -> list[str]:
 
 def _short(key: str) -> str:
     """``lr`` for ``optimizer.lr``; ``algorithm`` for ``algorithm.name``."""
-    *sections, last = key.split(".")
-    return sections[-1] if last == "name" and sections else last
+    return "algorithm" if key == "algorithm.name" else key.rpartition(".")[2]
 
 
 def _value(value: Any) -> str:

@@ -93,6 +93,6 @@ def test_axes_phases_and_plots():
     assert AXES == {"step": "step", "tokens": "tokens", "seconds": "wall-clock (s)"}
     assert PHASES == ("rollout", "reward", "update", "sync")
     assert [metric.name for metric in plotted("training")] == [
-        "completion_length", "entropy", "grad_norm", "update_norm",
+        "completion_length", "entropy", "grad_norm", "update_norm", "value_loss", "explained_variance",
     ]  # fmt: skip
     assert [metric.y_label for metric in plotted("curve:left")] == ["completion length (tokens)"]
