@@ -47,6 +47,9 @@ OVERRIDDEN = {
     "_maybe_log_save_evaluate": ["self", "tr_loss", "grad_norm", "model"],
     "log": ["self", "logs", "start_time"],
     "_save_checkpoint": ["self", "model", "trial"],
+    "_save": ["self", "output_dir", "state_dict"],
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "create_scheduler": ["self", "num_training_steps", "optimizer"],
 }
 
 
