@@ -6,12 +6,14 @@ or of transformers' and hands over to a part; tests/contracts pins each of them.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import trl
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rl_posttrain.optim.joint import JointSpec
 from rl_posttrain.optim.spec import OptimizerSpec
@@ -185,10 +187,11 @@ class PolicyTrainer(trl.GRPOTrainer):
         return self.lr_scheduler
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """The policy as a model of transformers; its critic beside it."""
+        """The policy as a model of transformers; in a checkpoint its critic beside it."""
         if self.critic is not None:
             state_dict = self.model.state_dict() if state_dict is None else state_dict
-            save_critic(state_dict, output_dir)
+            if Path(output_dir).name.startswith(PREFIX_CHECKPOINT_DIR):
+                save_critic(state_dict, output_dir)
             state_dict = without_critic(state_dict)
         super()._save(output_dir, state_dict)
 
