@@ -173,13 +173,9 @@ def _check_varied(key: str) -> None:
 def _check_variant(recipe: Recipe, num_processes: int) -> None:
     """Find a mistake in a variant now, not hours later when its first run starts."""
     derive_sizes(recipe, num_processes)
-    # Imported here: it imports torch, and reading a plan does not.
-    from rl_posttrain.training.algorithms.algorithm import make_algorithm
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that are allowed and doubtful: the run itself will say so
         resolve(recipe)
-        make_algorithm(recipe)
 
 
 def optimizer_section(recipe: Recipe, name: str) -> dict[str, Any]:
