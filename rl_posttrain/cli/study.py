@@ -115,20 +115,22 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Train with several optimizers and seeds, and report. Only the runs that are missing are trained."""
+    from rl_posttrain.cost.refusals import check_training
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.study.equivalence import check_baseline
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.judging import check_terms, judge
     from rl_posttrain.study.plan import plan_runs, read_plan
     from rl_posttrain.study.runner import Runner, visible_devices
-    from rl_posttrain.training.algorithms.algorithm import make_algorithm
     from rl_posttrain.views.comparison import ComparisonDisplay
 
     check_terms(measure, margin)  # a mistake shows before hours of training
     loaded = load_recipe(recipe, overrides or [])
     folder = out or Path(loaded.run.output_dir) / f"{loaded.run.name}-compare"
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
-    runs = plan_runs(loaded, names, numbers, settings, folder, num_processes, make_algorithm)
+    runs = plan_runs(loaded, names, numbers, settings, folder, num_processes)
+    for variant in {run.variant: run.recipe for run in runs}.values():
+        check_training(variant, num_processes)
     if baseline is not None:
         check_baseline(baseline, {run.variant for run in runs})
     runner = Runner(runs, jobs=jobs, num_processes=num_processes, devices=visible_devices())

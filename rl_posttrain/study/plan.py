@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,6 @@ def plan_runs(
     settings: Sequence[Mapping[str, Any]],
     folder: Path,
     num_processes: int = 1,
-    check: Callable[[Recipe], object] = lambda recipe: None,
 ) -> list[PlannedRun]:
     """The runs of a comparison, in the order in which they run: every variant at one seed, then at the next seed.
 
@@ -115,7 +114,6 @@ def plan_runs(
         settings: recipe keys and their values; each setting makes one more variant of every optimizer. One empty
             mapping for none. What the recipe says for its own algorithm alone is not given to another one.
         folder: where the run directories go.
-        check: called with the recipe of each variant; raises where what it names beside the specs cannot be used.
 
     Raises:
         RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
@@ -137,7 +135,7 @@ def plan_runs(
                 raise RecipeError(f"--optimizers={optimizer}: it has the same recipe as {name}; list each variant once")
         variants[not_yet_taken(variant_name(keys, [*named, *setting]), variants)] = variant
     for variant in variants.values():
-        _check_variant(variant, num_processes, check)
+        _check_variant(variant, num_processes)
     planned = []
     for seed, (name, variant) in itertools.product(seeds, variants.items()):
         run = {"seed": seed, "name": f"{name}-seed{seed}", "output_dir": str(folder)}
@@ -172,13 +170,12 @@ def _check_varied(key: str) -> None:
         )
 
 
-def _check_variant(recipe: Recipe, num_processes: int, check: Callable[[Recipe], object]) -> None:
+def _check_variant(recipe: Recipe, num_processes: int) -> None:
     """Find a mistake in a variant now, not hours later when its first run starts."""
     derive_sizes(recipe, num_processes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that are allowed and doubtful: the run itself will say so
         resolve(recipe)
-        check(recipe)
 
 
 def optimizer_section(recipe: Recipe, name: str) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def make_algorithm(recipe: Recipe) -> Algorithm:
             f"critic: missing; algorithm.name={name} needs one, so add the section, such as `critic: {{}}`"
         )
     if recipe.critic is not None and not needs_critic:
-        keys = recipe.critic.model_dump(exclude_unset=True)
+        keys = recipe.critic.model_dump(exclude_defaults=True)
         said = ", ".join(f"critic.{key}={value}" for key, value in keys.items()) or "critic"
         raise RecipeError(f"{said}: algorithm.name={name} has no critic; remove the section, or set algorithm.name=ppo")
     return cls(recipe)
