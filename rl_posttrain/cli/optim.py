@@ -45,6 +45,12 @@ def optimizer_memory(
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep master weights and optimizer state in host memory.")
     ] = False,
+    critic: Annotated[
+        bool,
+        typer.Option(
+            "--critic", help="Also a critic, as PPO has it: a backbone of the same shapes, with the same optimizer."
+        ),
+    ] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also make one real step with each optimizer and count its bytes.")
     ] = False,
@@ -68,6 +74,7 @@ def optimizer_memory(
         dtype=dtype,
         offload=offload,
         measure=measure,
+        critic=critic,
     )
     if plot is not None:
         from rl_posttrain.views.memory import plot_memory

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
-from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
@@ -30,13 +30,14 @@ _NUM_TOKENS = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained, as for `predict_memory`; `dtype` is the weights'."""
+    """How a model is trained, as for `predict_memory`; `dtype` is the weights', `critic` as for `make_model`."""
 
     dtype: str
     zero_stage: int | None
     num_processes: int = 1
     offload: bool = False
     fp32_gradients: bool = False
+    critic: bool = False
 
 
 def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[MemoryLedger]:
@@ -74,8 +75,12 @@ def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[
 
 
 def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
-    """Bytes that this process holds for `model`, from one step with the optimizer `name`."""
-    spec = resolve_optimizer(name, lr=1e-5, key="--optimizers")
+    """Bytes that this process holds for `model`, from one step with the optimizer `name`.
+
+    Args:
+        model: of `make_model`; a critic is trained and counted too.
+    """
+    spec = optimizer_spec(name, critic=setting.critic)
     optimizer = spec.build(model)
     if setting.zero_stage is None:
         _backward(model, model, lambda loss: loss.backward())
@@ -101,7 +106,7 @@ def _measure(config, name: str, setting: Setting) -> MemoryLedger:
     if setting.zero_stage is not None:
         start_deepspeed(on_cpu=device == "cpu")
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
+        model = make_model(config, setting.dtype, critic=setting.critic)
     ledger = count_memory(model, name, setting)
     del model
     gc.collect()  # an engine and its hooks refer to each other
@@ -115,7 +120,10 @@ def _several() -> bool:
 def _backward(model: nn.Module, forward, backward) -> None:
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.randint(vocabulary, (1, _NUM_TOKENS), device=next(model.parameters()).device)
-    backward(forward(input_ids=tokens, labels=tokens).loss)
+    loss = forward(input_ids=tokens, labels=tokens).loss
+    if hasattr(model, "critic"):
+        loss = loss + model.critic["head"](model.critic["backbone"](tokens).last_hidden_state).square().mean()
+    backward(loss)
 
 
 def _deepspeed_config(setting: Setting) -> dict[str, Any]:

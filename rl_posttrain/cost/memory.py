@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import RecipeError, did_you_mean
-from rl_posttrain.models.find import load_config, model_without_weights, published_config
+from rl_posttrain.models.find import load_config, published_config
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
-from rl_posttrain.optim import resolve_optimizer
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 
+_Ledgers = dict[str, MemoryLedger]  # by optimizer
 _BASELINE = "adamw"
 _DTYPES = ("bfloat16", "float32")
 _STAGES = ("none", "0", "1", "2", "3")
@@ -24,6 +25,7 @@ def memory_of(
     dtype: str,
     offload: bool,
     measure: bool,
+    critic: bool,
 ) -> dict[str, Any]:
     """Bytes per device of each component, for each optimizer and for adamw, to which the ratios are.
 
@@ -32,11 +34,13 @@ def memory_of(
         zero_stage: DeepSpeed's, or ``none`` for plain PyTorch, where the weights have no fp32 masters.
         dtype: of the weights.
         measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
+        critic: the model is a policy with a critic, which has a backbone of the same shapes and the same optimizer.
 
     Returns:
         The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
         with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; and
-        ``difference``, measured over predicted total less one.
+        ``difference``, measured over predicted total less one. With a critic also ``num_critic_parameters``, and each
+        ``predicted`` and ``measured`` has the ``parts``: the ``policy`` alone, and what the ``critic`` adds.
 
     Raises:
         RecipeError: an argument cannot be used.
@@ -50,19 +54,21 @@ def memory_of(
         raise RecipeError(f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage")
     config = _config(model)
     names = list(dict.fromkeys([*optimizers, _BASELINE]))
-    specs = {name: resolve_optimizer(name, lr=1e-5, key="--optimizers") for name in names}
-    for spec in specs.values():
-        spec.refuse_shards(stage or 0, stage_key="--zero-stage")
+    for name in names:
+        optimizer_spec(name, critic=False).refuse_shards(stage or 0, stage_key="--zero-stage")
     shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
-    predicted = {
-        # A model for each: predicting takes a step, which leaves gradients behind.
-        name: predict_memory(model_without_weights(config, dtype), specs[name], **shared)
-        for name in names
-    }
-    measured = _measure(config, predicted, dtype, shared) if measure else {}
+    # With a critic also the policy alone, first: what the critic adds is the difference.
+    settings = [
+        {"dtype": dtype, **shared, "critic": has_critic} for has_critic in ([False, True] if critic else [False])
+    ]
+    predicted = [{name: _predict(config, name, **setting) for name in names} for setting in settings]
+    measured = _measure(config, settings, predicted) if measure else None
+    shapes = _without_weights(config, dtype, critic)
+    num_critic_parameters = sum(parameter.numel() for parameter in shapes.critic.parameters()) if critic else 0
     return {
         "model": model,
-        "num_parameters": sum(parameter.numel() for parameter in model_without_weights(config).parameters()),
+        "num_parameters": sum(parameter.numel() for parameter in shapes.parameters()) - num_critic_parameters,
+        **({"num_critic_parameters": num_critic_parameters} if critic else {}),
         "dtype": dtype,
         **shared,
         "rows": [_row(name, predicted, measured) for name in names],
@@ -81,24 +87,35 @@ def _config(name: str):
         ) from error
 
 
-def _measure(config, predicted: dict[str, MemoryLedger], dtype: str, shared: dict[str, Any]) -> dict[str, MemoryLedger]:
+def _without_weights(config, dtype: str, critic: bool):
+    import torch
+
+    with torch.device("meta"):
+        return make_model(config, dtype, critic=critic)
+
+
+def _predict(config, name: str, *, dtype: str, critic: bool, **how: Any) -> MemoryLedger:
+    # A model for each: predicting takes a step, which leaves gradients behind.
+    return predict_memory(_without_weights(config, dtype, critic), optimizer_spec(name, critic=critic), **how)
+
+
+def _measure(config, settings: list[dict[str, Any]], predicted: list[_Ledgers]) -> list[_Ledgers]:
     from rl_posttrain.machine.process import prepare_process
 
     prepare_process(verbose=False)
 
     from rl_posttrain.cost.measure import Setting, measure_memory
 
-    setting = Setting(dtype=dtype, **shared)
-    needed = setting.num_processes * max(
-        sum(filter(None, ledger.components().values())) for ledger in predicted.values()
-    )
-    free = _free_bytes(setting.num_processes)
+    num_processes = settings[-1]["num_processes"]
+    needed = num_processes * max(sum(filter(None, ledger.components().values())) for ledger in predicted[-1].values())
+    free = _free_bytes(num_processes)
     if needed > free:
         raise RecipeError(
             f"--measure: it needs {gib(needed)} GiB before activations, and {gib(free)} GiB are free here; leave it "
             "out for the prediction, or name a smaller model"
         )
-    return dict(zip(predicted, measure_memory(config, list(predicted), setting), strict=True))
+    names = list(predicted[-1])
+    return [dict(zip(names, measure_memory(config, names, Setting(**setting)), strict=True)) for setting in settings]
 
 
 def _free_bytes(num_processes: int) -> int:
@@ -109,28 +126,40 @@ def _free_bytes(num_processes: int) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _row(name: str, predicted: dict[str, MemoryLedger], measured: dict[str, MemoryLedger]) -> dict[str, Any]:
+def _row(name: str, predicted: list[_Ledgers], measured: list[_Ledgers] | None) -> dict[str, Any]:
     difference = None
-    if measured and predicted[name].total() is not None:
-        difference = measured[name].total() / predicted[name].total() - 1
+    if measured and predicted[-1][name].total() is not None:
+        difference = measured[-1][name].total() / predicted[-1][name].total() - 1
     return {
         "optimizer": name,
-        "predicted": _entry(predicted[name], predicted[_BASELINE]),
-        "measured": _entry(measured[name], measured[_BASELINE]) if measured else None,
+        "predicted": _entry(name, predicted),
+        "measured": _entry(name, measured) if measured else None,
         "difference": difference,
     }
 
 
-def _entry(ledger: MemoryLedger, baseline: MemoryLedger) -> dict[str, Any]:
+def _entry(name: str, ledgers: list[_Ledgers]) -> dict[str, Any]:
+    ledger, baseline = ledgers[-1][name], ledgers[-1][_BASELINE]
     known = ledger.optimizer_state is not None
     return {
-        **ledger.components(),
-        "total": ledger.total(),
+        **_sizes(ledger),
         "on_device": ledger.on_device(),
         "ratio": ledger.total() / baseline.total() if known else None,
         "ratio_of_weights_and_state": ledger.weights_and_state() / baseline.weights_and_state() if known else None,
         "unknown": ledger.unknown,
+        **({"parts": _parts(ledgers[0][name], ledger)} if len(ledgers) > 1 else {}),
     }
+
+
+def _sizes(ledger: MemoryLedger) -> dict[str, int | None]:
+    return {**ledger.components(), "total": ledger.total()}
+
+
+def _parts(policy: MemoryLedger, together: MemoryLedger) -> dict[str, dict[str, int | None]]:
+    """The policy's sizes when it is trained alone, and what its critic adds to them."""
+    alone, both = _sizes(policy), _sizes(together)
+    added = {name: None if size is None or alone[name] is None else size - alone[name] for name, size in both.items()}
+    return {"policy": alone, "critic": added}
 
 
 def gib(num_bytes: int | None) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from rl_posttrain.errors import class_and_message
+from rl_posttrain.optim.joint import JointSpec, part_of
 from rl_posttrain.optim.spec import OptimizerSpec
 
 _FP32 = 4
@@ -66,7 +67,7 @@ def offloaded(offload: bool) -> tuple[str, ...]:
 
 def predict_memory(
     model: nn.Module,
-    optimizer: OptimizerSpec,
+    optimizer: OptimizerSpec | JointSpec,
     *,
     zero_stage: int | None,
     num_processes: int = 1,
@@ -82,7 +83,7 @@ def predict_memory(
 
     Args:
         model: on the meta device, in the dtype of its weights; of frozen parameters only the weights are counted.
-        optimizer: with its arguments.
+        optimizer: with its arguments; a joint one is for a model with a child ``critic``, which is counted too.
         zero_stage: DeepSpeed's: 0 shards nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None is
             plain PyTorch, which updates weights in their own dtype.
         offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3.
@@ -113,9 +114,9 @@ def predict_memory(
     if offload:
         # The update takes fp32 gradients on the host; ZeRO-3 also keeps those that it received.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
-    whole = hasattr(optimizer.cls, "find_shards")
+    whole = [hasattr(part_of(built, group), "find_shards") for group in built.param_groups]
     for index, group in enumerate(built.param_groups):
-        if zero_stage and not whole:
+        if zero_stage and not whole[index]:
             group["params"] = [_meta(shards[index])]
         elif masters:
             group["params"] = [_meta(*parameter.shape) for parameter in group["params"]]
@@ -125,9 +126,10 @@ def predict_memory(
         state, unknown = None, class_and_message(error)
     else:
         unknown = ""
-        if zero_stage and whole:
-            sizes = [sum(parameter.numel() for parameter in group) for group in groups]
-            by_group = [-(-held * part // size) for held, part, size in zip(by_group, shards, sizes, strict=True)]
+        for index in range(len(groups)):
+            if zero_stage and whole[index]:
+                size = sum(parameter.numel() for parameter in groups[index])
+                by_group[index] = -(-by_group[index] * shards[index] // size)
         state = sum(by_group)
     return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload), unknown)
 

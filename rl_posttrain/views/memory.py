@@ -19,22 +19,29 @@ def print_memory(result: dict[str, Any]) -> None:
     stage = result["zero_stage"]
     engine = "plain PyTorch" if stage is None else f"ZeRO-{stage}" + " with offload" * result["offload"]
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
-    title = f"{result['model']}: {result['num_parameters']:,} parameters, {result['dtype']}, {engine}, {devices}"
+    critic = f" and {result['num_critic_parameters']:,} of a critic" if "num_critic_parameters" in result else ""
+    title = (
+        f"{result['model']}: {result['num_parameters']:,} parameters{critic}, {result['dtype']}, {engine}, {devices}"
+    )
     table = Table(title=title, title_justify="left", box=None, caption_justify="left")
     table.caption = "GiB on each device" + (", weights there and the rest on its host" if result["offload"] else "")
     table.caption += "; w+s: weights and state alone"
+    table.caption += "; critic: what it adds" if critic else ""
     table.add_column("optimizer", no_wrap=True)
     table.add_column("", no_wrap=True)
     for name in ("weights", "gradients", "masters", "state", "total", "/ adamw", "w+s / adamw"):
         table.add_column(name, justify="right", no_wrap=True)
+    sizes = ("weights", "gradients", "masters", "optimizer_state", "total")
     notes = []
     for row in result["rows"]:
         for kind in ("predicted", "measured"):
             ledger = row[kind]
             if ledger is not None:
-                cells = [gib(ledger[name]) for name in ("weights", "gradients", "masters", "optimizer_state", "total")]
+                cells = [gib(ledger[name]) for name in sizes]
                 ratios = [ledger["ratio"], ledger["ratio_of_weights_and_state"]]
                 table.add_row(row["optimizer"], kind, *cells, *("" if r is None else f"{r:.3f}" for r in ratios))
+                for part, held in ledger.get("parts", {}).items():
+                    table.add_row(f"  {part}", "", *(gib(held[name]) for name in sizes))
         if row["difference"] is not None:
             notes.append(f"{row['optimizer']}: measured and predicted differ by {abs(row['difference']):.2%}")
         elif row["predicted"]["unknown"]:
@@ -91,5 +98,6 @@ def plot_memory(result: dict, path: Path) -> None:
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
     offload = ", offload" if result["offload"] else ""
-    figure.suptitle(f"{result['model']}, {result['dtype']}, {stage}{offload}, {devices}")
+    critic = " with a critic" if "num_critic_parameters" in result else ""
+    figure.suptitle(f"{result['model']}{critic}, {result['dtype']}, {stage}{offload}, {devices}")
     write_png(figure, path)

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import torch
 from conftest import run_processes
 from transformers import LlamaConfig
 
 from rl_posttrain.cost.measure import Setting, measure_memory
 from rl_posttrain.cost.memory import memory_of
+from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.models.find import model_without_weights, published_config
 from rl_posttrain.optim import resolve_optimizer
@@ -98,7 +100,25 @@ def test_scale_at_60m_really_takes_the_published_part_of_adams_memory():
     assert ratio == pytest.approx(0.43, abs=0.005)
 
 
-ARGUMENTS = {"zero_stage": "2", "num_processes": 1, "dtype": "bfloat16", "offload": False, "measure": False}
+@pytest.mark.parametrize("stage", [None, 2, 3])
+def test_a_policy_and_its_critic_hold_what_was_predicted(stage):
+    setting = {"zero_stage": stage}
+    names = ["adams", "scale"]
+    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", **setting, critic=True))
+    for name, ledger in zip(names, measured, strict=True):
+        with torch.device("meta"):
+            model = make_model(CONFIG, "bfloat16", critic=True)
+        check_agreement(predict_memory(model, optimizer_spec(name, critic=True), **setting), ledger)
+
+
+ARGUMENTS = {
+    "zero_stage": "2",
+    "num_processes": 1,
+    "dtype": "bfloat16",
+    "offload": False,
+    "measure": False,
+    "critic": False,
+}
 
 
 def test_measured_and_predicted_stand_side_by_side(tiny_model, tmp_path, capsys):
@@ -120,6 +140,26 @@ def test_measured_and_predicted_stand_side_by_side(tiny_model, tmp_path, capsys)
     picture = tmp_path / "memory.png"
     plot_memory(result, picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_critics_part_is_told_beside_the_policys(tiny_model, capsys):
+    result = memory_of(str(tiny_model), ["adams"], **ARGUMENTS | {"critic": True, "measure": True})
+    # Its embedding, of 128 x 64, is tied: the critic has all of the policy's weights, and a head of 64.
+    assert result["num_critic_parameters"] == result["num_parameters"] + 64
+    for row in result["rows"]:
+        assert abs(row["difference"]) < 0.01
+        for kind in ("predicted", "measured"):
+            policy, critic = (row[kind]["parts"][part] for part in ("policy", "critic"))
+            assert critic["total"] == pytest.approx(policy["total"], rel=0.01)
+            assert all(policy[name] + critic[name] == row[kind][name] for name in policy)
+    alone = memory_of(str(tiny_model), ["adams"], **ARGUMENTS)
+    totals = [row["predicted"]["total"] for row in alone["rows"]]
+    assert totals == [row["predicted"]["parts"]["policy"]["total"] for row in result["rows"]]
+    assert "num_critic_parameters" not in alone
+    print_memory(result)
+    text = capsys.readouterr().out
+    assert "82,240 parameters and 82,304 of a critic, bfloat16, ZeRO-2, 1 device " in " ".join(text.split())
+    assert text.count("  critic ") == 4
 
 
 def test_the_command_sizes_a_model_far_past_this_machine(tmp_path, run_main):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
-from rl_posttrain.optim import resolve_optimizer
+from rl_posttrain.optim import JointSpec, resolve_optimizer
 from rl_posttrain.optim.bench import Llama
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 
@@ -131,6 +131,28 @@ def test_frozen_parameters_have_weights_and_nothing_else():
     model = four_matrices()
     model[0].weight.requires_grad_(False)
     assert predict("adams", model=model, zero_stage=3, num_processes=2).weights == N
+
+
+# Weights, gradients and masters on each of 2 devices, in values: five quarters are in matrices, 8 in the critic's head.
+# A matrix across the edge of a shard keeps its whole gradient (ZeRO-2). ZeRO-3 keeps the head whole beside its shard.
+JOINT = {
+    0: (5 * QUARTER + 8, 5 * QUARTER + 8, 5 * QUARTER + 8),
+    2: (5 * QUARTER + 8, 3 * QUARTER + 8, 2.5 * QUARTER + 4),
+    3: (2.5 * QUARTER + 4 + 8, 2.5 * QUARTER + 4, 2.5 * QUARTER + 4),
+}
+
+
+@pytest.mark.parametrize("stage", JOINT)
+def test_a_policy_and_its_critic_each_with_the_state_of_its_own_optimizer(stage):
+    model = four_matrices()
+    with torch.device("meta"):
+        model.critic = nn.Sequential(nn.Linear(1000, 200, bias=False), nn.RMSNorm(8)).to(torch.bfloat16)
+    spec = JointSpec(resolve_optimizer("adamw", lr=0.1), resolve_optimizer("scale", lr=0.1))
+    weights, gradients, masters = JOINT[stage]
+    # AdamW has two values and a counter of 4 bytes for each tensor; SCALE has that for the head alone, in both halves.
+    state = (8 * N + 4 * 4) + (8 * 8 + 4) if stage == 0 else (8 * N / 2 + 4) + (8 * 8 + 4) / 2
+    ledger = predict_memory(model, spec, zero_stage=stage, num_processes=2)
+    assert parts(ledger) == (2 * weights, 2 * gradients, 4 * masters, state)
 
 
 def test_an_optimizer_of_ones_own_is_stepped_and_never_guessed_at(tmp_path):
