@@ -3,6 +3,7 @@
 For several processes `measure_memory` runs this module under torchrun; each process then calls `_main`.
 """
 
+import contextlib
 import gc
 import json
 import subprocess
@@ -120,10 +121,9 @@ def _several() -> bool:
 def _backward(model: nn.Module, forward, backward) -> None:
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.randint(vocabulary, (1, _NUM_TOKENS), device=next(model.parameters()).device)
-    loss = forward(input_ids=tokens, labels=tokens).loss
-    if hasattr(model, "critic"):
-        loss = loss + model.critic["head"](model.critic["backbone"](tokens).last_hidden_state).square().mean()
-    backward(loss)
+    with model.critic.watching(_NUM_TOKENS - 1) if hasattr(model, "critic") else contextlib.nullcontext([]) as values:
+        loss = forward(input_ids=tokens, labels=tokens).loss
+    backward(sum((value.square().mean() for value in values), loss))
 
 
 def _deepspeed_config(setting: Setting) -> dict[str, Any]:

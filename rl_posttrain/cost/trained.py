@@ -5,6 +5,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from rl_posttrain.optim import JointSpec, OptimizerSpec, resolve_optimizer
+from rl_posttrain.training.critic import Critic, attach_critic
 
 
 def make_model(config, dtype: str, *, critic: bool) -> PreTrainedModel:
@@ -16,9 +17,11 @@ def make_model(config, dtype: str, *, critic: bool) -> PreTrainedModel:
     made = {"config": config, "dtype": getattr(torch, dtype)}
     model = AutoModelForCausalLM.from_config(**made)
     if critic:
-        # A norm has one vector, and so has a critic's head.
-        head = nn.RMSNorm(config.get_text_config().hidden_size, dtype=made["dtype"])
-        model.critic = nn.ModuleDict({"backbone": AutoModel.from_config(**made), "head": head})
+        value_model = Critic(AutoModel.from_config(**made), config.get_text_config().hidden_size)
+        value_model.head.to(made["dtype"])
+        # Left as it is, it may hold NaN, and DeepSpeed skips a step without finite gradients.
+        nn.init.normal_(value_model.head.weight)
+        attach_critic(model, value_model)
     return model
 
 
