@@ -150,9 +150,11 @@ def test_a_trainer_saves_policy_and_critic_apart_and_the_engine_gets_the_policy(
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
-    trainer.save_model(str(tmp_path))
-    assert not [name for name in load_file(tmp_path / "model.safetensors") if "critic" in name]
-    loaded, loading = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
+    folder = tmp_path / "checkpoint-1"
+    for place in (folder, tmp_path / "final"):
+        trainer.save_model(str(place))
+    assert not [name for name in load_file(folder / "model.safetensors") if "critic" in name]
+    loaded, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     wanted = dict(policy_parameters(trainer.model))
     for name, parameter in loaded.named_parameters():
@@ -161,13 +163,15 @@ def test_a_trainer_saves_policy_and_critic_apart_and_the_engine_gets_the_policy(
     assert set(handed) == set(wanted)
     assert all(torch.equal(handed[name], wanted[name]) for name in handed)
 
+    final = {file.name for file in (tmp_path / "final").iterdir()}
+    assert final == {file.name for file in folder.iterdir()} - {"critic.safetensors"}
     critic = trainer.critic
     whole = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
-    assert set(load_file(tmp_path / "critic.safetensors")) == set(whole)
+    assert set(load_file(folder / "critic.safetensors")) == set(whole)
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
-    load_critic(critic, tmp_path)
+    load_critic(critic, folder)
     for name, tensor in critic.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
 
