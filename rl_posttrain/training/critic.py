@@ -6,7 +6,7 @@ module. That holds under DDP and under every ZeRO stage; two engines would need 
 """
 
 import contextlib
-import types
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,6 +103,10 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     critic.to(device=policy.device)
     critic.head.to(dtype=policy.dtype)
     disable_dropout_in_model(critic)
+    for module in critic.modules():
+        # Attention keeps its rate as a number, in no module of its own.
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
     return critic
 
 
@@ -124,20 +128,22 @@ def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
     policy.critic = critic
     original = policy.forward
 
-    def forward(self, *args: Any, values_of: int | None = None, **kwargs: Any) -> Any:
+    # transformers and TRL look into the signature for what a model takes, such as `logits_to_keep`.
+    @functools.wraps(original)
+    def forward(*args: Any, values_of: int | None = None, **kwargs: Any) -> Any:
         inputs = {name: kwargs.get(name) for name in ("input_ids", "attention_mask")}
         shared = critic.backbone is None
         if values_of is not None:
-            hidden = self.base_model(**inputs, use_cache=False).last_hidden_state if shared else None
+            hidden = policy.base_model(**inputs, use_cache=False).last_hidden_state if shared else None
             return critic(hidden, values_of, **inputs)
         if critic._num_tokens is None:
             return original(*args, **kwargs)
-        with _last_hidden(self.base_model) if shared else contextlib.nullcontext([None]) as hidden:
+        with _last_hidden(policy.base_model) if shared else contextlib.nullcontext([None]) as hidden:
             output = original(*args, **kwargs)
         critic._taken.append(critic(hidden[-1], critic._num_tokens, **inputs))
         return output
 
-    policy.forward = types.MethodType(forward, policy)
+    policy.forward = forward
 
 
 def policy_parameters(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -24,8 +24,12 @@ class PlainPyTorch:
             self.precision += ", which are their own masters, under bf16 autocast"
 
     def start(self, *, on_cpu: bool) -> None:
-        # An earlier run in this process may have told accelerate to put DeepSpeed under every model.
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        # An earlier run in this process may have told accelerate to put DeepSpeed under every model, and transformers
+        # to shard a model while it loads.
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+        unset_hf_deepspeed_config()
 
     def trl_fields(self) -> dict[str, Any]:
         return {"deepspeed": None, "bf16": self._autocasts, "model_init_kwargs": {"dtype": self.weights_dtype}}
