@@ -83,7 +83,9 @@ def apply_override(data: dict, override: str) -> str:
 def _step_into(node: Any, section: str, override: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, section, override)]
-    child = node.setdefault(section, {})
+    if node.get(section) is None:  # a section that is not there, or that a resolved recipe has as null
+        node[section] = {}
+    child = node[section]
     if not isinstance(child, (dict, list)):
         raise RecipeError(f"{override}: {section} is the value {child!r} and has no keys of its own")
     return child
