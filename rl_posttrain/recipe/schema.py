@@ -118,6 +118,7 @@ class AlgorithmSection(Section):
         """Fill in the defaults that go by the algorithm's name, so that the resolved recipe has them."""
         if not isinstance(data, dict):
             return data
+        data = {key: value for key, value in data.items() if value is not None or key not in BY_ALGORITHM}
         name = data.get("name", "grpo")
         place = data.get("kl_in", "reward" if name in _KL_IN_REWARD else "loss")
         # The loss of REINFORCE++ with a group baseline has k2 (arXiv:2501.03262).

@@ -137,7 +137,10 @@ def test_the_recipe_says_what_the_command_line_does_not():
 def test_studies_can_be_planned(name):
     recipe = load_recipe(name)
     runs = plan_runs(recipe, *read_plan(recipe, optimizers=None, seeds=None, vary=[]), Path("cmp"))
-    assert len({run.path for run in runs}) == len(runs) >= 20
+    variants = {run.variant for run in runs}
+    assert len({run.path for run in runs}) == len(runs) == len(variants) * len(recipe.compare.seeds)
+    assert len(variants) >= 2
+    assert len(recipe.compare.seeds) >= 3
 
 
 @pytest.mark.parametrize(
