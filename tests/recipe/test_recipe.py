@@ -242,6 +242,13 @@ def test_some_defaults_go_by_the_algorithm_and_are_in_the_resolved_recipe(name, 
     assert ("critic" in resolved) == (name == "ppo")
 
 
+def test_null_stands_for_what_the_algorithm_decides():
+    """So that the resolved recipe of one algorithm can be run with another."""
+    unsaid = algorithm(name="grpo", scale_rewards=None, kl_in=None, kl_estimator=None)
+    section = parse_recipe({**MINIMAL, **unsaid}).algorithm
+    assert (section.scale_rewards, section.kl_in, section.kl_estimator) == ("group", "loss", "k3")
+
+
 def test_a_step_of_several_updates_by_hand():
     several = algorithm(num_mini_batches=4, num_epochs=3, micro_batch_size=6)
     sizes = derive_sizes(parse_recipe({**MINIMAL, **several}), 2)
