@@ -48,12 +48,17 @@ class JointOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
-        """One update of every parameter that has a gradient; returns the closure's loss."""
+        """One update of every parameter that has a gradient; returns the closure's loss.
+
+        A part whose learning rates are all 0 is left as it is, its state too.
+        """
         loss = evaluate(closure)
         for name, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group["part"] == name]
             part.state = self.state
-            if any(group["params"] for group in part.param_groups):
+            # A part whose rates are all 0 waits, as a policy does while its critic warms up: it must neither count
+            # updates nor gather gradients that are not its own.
+            if any(group["params"] and group["lr"] for group in part.param_groups):
                 part.step()
         return loss
 

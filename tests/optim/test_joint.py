@@ -216,6 +216,27 @@ def test_a_trainer_of_transformers_runs_it(tmp_path):
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adams", "adamw"])
+def test_a_part_of_rate_0_waits_and_then_steps_as_a_new_one(name):
+    """As a policy waits for its critic. AdamW would count the updates; gradients that are not its own would add up."""
+    waited, fresh = make_policy(), make_policy()
+    optimizers = [spec(name, "adams").build(model) for model in (waited, fresh)]
+    rates = [group["lr"] for group in optimizers[0].param_groups]
+    for group in optimizers[0].param_groups:
+        group["lr"] *= group["part"] == "critic"
+    learn(waited, optimizers[:1], [], batches(NUM_STEPS)[1:])
+    start = weights(fresh)
+    policy = [key for key in start if not key.startswith("critic.")]
+    assert all(torch.equal(weights(waited)[key], start[key]) for key in policy)
+    assert any(not torch.equal(weights(waited)[key], start[key]) for key in start if key.startswith("critic."))
+    for group, rate in zip(optimizers[0].param_groups, rates, strict=True):
+        group["lr"] = rate
+    for model, optimizer in zip((waited, fresh), optimizers, strict=True):
+        learn(model, [optimizer], [], batches(1))
+    assert all(torch.equal(weights(waited)[key], weights(fresh)[key]) for key in policy)
+    assert any(not torch.equal(weights(fresh)[key], start[key]) for key in policy)
+
+
 def test_a_state_of_another_optimizer_is_refused():
     optimizer = spec("adams", "adams").build(make_policy())
     alone = spec_of("adams", 1e-3, 0.1).build(make_policy(critic=False))
