@@ -26,6 +26,8 @@ from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
 # The files that save_pretrained writes for a model and its tokenizer.
 _MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+CRITIC_FILE = "critic.safetensors"  # of a checkpoint; the model is the policy alone
+_NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE}
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -173,7 +175,7 @@ class RunDirectory:
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
         for file in checkpoint.iterdir():
-            if file.is_file() and file.suffix in _MODEL_FILES and file.name != "trainer_state.json":
+            if file.is_file() and file.suffix in _MODEL_FILES and file.name not in _NOT_THE_MODEL:
                 shutil.copy2(file, temporary)
         temporary.rename(final)
 

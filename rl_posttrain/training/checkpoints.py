@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from rl_posttrain.runs.directory import checkpoint_step
+from rl_posttrain.runs.directory import CRITIC_FILE, checkpoint_step
 from rl_posttrain.training.critic import PREFIX, Critic
-
-_CRITIC_FILE = "critic.safetensors"
 
 
 def finish_checkpoint(folder: str | Path, num_updates: int, step: int, *, keep: int) -> None:
@@ -32,7 +30,7 @@ def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> N
     """Write the critic's part of a policy's `state_dict` into `folder`, under names without the prefix."""
     own = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items() if name.startswith(PREFIX)}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / _CRITIC_FILE)
+    save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / CRITIC_FILE)
 
 
 def without_critic(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -42,4 +40,4 @@ def without_critic(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 def load_critic(critic: Critic, folder: str | Path) -> None:
     """Give `critic` the weights that `save_critic` wrote."""
-    critic.load_state_dict(load_file(Path(folder) / _CRITIC_FILE))
+    critic.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
