@@ -53,6 +53,15 @@ def test_rewards_are_weighted_and_a_completion_without_any_moves_nothing():
     assert found.values.tolist() == pytest.approx([0.5, 0.0, -0.5, 0.0])
 
 
+@pytest.mark.parametrize("group_size", [3, 6, 7])
+def test_groups_of_equal_rewards_teach_nothing_under_a_group_baseline(group_size):
+    """A batch of nothing else is not the rounding of its means, normalized to 1."""
+    rewards = [[value] for value in (0.1, 0.7, 1.1) for _ in range(group_size)]
+    overrides = ("algorithm.name=reinforce_pp_baseline", f"algorithm.group_size={group_size}")
+    found = advantages(rewards, *overrides, "algorithm.micro_batch_size=1", group_size=group_size)
+    assert not found.values.any()
+
+
 def test_a_process_gets_the_advantages_of_its_own_completions():
     rewards = [[float(value)] for value in (1, 0, 0, 0, 3, 1, 1, 1)]
     whole = advantages(rewards).values

@@ -57,8 +57,9 @@ class ReinforcePPBaseline:
         """(B, T) advantages; those of a completion that no reward judged are 0."""
         unjudged = scored.rewards.isnan().all(dim=1)
         totals = (scored.rewards * scored.weights).nansum(dim=1).masked_fill(unjudged, torch.nan)
-        groups = totals.view(-1, scored.group_size)
-        centred = (groups - groups.nanmean(dim=1, keepdim=True)).view(-1, 1)
+        # In float64 the mean of equal rewards is exact: else a batch of such groups would be its rounding, normalized.
+        groups = totals.double().view(-1, scored.group_size)
+        centred = (groups - groups.nanmean(dim=1, keepdim=True)).float().view(-1, 1)
         one_reward = dataclasses.replace(scored, rewards=centred, weights=torch.ones_like(scored.weights[:1]))
         return _normalized(scored, rewards_to_go(one_reward.token_rewards()))
 
