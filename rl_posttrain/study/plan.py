@@ -127,7 +127,7 @@ def plan_runs(
         if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
             data = _without_algorithm_keys(data)
         for key, value in setting.items():
-            apply_override(data, f"{key}={yaml.safe_dump(value, default_flow_style=True)}")
+            apply_override(data, f"{key}={_one_line(value)}")
         variant = parse_recipe(data)
         keys = variant_keys(variant.model_dump(mode="json"))
         for name, other in variants.items():
@@ -200,7 +200,13 @@ def optimizer_override(recipe: Mapping[str, Any], name: str) -> str:
         return f"optimizer.name={name}"
     section = OptimizerSection.model_validate(optimizer_section(parsed, name))
     values = {"name": name} | section.model_dump(mode="json", exclude_defaults=True)
-    return "optimizer=" + yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return f"optimizer={_one_line(values)}"
+
+
+def _one_line(value: Any) -> str:
+    """YAML on one line; of a single value without the end that YAML marks."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def _without_algorithm_keys(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,10 @@ def _tell_apart(recipes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _short(key: str) -> str:
-    """``lr`` for ``optimizer.lr``; ``algorithm`` for ``algorithm.name``."""
-    return "algorithm" if key == "algorithm.name" else key.rpartition(".")[2]
+    """``lr`` for ``optimizer.lr``; ``algorithm`` for ``algorithm.name``; in full where a critic has the same."""
+    if key in ("algorithm.name", "critic.warmup_steps") or key.startswith("critic.optimizer."):
+        return key.removesuffix(".name")
+    return key.rpartition(".")[2]
 
 
 def _value(value: Any) -> str:

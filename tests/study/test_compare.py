@@ -88,6 +88,16 @@ def test_settings_are_crossed_with_optimizers():
     assert runs[0].path.name == "adams-lr=1e-5-loss=dapo-seed0"
 
 
+def test_keys_of_a_critic_are_varied_where_the_recipe_has_none():
+    vary = ["algorithm.name=ppo", "critic.gamma=0.5,1.0"]
+    _, _, settings = read_plan(QUICKSTART, optimizers=None, seeds=None, vary=vary)
+    runs = plan("adams", settings=settings)
+    assert [(run.variant, run.recipe.critic.gamma) for run in runs] == [
+        ("adams-algorithm=ppo-gamma=0.5", 0.5),
+        ("adams-algorithm=ppo-gamma=1.0", 1.0),
+    ]
+
+
 def test_a_variant_has_one_name_in_folders_and_in_what_is_read_back(tmp_path):
     _, _, settings = read_plan(QUICKSTART, optimizers=None, seeds=None, vary=["algorithm.loss=dapo,grpo"])
     runs = plan("adams,adamw(betas=[0.9,0.95], lr=2.0e-5)", seeds=(0, 1), settings=settings, folder=tmp_path)

@@ -53,6 +53,16 @@ def test_a_name_by_hand(section, named, name):
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=,-]*", found)
 
 
+def test_keys_of_a_critic_are_not_taken_for_those_of_the_policy():
+    critic = {"gae_lambda": 0.95, "warmup_steps": 1, "optimizer": {"name": "adamw", "lr": 1e-4, "warmup_steps": 2}}
+    keys = variant_keys(recipe(warmup_steps=3) | {"critic": critic})
+    named = ["optimizer.lr", "optimizer.warmup_steps", *(f"critic.{key}" for key in critic)]
+    assert variant_name(keys, named) == (
+        "adams-lr=1e-5-warmup_steps=3-gae_lambda=0.95-critic.warmup_steps=1-"
+        "critic.optimizer=adamw-critic.optimizer.lr=0.0001-critic.optimizer.warmup_steps=2"
+    )
+
+
 def test_runs_of_a_comparison_keep_the_name_in_their_folders():
     runs = [(f"mine-seed{seed}", seed, recipe()) for seed in (0, 1)] + [("theirs-seed0", 0, recipe("adamw"))]
     assert variants_of_runs(runs) == ["mine", "mine", "theirs"]
