@@ -40,6 +40,7 @@ def check_keys_together(recipe: Recipe) -> None:
                 "reward pays; set such as [0, 1]"
             )
     _cross_check_groups(recipe)
+    _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
     _cross_check_critic(recipe)
 
@@ -56,10 +57,21 @@ def _cross_check_kl(recipe: Recipe) -> None:
             "algorithm.kl_in=reward: with trl.multi_objective_aggregation=normalize_then_sum each reward is "
             "normalized on its own, and the penalty has none to go to; set kl_in=loss"
         )
-    others = ("ppo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
-    if algorithm.scale_rewards is not None and algorithm.name in others:
+
+
+def _cross_check_grpo(recipe: Recipe) -> None:
+    """Keys that say how GRPO makes advantages would have no effect with another built-in algorithm."""
+    algorithm = recipe.algorithm
+    if algorithm.name not in ("ppo", "rloo", "reinforce_pp", "reinforce_pp_baseline"):
+        return
+    if algorithm.scale_rewards is not None:
         raise RecipeError(
             f"algorithm.scale_rewards={algorithm.scale_rewards}: only grpo divides rewards by a deviation, and "
+            f"algorithm.name={algorithm.name}; leave it out, or set null"
+        )
+    if "multi_objective_aggregation" in recipe.trl:
+        raise RecipeError(
+            f"trl.multi_objective_aggregation={recipe.trl['multi_objective_aggregation']}: only grpo reads it, and "
             f"algorithm.name={algorithm.name}; leave it out"
         )
 

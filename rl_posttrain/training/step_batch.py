@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.training.algorithms.algorithm import Algorithm, Scored
+from rl_posttrain.training.algorithms.algorithm import Advantages, Algorithm, Scored
 from rl_posttrain.training.batch import loss_inputs, reward_matrix, set_advantages
 from rl_posttrain.training.before_update import kl_penalty, known_before_update
 from rl_posttrain.training.groups import equally_paid
@@ -26,6 +27,9 @@ def batch_of_step(
         The batch: as `loss_inputs` and `known_before_update`; ``advantages`` (B,) or (B, T) float32;
         ``num_items_in_batch``, tokens of all processes; with a critic ``old_values`` and ``returns`` (B, T) float32;
         with `zero_variance_groups: skip` ``skipped`` (B,) bool.
+
+    Raises:
+        RecipeError: the algorithm, which may be a user's own, gave advantages or returns of another shape.
     """
     accelerator, section = trainer.accelerator, recipe.algorithm
     batch = loss_inputs(
@@ -51,6 +55,7 @@ def batch_of_step(
         gather=accelerator.gather,
     )
     advantages = algorithm.advantages(scored)
+    _check_shapes(advantages, mask, name=section.name, needs_returns=values is not None)
     set_advantages(completions, advantages.values, mask)
     batch |= known | {
         "advantages": advantages.values,
@@ -64,3 +69,18 @@ def batch_of_step(
         batch["skipped"] = scored.own(skipped)
         metrics = metrics | {"skipped_share": skipped.float().mean().item()}
     return batch, metrics
+
+
+def _check_shapes(advantages: Advantages, mask: torch.Tensor, *, name: str, needs_returns: bool) -> None:
+    found, whole = tuple(advantages.values.shape), tuple(mask.shape)
+    if found not in (whole, whole[:1]):
+        raise RecipeError(
+            f"algorithm.name={name}: its advantages have the shape {found}; return those of this process's "
+            f"completions, {whole[:1]} or {whole}, such as scored.own(...)"
+        )
+    if needs_returns and (advantages.returns is None or tuple(advantages.returns.shape) != whole):
+        returned = None if advantages.returns is None else tuple(advantages.returns.shape)
+        raise RecipeError(
+            f"algorithm.name={name}: its returns have the shape {returned}, and the critic learns from {whole}; give "
+            "Advantages the returns, or set needs_critic = False"
+        )

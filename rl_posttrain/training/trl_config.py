@@ -20,7 +20,20 @@ _NOT_OURS_TO_PASS = {
     "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
     "cache_implementation", "log_multimodal", "log_unique_prompts", "num_completions_to_print",
     "max_tool_calling_iterations",
+    # Its loss has neither the KL term of the recipe nor a critic's.
+    "use_liger_kernel",
 }  # fmt: skip
+
+# Values that TRL checks only in the first step.
+_CHOICES = {
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+
+_NOT_WITH_A_CRITIC = {
+    "sync_ref_model": "TRL copies all weights of the policy's module into the reference model, those of the critic too",
+    "lr_scheduler_kwargs": "the schedules of a policy and its critic take no such arguments",
+}
 
 
 def grpo_config(recipe: Recipe, sizes: Sizes, backend: Backend, *, on_cpu: bool) -> GRPOConfig:
@@ -60,6 +73,10 @@ def check_trl(recipe: Recipe, sizes: Sizes, backend: Backend) -> dict[str, Any]:
             raise RecipeError(f"trl.{name}={value}: the recipe decides this field itself; {fix}")
         if name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
             raise RecipeError(f"trl.{name}={value}: it sets up TRL's own vLLM, which does not run here; see rollout")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise RecipeError(f"trl.{name}={value}: TRL knows no such value; set one of {', '.join(_CHOICES[name])}")
+        if recipe.critic is not None and name in _NOT_WITH_A_CRITIC and value:
+            raise RecipeError(f"trl.{name}={value}: {_NOT_WITH_A_CRITIC[name]}; leave it out")
     trackers = list(recipe.logging.trackers)
     try:
         get_reporting_integration_callbacks(trackers)

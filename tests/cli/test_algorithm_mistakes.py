@@ -6,13 +6,21 @@ import shutil
 
 import pytest
 
-NEEDS_A_CRITIC = """
+OWN = """
+from rl_posttrain.training.algorithms.algorithm import Advantages
 class WithCritic:
     needs_critic = True
     def __init__(self, recipe): pass
     def advantages(self, scored): raise AssertionError
 class NoHook:
     def __init__(self, recipe): pass
+class Twice:
+    def __init__(self, recipe): pass
+    def advantages(self, scored): return Advantages(scored.totals().repeat(2))
+class NoReturns:
+    needs_critic = True
+    def __init__(self, recipe): pass
+    def advantages(self, scored): return Advantages(scored.values[:, :-1] * scored.mask)
 """
 
 
@@ -20,7 +28,7 @@ class NoHook:
 def folder(tiny_model, tmp_path_factory):
     """Code and models that a recipe can name."""
     folder = tmp_path_factory.mktemp("mistakes")
-    (folder / "own.py").write_text(NEEDS_A_CRITIC)
+    (folder / "own.py").write_text(OWN)
     for name in ("wider", "reordered"):
         shutil.copytree(tiny_model, folder / name)
     config = json.loads((folder / "wider/config.json").read_text())
@@ -80,6 +88,14 @@ CASES = [
         (PPO, "trl.steps_per_generation=2"),
         "trl.steps_per_generation=2: the recipe decides this field itself; set algor",
     ),
+    ((PPO, "trl.sync_ref_model=true"), "trl.sync_ref_model=True: TRL copies all weights of the policy's module"),
+    ((PPO, "trl.lr_scheduler_kwargs={num_cycles: 2}"), "trl.lr_scheduler_kwargs={'num_cycles': 2}: the schedules of"),
+    ((PPO, "trl.use_liger_kernel=true"), "trl.use_liger_kernel=True: the recipe decides this field itself"),
+    (("trl.importance_sampling_level=word",), "trl.importance_sampling_level=word: TRL knows no such value; set one"),
+    (
+        ("algorithm.name=rloo", "trl.multi_objective_aggregation=normalize_then_sum"),
+        "trl.multi_objective_aggregation=normalize_then_sum: only grpo reads it, and algorithm.name=rloo",
+    ),
     ((PPO, "trl.beta=0.1"), "trl.beta=0.1: the recipe decides this field itself; set algorithm.kl_coef"),
 ]
 
@@ -101,6 +117,24 @@ def test_a_mistake_is_the_same_line_everywhere(run_main, tiny_recipe, folder, tm
     assert stderr.startswith(f"rl-posttrain: {message}")
     assert "; " in stderr, "a fix is missing"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("Twice",), "its advantages have the shape (32,); return those of this process's completions, (16,) or (16, "),
+        (("NoReturns", "critic={}"), "its returns have the shape None, and the critic learns from (16, "),
+    ],
+)
+def test_what_an_own_algorithm_returns_is_checked(run_main, tiny_recipe, folder, tmp_path, overrides, message):
+    name, *others = overrides
+    status, _, stderr = run_main(
+        "train", tiny_recipe, "distributed.engine=none", "rollout.engine=transformers",
+        f"run.output_dir={tmp_path}/runs", f"algorithm.name={folder}/own.py:{name}", *others,
+    )  # fmt: skip
+    assert status == 2
+    assert stderr.splitlines()[-1].startswith(f"rl-posttrain: algorithm.name={folder}/own.py:{name}: {message}")
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_mini_batches_that_do_not_divide_over_processes_say_which_do(run_main, tiny_recipe):
