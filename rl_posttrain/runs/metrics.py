@@ -172,6 +172,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "frac_zero_variance", "Share of groups whose completions all got the same reward; they teach nothing.",
         unit="0 to 1", better="lower", trl="frac_reward_zero_std", words="groups that teach nothing", plots=("page",),
+        absent="with other algorithms than `grpo`",
     ),
     Metric(
         "skipped_share", "Share of completions that were left out of the update because their group teaches nothing.",
