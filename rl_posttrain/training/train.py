@@ -43,6 +43,7 @@ def train(
     sizes = derive_sizes(recipe, world_size())
     specs = resolve(recipe)
     algorithm = make_algorithm(recipe)
+    _check_trl(recipe, sizes)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
     rewards = build_rewards(specs.rewards, list(rows.train[0]))
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
@@ -90,6 +91,22 @@ def train(
             view.finish()
         trainer.accelerator.wait_for_everyone()
     return run
+
+
+def _check_trl(recipe: Recipe, sizes: Sizes) -> None:
+    """Check the recipe's `trl` section before there is a directory; TRL is imported only where it has one.
+
+    Raises:
+        RecipeError: as `trl_config.check_trl`.
+    """
+    if not recipe.trl:
+        return
+    use_cpu_if_no_gpu()
+    with contextlib.suppress(ImportError):  # of a vLLM that cannot be imported: the engine says what to do
+        from rl_posttrain.training.backends.backend import make_backend
+        from rl_posttrain.training.trl_config import check_trl
+
+        check_trl(recipe, sizes, make_backend(recipe, sizes))
 
 
 def build_trainer(
