@@ -1,14 +1,16 @@
 """Seconds of a step of PPO and of GRPO by phase, at equal completions and equal tokens, in one process.
 
-    python experiments/speed/ppo_step.py [--recipe quickstart_ppo] [--max-new-tokens 16] [--steps 4] [--rounds 2]
+    python experiments/speed/ppo_step.py [--recipe quickstart_ppo] [--steps 4] [--rounds 2] [--full-length]
         [--json FILE] [KEY=VALUE ...]
 
 Both run the recipe given, which is one of PPO; only `algorithm.name` and the critic differ. They take turns, a short
-run each, `--rounds` times. The first step of a run does not count: it compiles and warms up. Every completion has the
-full length (min_tokens), so that both do the same work. The medians are over all steps that count.
+run each, `--rounds` times. The first step of a run does not count: it compiles and warms up. Both start from the same
+weights with the same prompts and seeds, so their completions are about equally long; with `--full-length` all have the
+full length (min_tokens). The medians are over all steps that count.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -22,7 +24,7 @@ from rl_posttrain.runs.metrics import PHASES
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="quickstart_ppo")
-    parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument("--full-length", action="store_true")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -34,6 +36,9 @@ def main() -> None:
             for name, found in rows.items():
                 found += run(name, f"{name}-{number}", folder, arguments)
     seconds = {name: medians(found) for name, found in rows.items()}
+    for name, found in rows.items():
+        length = statistics.mean(row["completion_length"] for row in found)
+        print(f"{name}: {len(found)} steps, {length:.1f} tokens per completion")
     for phase in (*PHASES, "step"):
         grpo, ppo = (seconds[name][phase] for name in ("grpo", "ppo"))
         ratio = f"{ppo / grpo:.2f}" if grpo > 1e-3 else "-"
@@ -49,7 +54,10 @@ def main() -> None:
 
 def run(name: str, run_name: str, folder: str, arguments: argparse.Namespace) -> list[dict]:
     """The metrics rows of a short run, but for its first step."""
-    num_tokens = arguments.max_new_tokens
+    overrides = list(arguments.overrides)
+    if arguments.full_length:
+        limit = load_recipe(arguments.recipe, overrides).rollout.max_new_tokens
+        overrides.append(f"trl.generation_kwargs={{min_tokens: {limit}}}")
     recipe = load_recipe(
         arguments.recipe,
         [
@@ -58,16 +66,14 @@ def run(name: str, run_name: str, folder: str, arguments: argparse.Namespace) ->
             f"algorithm.name={name}",
             *(["critic=null"] if name == "grpo" else []),
             f"algorithm.num_steps={arguments.steps + 1}",
-            f"rollout.max_new_tokens={num_tokens}",
             "checkpoint.every_steps=0",
             "checkpoint.final_model=false",
             "logging.trackers=[]",
-            f"trl.generation_kwargs={{min_tokens: {num_tokens}}}",
-            *arguments.overrides,
+            *overrides,
         ],
     )
     rows = train(recipe).metrics()[1:]
-    assert all(row["completion_length"] == num_tokens for row in rows), "completions must be equally long"
+    gc.collect()  # trainer and engine refer to each other, and would stay in memory during the next run
     return rows
 
 
