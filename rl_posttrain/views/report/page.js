@@ -325,16 +325,18 @@ function addViews() {
 let latest = 0, settled = Promise.resolve();
 function redraw() {
   const mine = ++latest;
-  settled = (async () => {
+  const own = (async () => {
     await new Promise(requestAnimationFrame);
     if (mine === latest) colours = look();
     for (const { draw } of views.values()) {
-      if (mine !== latest) return settled;
+      // Printing ends a drawing and begins none: then there is no newer one to wait for.
+      if (mine !== latest) return settled === own ? undefined : settled;
       await draw();
       await new Promise((resume) => setTimeout(resume));
     }
     return undefined;
   })();
+  settled = own;
 }
 
 // ---- Controls
