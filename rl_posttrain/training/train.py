@@ -54,7 +54,6 @@ def train(
     if recipe.critic is not None and recipe.critic.model is not None:
         from rl_posttrain.models.vocabulary import check_same_vocabulary
 
-        resolve_model(recipe.critic.model, key="critic.model")
         check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
     run, started_from = open_run(recipe, resume)
     if run.summary() is not None:

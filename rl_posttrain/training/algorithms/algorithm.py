@@ -126,7 +126,7 @@ def make_algorithm(recipe: Recipe) -> Algorithm:
             f"algorithm.group_size={group_size}: {name} compares the completions of one prompt, so set {smallest} or "
             "more; ppo and reinforce_pp take 1"
         )
-    needs_critic = needs_a_critic(cls)
+    needs_critic = getattr(cls, "needs_critic", False)
     if needs_critic and recipe.critic is None:
         raise RecipeError(
             f"critic: missing; algorithm.name={name} needs one, so add the section, such as `critic: {{}}`"
@@ -136,8 +136,3 @@ def make_algorithm(recipe: Recipe) -> Algorithm:
         said = ", ".join(f"critic.{key}={value}" for key, value in keys.items()) or "critic"
         raise RecipeError(f"{said}: algorithm.name={name} has no critic; remove the section, or set algorithm.name=ppo")
     return cls(recipe)
-
-
-def needs_a_critic(algorithm: object) -> bool:
-    """Whether an algorithm, or its class, works with a critic's values."""
-    return getattr(algorithm, "needs_critic", False)
