@@ -117,7 +117,7 @@ def train(
         batch = [row for row in rows[step * prompts_per_step :][:prompts_per_step] for _ in range(group_size)]
         with torch.autocast(device, dtype=torch.bfloat16):
             ids, attention_mask, completion_mask = sample(
-                model, tokenizer, [row["prompt"] for row in batch], max_new_tokens
+                model, tokenizer, [f"Q: {row['question']}\nA:" for row in batch], max_new_tokens
             )
             num_tokens = completion_mask.size(1)
             texts = tokenizer.batch_decode(ids[:, -num_tokens:], skip_special_tokens=True)

@@ -9,43 +9,52 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.plugins import check_arguments, load_object, signature_of
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
-from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection, Recipe
+from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection, Recipe, TaskSection
 from rl_posttrain.tasks import TASKS
+from rl_posttrain.tasks.prepare import render_rows
 from rl_posttrain.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rl_posttrain.optim import OptimizerSpec
     from rl_posttrain.optim.joint import JointSpec
 
+_LOCATIONS = {name: built_in.location for name, built_in in TASKS.items()}
+
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: the function that makes its rows, and the arguments of the call.
+    """A task: the function that makes its rows, the arguments of the call, and what makes prompts of the questions.
 
     Attributes:
         name: as in the recipe.
-        function: takes `arguments` and the seed; returns `TaskRows`.
-        arguments: by name, converted to the types that the function declares.
-        seed: `run.seed`; it determines every row.
+        version: of a built-in, its `BuiltInTask.version`; of your own function, its attribute `version`, else
+            ``unversioned``.
+        function: takes `arguments`; returns `TaskRows`.
+        arguments: by name, converted to the types that the function declares; with the seed, where it names that.
+        template: the recipe's, or the built-in's own; None: neither says one.
+        system: the system message; None: the template's own, if it has one.
     """
 
     name: str
+    version: str
     function: Callable[..., TaskRows]
     arguments: dict[str, Any]
-    seed: int
+    template: str | None
+    system: str | None
 
-    def make_rows(self, prompts_per_step: int) -> TaskRows:
-        """The rows to train and to evaluate on.
+    def make_rows(self, prompts_per_step: int = 0) -> TaskRows:
+        """The rows to train and to evaluate on, with their prompts.
 
         Args:
-            prompts_per_step: the smallest allowed number of training rows: a step uses no row twice.
+            prompts_per_step: the smallest allowed number of training rows: a step uses no row twice. 0 where nothing is
+                trained.
 
         Raises:
-            RecipeError: the task refuses an option, or has too few training rows.
+            RecipeError: the task refuses an option, or has too few training rows; or the template does not suit it.
         """
-        rows = self.function(**self.arguments, seed=self.seed)
+        rows = render_rows(self.function(**self.arguments), template=self.template, system=self.system)
         if prompts_per_step > len(rows.train):
             raise RecipeError(
                 f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training rows; "
@@ -76,19 +85,36 @@ def resolve(recipe: Recipe) -> Specs:
             DeepSpeed would pass it shards.
     """
     return Specs(
-        task=_resolve_task(recipe),
+        task=resolve_task(recipe.task, recipe.run.seed),
         rewards=tuple(resolve_reward(section, f"rewards.{place}") for place, section in enumerate(recipe.rewards)),
         optimizer=_resolve_optimizer(recipe),
     )
 
 
-def _resolve_task(recipe: Recipe) -> TaskSpec:
-    section = recipe.task
-    function = load_object(section.name, table=TASKS, key="task.name")
+def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
+    """Load the task that a recipe's section names, and check its options.
+
+    Args:
+        seed: `run.seed`. A function that names `seed` gets it; every row depends on it alone.
+
+    Raises:
+        RecipeError: there is no such task, or it has no such option.
+    """
+    function = load_object(section.name, table=_LOCATIONS, key="task.name")
+    built_in = TASKS.get(section.name)
     given = {"num_train": section.num_train, "num_eval": section.num_eval, **section.options}
     given = {name: value for name, value in given.items() if value is not None}
     arguments = check_arguments(function, given, key="task", supplied=("seed",))
-    return TaskSpec(section.name, function, arguments, recipe.run.seed)
+    if "seed" in signature_of(function, "task.name").parameters:
+        arguments["seed"] = seed
+    return TaskSpec(
+        name=section.name,
+        version=built_in.version if built_in else str(getattr(function, "version", "unversioned")),
+        function=function,
+        arguments=arguments,
+        template=section.template or (built_in.template if built_in else None),
+        system=section.system,
+    )
 
 
 def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec | JointSpec":

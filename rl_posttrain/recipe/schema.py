@@ -58,6 +58,8 @@ class TaskSection(OpenSection):
     name: str
     num_train: Positive | None = None
     num_eval: NonNegative | None = None
+    template: str | None = None  # None: the task's own
+    system: str | None = None
     max_unreadable_golds: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 

@@ -1,12 +1,31 @@
 """Tasks: functions that return questions whose answers can be checked. One task a file; rewards do not belong here.
 
-A task is called with `seed` and the options of the recipe's `task` section, and returns `rows.TaskRows`. A row has
-`prompt` (text or chat messages), `answer` (the gold answer, text) and the other columns that the task's reward takes by
-name.
+A task is called with the options of the recipe's `task` section that it names, and with `seed` where it names that. It
+returns `rows.TaskRows`. `prepare.py` makes prompts of the questions.
 """
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BuiltInTask:
+    """A task that comes with the project.
+
+    Attributes:
+        location: ``package.module:function``.
+        version: changes whenever the same options give other rows; results record it.
+        template: what `task.template` is where a recipe says nothing; None: the rows have their prompts ready.
+        rewards: names of the rewards that judge it, where nothing else is said.
+    """
+
+    location: str
+    version: str
+    template: str | None
+    rewards: tuple[str, ...]
+
+
 TASKS = {
-    "arithmetic": "rl_posttrain.tasks.arithmetic:arithmetic",
-    "countdown": "rl_posttrain.tasks.countdown:countdown",
-    "gsm8k": "rl_posttrain.tasks.gsm8k:gsm8k",
+    "arithmetic": BuiltInTask("rl_posttrain.tasks.arithmetic:arithmetic", "1", "qa", ("math_accuracy",)),
+    "countdown": BuiltInTask("rl_posttrain.tasks.countdown:countdown", "1", "r1_zero", ("countdown_equation",)),
+    "gsm8k": BuiltInTask("rl_posttrain.tasks.gsm8k:gsm8k", "1", "r1_zero", ("math_accuracy",)),
 }

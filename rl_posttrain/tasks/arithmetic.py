@@ -8,12 +8,14 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
-from rl_posttrain.tasks.templates import Example, render
+from rl_posttrain.tasks.templates import Example
 
 OPERATORS = ("+", "-", "*", "/")
 MAX_DIGITS = 9
 # Keeps the table of division questions short; with longer divisors almost every quotient would be below ten.
 MAX_DIVISOR = 9_999
+# Rows to evaluate on where nothing is said, as far as half of the questions allow it.
+DEFAULT_NUM_EVAL = 128
 
 # Left operand, operator, right operand, result.
 Question = tuple[int, str, int, int]
@@ -21,10 +23,9 @@ Question = tuple[int, str, int, int]
 
 def arithmetic(
     *,
-    num_train: int,
-    num_eval: int,
+    num_train: int = 2048,
+    num_eval: int | None = None,
     seed: int,
-    template: str = "qa",
     operators: Sequence[str] = ("+", "-"),
     digits: int = 1,
     num_examples: int = 0,
@@ -36,22 +37,22 @@ def arithmetic(
 
     Args:
         num_train: rows to train on, 1 or more.
-        num_eval: rows to evaluate on; at most half of all possible questions.
+        num_eval: rows to evaluate on; at most half of all possible questions. None for 128, or that half.
         seed: decides every row.
-        template: `qa`, `chat` or `r1_zero`.
         operators: some of + - * /. Quotients are whole; divisors have at most four digits and are never zero.
         digits: operands have 1 to `digits` digits; at most 9. A difference may be negative.
         num_examples: solved questions at the start of every prompt. All prompts have the same ones, and none is an eval
             question.
 
     Returns:
-        Rows with `prompt` and `answer`.
+        Rows with `question` and `answer`.
 
     Raises:
         RecipeError: an option is out of its range, or `num_eval` takes more than half of the questions.
     """
     check_at_least("num_train", num_train, 1)
-    check_at_least("num_eval", num_eval, 0)
+    if num_eval is not None:
+        check_at_least("num_eval", num_eval, 0)
     check_at_least("num_examples", num_examples, 0)
     if not 1 <= digits <= MAX_DIGITS:
         raise RecipeError(f"task.digits={digits}: operands have 1 to {MAX_DIGITS} digits; set digits within that range")
@@ -60,6 +61,8 @@ def arithmetic(
     train_random = random.Random(f"arithmetic/train/{seed}")
     example_random = random.Random(f"arithmetic/examples/{seed}")
     max_eval = min(len(space) for space in spaces) // 2 * len(spaces)
+    if num_eval is None:
+        num_eval = min(DEFAULT_NUM_EVAL, max_eval)
     if num_eval > max_eval:
         raise RecipeError(
             f"task.num_eval={num_eval}: would hold out more than half of the questions with digits={digits} for some "
@@ -78,8 +81,10 @@ def arithmetic(
     eval_random.shuffle(held_out)
     train_random.shuffle(train)
     return TaskRows(
-        train=[_row(question, template, examples) for question in train],
-        eval=[_row(question, template, examples) for question in held_out],
+        train=[_row(question) for question in train],
+        eval=[_row(question) for question in held_out],
+        request="Answer with the final number.",
+        examples=[_solved(example) for example in examples],
     )
 
 
@@ -130,13 +135,13 @@ def _sample_outside(rng: random.Random, size: int, held_out: set[int], count: in
     return indices[:count]
 
 
-def _row(question: Question, template: str, examples: list[Question]) -> dict[str, Any]:
-    solved = [
-        Example(_ask(example), working=f"{example[0]} {example[1]} {example[2]} = {example[3]}", answer=str(example[3]))
-        for example in examples
-    ]
-    prompt = render(template, _ask(question), request="Answer with the final number.", examples=solved)
-    return {"prompt": prompt, "answer": str(question[3])}
+def _row(question: Question) -> dict[str, Any]:
+    return {"question": _ask(question), "answer": str(question[3])}
+
+
+def _solved(question: Question) -> Example:
+    a, operator, b, result = question
+    return Example(_ask(question), working=f"{a} {operator} {b} = {result}", answer=str(result))
 
 
 def _ask(question: Question) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
-from rl_posttrain.tasks.templates import render
 
 MAX_NUMBERS = 6
 # A draw is a random expression of random numbers; by default one in five to eight has a value within the limits.
@@ -15,10 +14,9 @@ MAX_DRAWS = 20_000
 
 def countdown(
     *,
-    num_train: int,
-    num_eval: int,
+    num_train: int = 16_384,
+    num_eval: int = 256,
     seed: int,
-    template: str = "r1_zero",
     num_numbers: Sequence[int] = (3, 4),
     max_number: int = 99,
     max_target: int = 99,
@@ -26,19 +24,19 @@ def countdown(
     """Puzzles that have a solution, which uses every number once, with + - * / and parentheses.
 
     Two puzzles are the same if they have the same target and the same numbers in any order. Eval puzzles are all
-    different, and no train row has one of them. Eval rows do not depend on `num_train`.
+    different, and no train row has one of them. Eval rows do not depend on `num_train`. The question itself asks for
+    the <answer> tag that the reward reads.
 
     Args:
         num_train: rows to train on, 1 or more.
         num_eval: rows to evaluate on.
         seed: decides every row.
-        template: `qa`, `chat` or `r1_zero`. The question itself asks for the <answer> tag that the reward reads.
         num_numbers: numbers of a puzzle; each of these counts, 2 to 6, is used equally often.
         max_number: largest number; the smallest is 1.
         max_target: largest target; the smallest is 1.
 
     Returns:
-        Rows with `prompt`, `answer` (the target as text), `numbers` (list of int) and `target` (int).
+        Rows with `question`, `answer` (the target as text), `numbers` (list of int) and `target` (int).
 
     Raises:
         RecipeError: an option is out of its range, or leaves fewer puzzles than the rows need.
@@ -57,11 +55,11 @@ def countdown(
         count = num_numbers[index % len(num_numbers)]
         numbers, target = _new_puzzle(eval_random, count, max_number, max_target, held_out)
         held_out.add(_identity(numbers, target))
-        eval_rows.append(_row(numbers, target, template))
+        eval_rows.append(_row(numbers, target))
     for index in range(num_train):
         count = num_numbers[index % len(num_numbers)]
         numbers, target = _new_puzzle(train_random, count, max_number, max_target, held_out)
-        train_rows.append(_row(numbers, target, template))
+        train_rows.append(_row(numbers, target))
     return TaskRows(train=train_rows, eval=eval_rows)
 
 
@@ -96,10 +94,9 @@ def _combine(rng: random.Random, numbers: list[int]) -> int:
     return values[0]
 
 
-def _row(numbers: list[int], target: int, template: str) -> dict[str, Any]:
+def _row(numbers: list[int], target: int) -> dict[str, Any]:
     question = (
         f"Use each of the numbers {', '.join(map(str, numbers))} exactly once, with + - * / and parentheses, "
         f"to make {target}. Give the expression in answer tags, like <answer>(1 + 2) / 3</answer>."
     )
-    prompt = render(template, question)
-    return {"prompt": prompt, "answer": str(target), "numbers": numbers, "target": target}
+    return {"question": question, "answer": str(target), "numbers": numbers, "target": target}

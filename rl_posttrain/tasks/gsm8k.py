@@ -6,7 +6,6 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError, class_and_message
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
-from rl_posttrain.tasks.templates import render
 
 FILE_READERS = {".jsonl": "json", ".parquet": "parquet"}
 GOLD_MARK = "####"
@@ -17,7 +16,6 @@ def gsm8k(
     num_train: int | None = None,
     num_eval: int | None = None,
     seed: int,
-    template: str = "r1_zero",
     path: str = "openai/gsm8k",
 ) -> TaskRows:
     """Word problems from the Hugging Face hub, or from local files with the same columns.
@@ -28,13 +26,12 @@ def gsm8k(
         num_train: rows to train on, drawn by `seed`; None for all.
         num_eval: rows to evaluate on, drawn by `seed` from the test split; None for all.
         seed: decides which rows are drawn, and their order.
-        template: `qa`, `chat` or `r1_zero`.
         path: a data set on the hub; or a folder with train*.jsonl and test*.jsonl (or .parquet), or with a subfolder
             `main` that has them; or one such file, which is split into train and eval rows. Columns: `question`, and
             `answer` with the gold after "####".
 
     Returns:
-        Rows with `prompt` and `answer` (the text after "####").
+        Rows with `question` and `answer` (the text after "####").
 
     Raises:
         RecipeError: the data cannot be read, has no such column, lacks a gold, or has too few rows.
@@ -52,8 +49,9 @@ def gsm8k(
     train_pool = [row for row in splits["train"] if _identity(row) not in held_out]
     train_rows = _draw("num_train", num_train, train_pool, f"gsm8k/train/{seed}", path)
     return TaskRows(
-        train=[_row(row, template, path) for row in train_rows],
-        eval=[_row(row, template, path) for row in eval_rows],
+        train=[_row(row, path) for row in train_rows],
+        eval=[_row(row, path) for row in eval_rows],
+        request="Think step by step and end with the final number.",
     )
 
 
@@ -111,10 +109,9 @@ def _draw(option: str, count: int | None, rows: list[dict[str, Any]], seed: str,
     return random.Random(seed).sample(rows, len(rows) if count is None else count)
 
 
-def _row(row: dict[str, Any], template: str, path: str) -> dict[str, Any]:
+def _row(row: dict[str, Any], path: str) -> dict[str, Any]:
     _, mark, gold = str(row["answer"]).rpartition(GOLD_MARK)
     if not mark or not gold.strip():
         question = str(row["question"])[:60]
         raise RecipeError(f"task.path={path}: no '{GOLD_MARK}' and gold in the answer to {question!r}; add them")
-    prompt = render(template, str(row["question"]).strip(), request="Think step by step and end with the final number.")
-    return {"prompt": prompt, "answer": gold.strip()}
+    return {"question": str(row["question"]).strip(), "answer": gold.strip()}

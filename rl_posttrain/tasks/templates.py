@@ -24,7 +24,9 @@ class Example:
     answer: str
 
 
-def render(template: str, question: str, *, request: str = "", examples: Sequence[Example] = ()) -> Prompt:
+def render(
+    template: str, question: str, *, request: str = "", examples: Sequence[Example] = (), system: str | None = None
+) -> Prompt:
     """The prompt for one question.
 
     Args:
@@ -33,6 +35,7 @@ def render(template: str, question: str, *, request: str = "", examples: Sequenc
         request: the form that the reply should have. Only `chat` uses it: a base model continues a `qa` prompt and
             follows no request, and `r1_zero` has a request of its own.
         examples: solved questions before it, in the form of the template.
+        system: a message of the role `system` before the others in `chat`; text in front of a prompt of text.
 
     Returns:
         Text for `qa` and `r1_zero`. For `chat` a list of messages that ends with the user's.
@@ -42,7 +45,12 @@ def render(template: str, question: str, *, request: str = "", examples: Sequenc
     """
     if template not in TEMPLATES:
         raise RecipeError(f"task.template={template}: no template of that name; {did_you_mean(template, TEMPLATES)}")
-    return TEMPLATES[template](question, request, examples)
+    prompt = TEMPLATES[template](question, request, examples)
+    if system is None:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{system}\n\n{prompt}"
+    return [{"role": "system", "content": system}, *prompt]
 
 
 def _qa(question: str, request: str, examples: Sequence[Example]) -> Prompt:

@@ -70,8 +70,8 @@ def train(
 
     lock = run.locked() if is_main_process() else contextlib.nullcontext()
     with lock, discard_unstarted(run, resume), _start_display(recipe, display) as view:
-        if unreadable:
-            view.note(unreadable)
+        for note in (*rows.notes, *([unreadable] if unreadable else [])):
+            view.note(note)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
         _describe_start(run, trainer)

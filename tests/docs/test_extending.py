@@ -49,7 +49,7 @@ def test_the_examples_by_hand(files):
     assert reward(completions=["so it is 283", "283 or so", ""], answer=["283"] * 3) == [1.0, 0.0, 0.0]
 
     rows = example("my_tasks.py:backwards")(num_train=8, num_eval=2, seed=1, digits=1)
-    assert len({row["prompt"] for row in (*rows.train, *rows.eval)}) == 10
+    assert len({row["question"] for row in (*rows.train, *rows.eval)}) == 10
 
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     weight.grad = torch.tensor([0.5, -0.1, 0.0])

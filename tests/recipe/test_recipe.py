@@ -357,7 +357,8 @@ def test_the_page_of_keys_has_every_key_with_its_default():
     }
     expected["trl"] = "`{}`"
     expected["run.name"] = "the file's name"  # load_recipe gives it one
-    expected["task.num_train"] = expected["task.num_eval"] = "the task's own"
+    for name in ("num_train", "num_eval", "template"):
+        expected[f"task.{name}"] = "the task's own"
     assert told == expected
 
 

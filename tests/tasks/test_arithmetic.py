@@ -14,7 +14,7 @@ ALL = ["+", "-", "*", "/"]
 
 
 def parsed(row):
-    a, operator, b = re.fullmatch(r"Q: What is ([0-9]+) (\S) ([0-9]+)\?\nA:", row["prompt"]).groups()
+    a, operator, b = re.fullmatch(r"What is ([0-9]+) (\S) ([0-9]+)\?", row["question"]).groups()
     return int(a), operator, int(b)
 
 
@@ -48,9 +48,9 @@ def test_train_and_eval_share_no_question_and_eval_has_no_repeats(digits, seed):
 
 def test_train_repeats_only_once_all_questions_are_used():
     few = arithmetic(num_train=70, num_eval=30, seed=0, operators=["+"], digits=1)
-    assert len({row["prompt"] for row in few.train}) == 70
+    assert len({row["question"] for row in few.train}) == 70
     many = arithmetic(num_train=210, num_eval=30, seed=0, operators=["+"], digits=1)
-    assert set(Counter(row["prompt"] for row in many.train).values()) == {3}
+    assert set(Counter(row["question"] for row in many.train).values()) == {3}
 
 
 def test_operators_are_balanced_and_mixed():
@@ -97,7 +97,6 @@ def test_rows_are_the_same_in_another_process_with_another_hash_seed():
         ({"operators": ["^"]}, r"task\.operators=\['\^'\]: '\^' is no operator"),
         ({"operators": []}, r"task\.operators=\[\]: "),
         ({"operators": ["+", "+"]}, r"one twice"),
-        ({"template": "caht"}, r"task\.template=caht: .*'chat'"),
         ({"num_eval": 51, "operators": ["+"]}, r"task\.num_eval=51: .*half.*set num_eval to 50 at most"),
         ({"num_eval": 33, "operators": ["+", "/"]}, r"task\.num_eval=33: .*set num_eval to 32 at most"),
     ],
@@ -109,16 +108,21 @@ def test_options_out_of_range_are_refused(options, message):
 
 def test_half_of_the_questions_can_be_held_out():
     rows = arithmetic(num_train=8, num_eval=50, seed=0, operators=["+"])
-    assert len({row["prompt"] for row in rows.eval}) == 50
+    assert len({row["question"] for row in rows.eval}) == 50
     assert len(arithmetic(num_train=8, num_eval=32, seed=0, operators=["+", "/"]).eval) == 32
 
 
-def test_examples_change_no_row_but_stand_before_each_and_are_no_eval_question():
+def test_examples_change_no_row_and_are_no_eval_question():
     plain = arithmetic(num_train=50, num_eval=40, seed=3, operators=["+"], digits=1)
     shown = arithmetic(num_train=50, num_eval=40, seed=3, operators=["+"], digits=1, num_examples=3)
-    head = shown.eval[0]["prompt"].removesuffix(plain.eval[0]["prompt"])
-    assert head.count("Q: What is") == 3
-    for part in ("train", "eval"):
-        for row, bare in zip(getattr(shown, part), getattr(plain, part), strict=True):
-            assert row == {**bare, "prompt": head + bare["prompt"]}
-    assert not any(bare["prompt"] in head for bare in plain.eval)
+    assert (plain.train, plain.eval) == (shown.train, shown.eval)
+    assert len({example.question for example in shown.examples}) == 3
+    assert not {example.question for example in shown.examples} & {row["question"] for row in shown.eval}
+    for example in shown.examples:
+        a, b = re.fullmatch(r"What is (\d) \+ (\d)\?", example.question).groups()
+        assert (example.working, example.answer) == (f"{a} + {b} = {int(a) + int(b)}", str(int(a) + int(b)))
+
+
+def test_without_numbers_of_rows_there_are_enough_to_evaluate_on():
+    assert len(arithmetic(seed=0).eval) == 100  # half of all one-digit sums and differences
+    assert len(arithmetic(seed=0, digits=2).eval) == 128

@@ -34,13 +34,13 @@ def test_every_puzzle_has_a_solution():
 def test_rows_have_what_the_reward_needs():
     rows = countdown(num_train=100, num_eval=30, seed=0, num_numbers=[2, 5], max_number=20, max_target=30)
     for row in rows.train + rows.eval:
-        assert set(row) == {"prompt", "answer", "numbers", "target"}
+        assert set(row) == {"question", "answer", "numbers", "target"}
         assert all(type(number) is int and 1 <= number <= 20 for number in row["numbers"])
         assert type(row["target"]) is int
         assert 1 <= row["target"] <= 30
         assert row["answer"] == str(row["target"])
-        assert f"numbers {', '.join(map(str, row['numbers']))} exactly once" in row["prompt"]
-        assert f"to make {row['target']}." in row["prompt"]
+        assert f"numbers {', '.join(map(str, row['numbers']))} exactly once" in row["question"]
+        assert f"to make {row['target']}." in row["question"]
     assert Counter(len(row["numbers"]) for row in rows.train) == {2: 50, 5: 50}
 
 
@@ -75,7 +75,6 @@ def test_rows_follow_the_seed_and_eval_ignores_num_train():
             {"num_eval": 2, "num_numbers": [2], "max_number": 1},
             r"task\.max_target=99: no further puzzle",
         ),  # none for train
-        ({"template": "r1"}, r"task\.template=r1: "),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -37,12 +37,12 @@ def folder(tmp_path):
 
 
 def test_folder_of_jsonl(folder):
-    rows = gsm8k(seed=0, template="qa", path=folder)
-    assert sorted((row["prompt"], row["answer"]) for row in rows.train) == sorted(
-        (f"Q: How many train {i}?\nA:", str(i)) for i in range(20)
+    rows = gsm8k(seed=0, path=folder)
+    assert sorted((row["question"], row["answer"]) for row in rows.train) == sorted(
+        (f"How many train {i}?", str(i)) for i in range(20)
     )
-    assert {row["prompt"]: row["answer"] for row in rows.eval} == {
-        f"Q: How many test {i}?\nA:": f"1,{i:03}" for i in range(6)
+    assert {row["question"]: row["answer"] for row in rows.eval} == {
+        f"How many test {i}?": f"1,{i:03}" for i in range(6)
     }
 
 
@@ -55,17 +55,17 @@ def test_folder_of_parquet_in_main(tmp_path):
         datasets.Dataset.from_list(rows).to_parquet(str(path))
     rows = gsm8k(seed=0, num_train=5, path=str(tmp_path / "clone"))
     assert (len(rows.train), len(rows.eval)) == (5, 6)
-    assert rows.train[0]["prompt"].endswith("?\nAssistant:")
+    assert rows.train[0]["question"].endswith("?")
 
 
 def test_single_file_holds_eval_out(tmp_path):
     path = write(tmp_path / "all.jsonl", TRAIN + TRAIN[:5])  # some questions twice
     rows = gsm8k(seed=0, num_eval=6, path=path)
-    held_out = {row["prompt"] for row in rows.eval}
+    held_out = {row["question"] for row in rows.eval}
     assert len(rows.eval) == 6
-    assert not held_out & {row["prompt"] for row in rows.train}
-    assert held_out | {row["prompt"] for row in rows.train} == {
-        row["prompt"] for row in gsm8k(seed=0, num_eval=0, path=path).train
+    assert not held_out & {row["question"] for row in rows.train}
+    assert held_out | {row["question"] for row in rows.train} == {
+        row["question"] for row in gsm8k(seed=0, num_eval=0, path=path).train
     }
 
 
@@ -94,7 +94,6 @@ def test_options_and_files_that_do_not_fit_are_refused(folder, tmp_path):
         ({"path": folder, "num_train": 21}, r"task\.num_train=21: .* has 20 rows"),
         ({"path": folder, "num_train": 0}, r"task\.num_train=0: "),
         ({"path": folder, "num_eval": 7}, r"task\.num_eval=7: .* has 6 rows"),
-        ({"path": folder, "template": "qq"}, r"task\.template=qq: "),
         ({"path": f"{folder}/train.jsonl"}, r"task\.num_eval=null: .*single file"),
         ({"path": other_columns, "num_eval": 0}, r"task\.path=.*other\.jsonl: has no column answer in train"),
         ({"path": no_gold, "num_eval": 0}, r"task\.path=.*no_gold\.jsonl: no '####' .* 'Why\?'"),
