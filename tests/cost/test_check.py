@@ -211,7 +211,7 @@ def test_a_local_model_that_cannot_be_read_is_an_error_and_not_a_note(tiny_recip
         ("model.name=/no/such/model", "model.name=/no/such/model: no such folder"),
         ("algorithm.micro_batch_size=3", "algorithm.micro_batch_size=3: "),
         ("task.name=arithmetc", "task.name=arithmetc: "),
-        ("task.num_train=null", "task.num_train: missing"),
+        ("task.digits=many", "task.digits=many: "),
         ("task.operatos=[+]", "task.operatos=['+']: "),
         ("rewards.0.fn=nothing", "rewards.0.fn=nothing: "),
         ("rewards.0.args.x=1", "rewards.0.args.x=1: "),
