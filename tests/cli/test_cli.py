@@ -86,7 +86,7 @@ def takes_no_keywords(completions, answer):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("needs_a_column", "it needs 'gold', which is neither a column of the task (prompt, answer)"),
+        ("needs_a_column", "it needs 'gold', which is neither a column of the task (prompt, question, answer)"),
         ("takes_no_keywords", "it cannot be called as the trainer does"),
         ("gone", "has no 'gone'"),
     ],
