@@ -1,7 +1,8 @@
 """Countdown: make a target from given numbers. TinyZero and the AdamS paper (arXiv:2505.16363) use this task."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
@@ -24,8 +25,9 @@ def countdown(
     """Puzzles that have a solution, which uses every number once, with + - * / and parentheses.
 
     Two puzzles are the same if they have the same target and the same numbers in any order. Eval puzzles are all
-    different, and no train row has one of them. Eval rows do not depend on `num_train`. The question itself asks for
-    the <answer> tag that the reward reads.
+    different, and no train row has one of them. Train repeats a puzzle only when new ones have run out. Eval rows do
+    not depend on `num_train`, and fewer of them are the first ones of more. The question itself asks for the <answer>
+    tag that the reward reads.
 
     Args:
         num_train: rows to train on, 1 or more.
@@ -47,38 +49,51 @@ def countdown(
     check_at_least("max_target", max_target, 1)
     if not num_numbers or not all(2 <= count <= MAX_NUMBERS for count in num_numbers):
         raise RecipeError(f"task.num_numbers={num_numbers}: a puzzle has 2 to {MAX_NUMBERS} numbers; list such counts")
+    limits = {"max_number": max_number, "max_target": max_target}
+    seen: set[tuple[int, ...]] = set()
     eval_random = random.Random(f"countdown/eval/{seed}")
+    held_out = {count: _puzzles(eval_random, count, seen, repeats=False, **limits) for count in num_numbers}
+    eval_puzzles = [next(held_out[count]) for count in islice(cycle(num_numbers), num_eval)]
     train_random = random.Random(f"countdown/train/{seed}")
-    held_out: set[tuple[int, ...]] = set()
-    train_rows, eval_rows = [], []
-    for index in range(num_eval):
-        count = num_numbers[index % len(num_numbers)]
-        numbers, target = _new_puzzle(eval_random, count, max_number, max_target, held_out)
-        held_out.add(_identity(numbers, target))
-        eval_rows.append(_row(numbers, target))
-    for index in range(num_train):
-        count = num_numbers[index % len(num_numbers)]
-        numbers, target = _new_puzzle(train_random, count, max_number, max_target, held_out)
-        train_rows.append(_row(numbers, target))
-    return TaskRows(train=train_rows, eval=eval_rows)
+    to_train_on = {count: _puzzles(train_random, count, seen, repeats=True, **limits) for count in num_numbers}
+    train_puzzles = [next(to_train_on[count]) for count in islice(cycle(num_numbers), num_train)]
+    num_different = len(seen) - num_eval
+    notes = [f"{num_different} different puzzles for {num_train} training rows: some are there more than once"]
+    return TaskRows(
+        train=[_row(*puzzle) for puzzle in train_puzzles],
+        eval=[_row(*puzzle) for puzzle in eval_puzzles],
+        notes=tuple(notes) if num_different < num_train else (),
+    )
 
 
-def _identity(numbers: list[int], target: int) -> tuple[int, ...]:
-    return (target, *sorted(numbers))
+def _puzzles(
+    rng: random.Random, count: int, seen: set[tuple[int, ...]], *, repeats: bool, max_number: int, max_target: int
+) -> Iterator[tuple[list[int], int]]:
+    """Numbers and target of one puzzle after another, none of them in `seen`, which then has it.
 
+    When `MAX_DRAWS` draws give no new one, they come again from the first on if `repeats`.
 
-def _new_puzzle(
-    rng: random.Random, count: int, max_number: int, max_target: int, held_out: set[tuple[int, ...]]
-) -> tuple[list[int], int]:
-    for _ in range(MAX_DRAWS):
+    Raises:
+        RecipeError: no new one came up, and there is none to repeat.
+    """
+    drawn: list[tuple[list[int], int]] = []
+    num_failed = 0
+    while num_failed < MAX_DRAWS:
         numbers = [rng.randint(1, max_number) for _ in range(count)]
         target = _combine(rng, numbers)
-        if 1 <= target <= max_target and _identity(numbers, target) not in held_out:
-            return numbers, target
-    raise RecipeError(
-        f"task.max_target={max_target}: no further puzzle of {count} numbers up to max_number={max_number} came up in "
-        f"{MAX_DRAWS} draws ({len(held_out)} are held out); raise max_target, change max_number or lower num_eval"
-    )
+        identity = (target, *sorted(numbers))
+        if 1 <= target <= max_target and identity not in seen:
+            seen.add(identity)
+            drawn.append((numbers, target))
+            yield numbers, target
+            num_failed = 0
+        num_failed += 1
+    if not (drawn and repeats):
+        raise RecipeError(
+            f"task.max_target={max_target}: no further puzzle of {count} numbers up to max_number={max_number} came up "
+            f"in {MAX_DRAWS} draws ({len(seen)} are taken); raise max_target, change max_number or lower num_eval"
+        )
+    yield from cycle(drawn)
 
 
 def _combine(rng: random.Random, numbers: list[int]) -> int:
