@@ -15,6 +15,7 @@ from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection,
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.prepare import render_rows
 from rl_posttrain.tasks.rows import TaskRows
+from rl_posttrain.tasks.selection import Selection
 
 if TYPE_CHECKING:
     from rl_posttrain.optim import OptimizerSpec
@@ -33,6 +34,7 @@ class TaskSpec:
             ``unversioned``.
         function: takes `arguments`; returns `TaskRows`.
         arguments: by name, converted to the types that the function declares; with the seed, where it names that.
+        selection: which of its rows a run uses.
         template: the recipe's, or the built-in's own; None: neither says one.
         system: the system message; None: the template's own, if it has one.
     """
@@ -41,6 +43,7 @@ class TaskSpec:
     version: str
     function: Callable[..., TaskRows]
     arguments: dict[str, Any]
+    selection: Selection
     template: str | None
     system: str | None
 
@@ -52,9 +55,17 @@ class TaskSpec:
                 trained.
 
         Raises:
-            RecipeError: the task refuses an option, or has too few training rows; or the template does not suit it.
+            RecipeError: the task refuses an option, or has too few training rows; too many of its eval rows are among
+                them; or the template does not suit it.
+            HubError: its data are on the hub, which did not give them.
         """
-        rows = render_rows(self.function(**self.arguments), template=self.template, system=self.system)
+        made = self.function(**self.arguments)
+        if not isinstance(made, TaskRows):
+            raise RecipeError(f"task.name={self.name}: returned a {type(made).__name__}; return TaskRows")
+        if prompts_per_step and made.eval and not made.train:
+            raise RecipeError(f"task.name={self.name}: it has rows to evaluate on only; train on another task")
+        rows = self.selection.of(made, trained_on=prompts_per_step > 0)
+        rows = render_rows(rows, template=self.template, system=self.system)
         if prompts_per_step > len(rows.train):
             raise RecipeError(
                 f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training rows; "
@@ -102,16 +113,28 @@ def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
     """
     function = load_object(section.name, table=_LOCATIONS, key="task.name")
     built_in = TASKS.get(section.name)
-    given = {"num_train": section.num_train, "num_eval": section.num_eval, **section.options}
+    named = signature_of(function, "task.name").parameters
+    numbers = {"num_train": section.num_train, "num_eval": section.num_eval}
+    # A function that does not name these gives all of its rows, and the selection draws from them.
+    taken = frozenset(numbers) & frozenset(named)
+    given = {name: numbers[name] for name in taken} | section.options
     given = {name: value for name, value in given.items() if value is not None}
     arguments = check_arguments(function, given, key="task", supplied=("seed",))
-    if "seed" in signature_of(function, "task.name").parameters:
+    if "seed" in named:
         arguments["seed"] = seed
     return TaskSpec(
         name=section.name,
         version=built_in.version if built_in else str(getattr(function, "version", "unversioned")),
         function=function,
         arguments=arguments,
+        selection=Selection(
+            name=getattr(function, "__name__", section.name),
+            seed=seed,
+            **numbers,
+            eval_share=section.eval_share,
+            max_overlap=section.max_overlap,
+            taken=taken,
+        ),
         template=section.template or (built_in.template if built_in else None),
         system=section.system,
     )

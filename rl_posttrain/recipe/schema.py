@@ -60,6 +60,8 @@ class TaskSection(OpenSection):
     num_eval: NonNegative | None = None
     template: str | None = None  # None: the task's own
     system: str | None = None
+    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_overlap: Annotated[float, Field(ge=0, le=1)] = 0.05
     max_unreadable_golds: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.rows import TaskRows
-from rl_posttrain.tasks.templates import render
+from rl_posttrain.tasks.template_files import read_system
+from rl_posttrain.tasks.templates import Asked, load_template
 
 # For tasks of your own that give questions and whose recipe names no template.
 DEFAULT_TEMPLATE = "qa"
@@ -18,13 +19,14 @@ def render_rows(rows: TaskRows, *, template: str | None, system: str | None) -> 
     """The same rows, each with its `prompt`.
 
     Args:
-        template: a template's name; None for `qa`, or for rows whose prompts are ready.
-        system: the system message; None for none, or for the template's own.
+        template: a template's name or file; None for `qa`, or for rows whose prompts are ready.
+        system: the system message, or the path of a .txt file with it; None for none, or for the template's own.
 
     Raises:
-        RecipeError: a template or a system message is given, but the prompts are ready; or there is no such template.
+        RecipeError: a template or a system message is given, but the prompts are ready; or they cannot be used.
     """
     both = (*rows.train, *rows.eval)
+    _check_rows(both)
     if any("prompt" in row for row in both):
         for key, value in (("template", template), ("system", system)):
             if value is not None:
@@ -34,10 +36,12 @@ def render_rows(rows: TaskRows, *, template: str | None, system: str | None) -> 
                 )
         return rows
     template = template or DEFAULT_TEMPLATE
+    make_prompt = load_template(template)
+    system = None if system is None else read_system(system)
 
-    def with_prompt(row: Mapping[str, Any]) -> dict[str, Any]:
-        prompt = render(template, row["question"], request=rows.request, examples=rows.examples, system=system)
-        return {"prompt": prompt} | row
+    def with_prompt(row: dict[str, Any]) -> dict[str, Any]:
+        asked = Asked(row["question"], rows.request, rows.examples, system, row)
+        return {"prompt": make_prompt(asked)} | row
 
     return replace(
         rows,
@@ -45,6 +49,16 @@ def render_rows(rows: TaskRows, *, template: str | None, system: str | None) -> 
         eval=[with_prompt(row) for row in rows.eval],
         template=template,
     )
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        raise RecipeError("task: it gave no rows, neither to train nor to evaluate on; give it some")
+    for row in rows:
+        if "prompt" not in row and not isinstance(row.get("question"), str):
+            raise RecipeError(
+                f"task: a row has neither `question`, a text, nor `prompt` ({', '.join(row)}); give it one of them"
+            )
 
 
 def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
