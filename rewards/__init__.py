@@ -11,8 +11,16 @@ from typing import Literal
 from rl_posttrain.rewards.accuracy import math_accuracy
 from rl_posttrain.rewards.countdown import countdown_equation
 from rl_posttrain.rewards.format import think_answer_format
+from rl_posttrain.rewards.reasoning_gym import reasoning_gym_score
 
-__all__ = ["REWARDS", "BuiltIn", "countdown_equation", "math_accuracy", "think_answer_format"]
+__all__ = [
+    "REWARDS",
+    "BuiltIn",
+    "countdown_equation",
+    "math_accuracy",
+    "reasoning_gym_score",
+    "think_answer_format",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ REWARDS = {
     "math_accuracy": BuiltIn("rl_posttrain.rewards.accuracy:math_accuracy", judges="answer", range=(0.0, 1.0)),
     "countdown_equation": BuiltIn(
         "rl_posttrain.rewards.countdown:countdown_equation", judges="answer", range=(0.0, 1.0)
+    ),
+    "reasoning_gym_score": BuiltIn(
+        "rl_posttrain.rewards.reasoning_gym:reasoning_gym_score", judges="answer", range=(0.0, 1.0)
     ),
     "think_answer_format": BuiltIn("rl_posttrain.rewards.format:think_answer_format", judges="form", range=(0.0, 1.0)),
     "repetition_penalty": BuiltIn("trl.rewards:get_repetition_penalty_reward", is_factory=True),

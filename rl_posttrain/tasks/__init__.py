@@ -28,4 +28,7 @@ TASKS = {
     "arithmetic": BuiltInTask("rl_posttrain.tasks.arithmetic:arithmetic", "1", "qa", ("math_accuracy",)),
     "countdown": BuiltInTask("rl_posttrain.tasks.countdown:countdown", "1", "r1_zero", ("countdown_equation",)),
     "gsm8k": BuiltInTask("rl_posttrain.tasks.gsm8k:gsm8k", "1", "r1_zero", ("math_accuracy",)),
+    "reasoning_gym": BuiltInTask(
+        "rl_posttrain.tasks.reasoning_gym:reasoning_gym", "1", "r1_zero", ("reasoning_gym_score",)
+    ),
 }
