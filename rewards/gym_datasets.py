@@ -40,7 +40,9 @@ def make_dataset(name: str, options: Mapping[str, Any], *, seed: int, size: int)
         RecipeError: there is no such data set or key, or the data set refuses a value.
     """
     if name not in dataset_names():
-        raise RecipeError(f"task.dataset={name}: reasoning-gym has none of that name; {did_you_mean(name, dataset_names())}")
+        raise RecipeError(
+            f"task.dataset={name}: reasoning-gym has none of that name; {did_you_mean(name, dataset_names())}"
+        )
     dataset_class, config_class = _registered()[name]
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     config = config_class()
@@ -49,7 +51,9 @@ def make_dataset(name: str, options: Mapping[str, Any], *, seed: int, size: int)
         if key in _OURS:
             raise RecipeError(f"task.{key}={value}: run.seed and task.num_train decide it; leave it out")
         if key not in fields:
-            raise RecipeError(f"task.{key}={value}: {name} takes no such key; {did_you_mean(key, {*fields} - {*_OURS})}")
+            raise RecipeError(
+                f"task.{key}={value}: {name} takes no such key; {did_you_mean(key, {*fields} - {*_OURS})}"
+            )
         values[key] = _in_kind_of(getattr(config, key), value)
     try:
         with redirect_stdout(io.StringIO()):  # some print while they work

@@ -17,6 +17,13 @@ MAX_DRAWS = 200
 # Items of one seed. Some data sets make all of them at once, and some cannot make many more.
 ITEMS_PER_SEED = 500
 _KEYS = ("name", "weight", "config")
+# Scorers of 0.1.25 that pay wrong answers in full.
+WEAK_SCORERS = {
+    "coin_flip": "pays the start of the right answer, such as 0 for 0.25",
+    "complex_arithmetic": "pays nan",
+    "game_of_life_halting": "pays every answer",
+    "puzzle24": "does not compare the numbers of an answer with those of the question",
+}
 
 
 def reasoning_gym(
@@ -37,7 +44,7 @@ def reasoning_gym(
         num_train: rows to train on, 1 or more.
         num_eval: rows to evaluate on.
         seed: decides every row.
-        dataset: the data set's name, such as `chain_sum`.
+        dataset: the data set's name; None: `chain_sum`.
         datasets: in place of it several, each a mapping of `name`, `weight` (1 unless said) and `config`. Train and
             eval rows are in the ratio of the weights.
         **config: keys of the data set's config, such as `max_digits`.
@@ -54,7 +61,8 @@ def reasoning_gym(
     check_at_least("num_eval", num_eval, 0)
     parts = _parts(dataset, datasets, config)
     weights = [weight for _, weight, _ in parts]
-    train, held_out, notes = [], [], []
+    train, held_out = [], []
+    notes = [f"{name}: its scorer {WEAK_SCORERS[name]}" for name, _, _ in parts if name in WEAK_SCORERS]
     for (name, _, options), for_train, for_eval in zip(
         parts, counts(weights, num_train), counts(weights, num_eval), strict=True
     ):
@@ -63,20 +71,18 @@ def reasoning_gym(
         eval_rows = list(islice(questions, for_eval))
         if len(eval_rows) < for_eval:
             raise RecipeError(
-                f"task.num_eval={num_eval}: {name} gave {len(eval_rows)} different questions where {for_eval} are to be "
+                f"task.num_eval={num_eval}: {name} has {len(eval_rows)} different questions, and {for_eval} are to be "
                 "held out; lower num_eval, or change the data set's config"
             )
         train_rows = list(islice(_questions(name, options, f"train/{seed}", seen), for_train))
-        if len(train_rows) < for_train:
-            notes.append(
-                f"{name}: {len(train_rows)} different questions for {for_train} training rows: some are there more than "
-                "once"
+        if for_train and not train_rows:
+            raise RecipeError(
+                f"task.num_eval={num_eval}: leaves no question of {name} to train on; lower num_eval, or change the "
+                "data set's config"
             )
-            if not train_rows:
-                raise RecipeError(
-                    f"task.num_eval={num_eval}: leaves no question of {name} to train on; lower num_eval, or change the "
-                    "data set's config"
-                )
+        if len(train_rows) < for_train:
+            num = len(train_rows)
+            notes.append(f"{num} different questions of {name} for {for_train} training rows: some are there again")
             train_rows = list(islice(cycle(train_rows), for_train))
         named = {"subject": name} if datasets is not None else {}
         train.append([row | named for row in train_rows])
@@ -93,13 +99,10 @@ def _parts(
     dataset: str | None, datasets: Sequence[Mapping[str, Any]] | None, config: Mapping[str, Any]
 ) -> list[tuple[str, float, Mapping[str, Any]]]:
     """Name, weight and config of each data set."""
-    if (dataset is None) == (datasets is None):
-        raise RecipeError(
-            f"task.dataset={dataset or 'null'}: name one data set of reasoning-gym, such as chain_sum, or list several "
-            "under task.datasets"
-        )
     if datasets is None:
-        return [(dataset, 1.0, config)]
+        return [(dataset or "chain_sum", 1.0, config)]
+    if dataset is not None:
+        raise RecipeError(f"task.dataset={dataset}: task.datasets lists several already; keep one of the two")
     if config:
         key, value = next(iter(config.items()))
         raise RecipeError(f"task.{key}={value}: with task.datasets, each of them has a config of its own; set it there")
@@ -138,8 +141,9 @@ def _questions(name: str, config: Mapping[str, Any], seed: str, seen: set[str]) 
             num_failed += 1
             if num_failed == MAX_DRAWS:
                 if last_error is not None and not seen:
+                    reason = class_and_message(last_error)
                     raise RecipeError(
-                        f"task.dataset={name}: it makes no question ({class_and_message(last_error)}); change its config"
+                        f"task.dataset={name}: it makes no question ({reason}); change its config"
                     ) from last_error
                 return
 

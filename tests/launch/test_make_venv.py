@@ -118,3 +118,14 @@ def test_a_change_of_what_is_installed_or_a_failed_install_is_set_up_again(check
 def test_a_moved_checkout_is_set_up_again(checkout):
     moved = checkout.rename(checkout.parent / "moved")
     assert "uv ... failed" in set_up(moved).stdout
+
+
+def test_the_set_up_goes_on_without_what_may_fail_and_ends_without_anything_else(checkout, capsys):
+    spec = importlib.util.spec_from_file_location("setup_of_copy", checkout / "launch" / "make_venv.py")
+    setup = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup)
+    fails = [sys.executable, "-c", "print('no compiler'); raise SystemExit(3)"]
+    setup.stage("extra", fails, without="something is missing")
+    assert capsys.readouterr().out == "  extra ... failed: something is missing\n"
+    with pytest.raises(SystemExit, match=r"^no compiler\n\nextra: failed with exit status 3: "):
+        setup.stage("extra", fails)
