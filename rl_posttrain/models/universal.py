@@ -1,12 +1,15 @@
-"""Universal checkpoints of DeepSpeed, also for optimizers with one buffer."""
+"""Checkpoints of DeepSpeed: universal ones, also for optimizers with one buffer; the fp32 masters in their shards."""
 
 import argparse
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
 import torch
 
-from rl_posttrain.errors import EngineError
+from rl_posttrain.errors import EngineError, RunError, class_and_message
+from rl_posttrain.machine.process import use_cpu_if_no_gpu
 
 
 def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
@@ -108,3 +111,34 @@ def _check_groups(path: Path, groups: list[dict]) -> None:
 def _zeros(num_elements: int) -> torch.Tensor:
     """Zeros of shape (num_elements,) that share one element."""
     return torch.zeros(1).expand(num_elements)
+
+
+def fp32_masters(checkpoint: str | Path) -> dict[str, torch.Tensor]:
+    """The whole fp32 masters of the policy, and of its critic, by name, from the shards of a checkpoint.
+
+    It unpickles the shards, as DeepSpeed does: use it on checkpoints of your own runs alone. All masters are in memory
+    at once, and the shards beside them.
+
+    Args:
+        checkpoint: ``checkpoints/checkpoint-N`` of a run under ZeRO-1, 2 or 3.
+
+    Raises:
+        RunError: it has no shards, or they cannot be read.
+    """
+    checkpoint = Path(checkpoint)
+    if not any(checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")):
+        raise RunError(
+            f"--dtype=float32: {checkpoint} has bf16 weights and no fp32 masters; name a checkpoint of ZeRO-1, 2 or 3 "
+            "by --step, or leave --dtype out"
+        )
+    use_cpu_if_no_gpu()
+    from deepspeed.utils import zero_to_fp32
+
+    try:
+        # It prints what it does, and shows bars.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(checkpoint))
+    except Exception as error:  # of torch.load, and of what it finds there
+        raise RunError(
+            f"{checkpoint}: its shards cannot be read ({class_and_message(error, limit=200)}); they are damaged"
+        ) from error

@@ -4,7 +4,8 @@ recipe.yaml        the resolved recipe
 environment.json   versions, device, commit, command
 metrics.jsonl      one object per step, flushed every step
 rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
-checkpoints/       checkpoint-N, as transformers writes them; final/ is the trained model
+checkpoints/       checkpoint-N, as transformers writes them; best.json names the best; final/ is the trained model
+evaluations/       step_000000/results.json before training, and after each step that was evaluated
 tensorboard/       event files
 curve.png          written at the end
 summary.json       written last: a run that has one is finished
@@ -24,10 +25,8 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
-# The files that save_pretrained writes for a model and its tokenizer.
-_MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+BEST_FILE = "best.json"  # in checkpoints/: which of them is the best
 CRITIC_FILE = "critic.safetensors"  # of a checkpoint; the model is the policy alone
-_NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE}
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -43,6 +42,8 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.rollouts_path = self.path / "rollouts"
         self.checkpoints_path = self.path / "checkpoints"
+        self.final_model_path = self.checkpoints_path / "final"
+        self.saved_model_path = self.checkpoints_path / ".final"  # until it is whole
         self.curve_path = self.path / "curve.png"
 
     @property
@@ -164,20 +165,20 @@ class RunDirectory:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is whole: the empty file `complete` is written into it last."""
-        whole = [folder for folder in self._checkpoints() if (folder / "complete").is_file()]
-        return max(whole, key=checkpoint_step, default=None)
+        return max(self.checkpoints(), key=checkpoint_step, default=None)
 
-    def copy_final_model(self, checkpoint: Path) -> None:
-        """Copy a checkpoint's model and tokenizer to checkpoints/final, which is whole or absent at any moment."""
-        final = self.checkpoints_path / "final"
-        temporary = self.checkpoints_path / ".final"
-        for leftover in (final, temporary):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir()
-        for file in checkpoint.iterdir():
-            if file.is_file() and file.suffix in _MODEL_FILES and file.name not in _NOT_THE_MODEL:
-                shutil.copy2(file, temporary)
-        temporary.rename(final)
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are whole, by step."""
+        whole = [folder for folder in self._checkpoints() if (folder / "complete").is_file()]
+        return sorted(whole, key=checkpoint_step)
+
+    def best(self) -> dict | None:
+        """The best checkpoint's step, metric and value, where `checkpoint.keep_best` kept one."""
+        return read_json_object(self.checkpoints_path / BEST_FILE)
+
+    def evaluation(self, step: int) -> dict | None:
+        """The results of the evaluation after `step`, 0 before training; None where there was none."""
+        return read_json_object(self.path / "evaluations" / f"step_{step:06d}" / "results.json")
 
     def write_environment(self, environment: dict) -> None:
         write_atomically(self.path / "environment.json", to_json(environment, indent=2) + "\n")

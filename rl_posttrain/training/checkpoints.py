@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.runs.directory import CRITIC_FILE, checkpoint_step
-from rl_posttrain.training.critic import PREFIX, Critic
+from rl_posttrain.training.critic import Critic
 
 
 def finish_checkpoint(folder: str | Path, num_updates: int, step: int, *, keep: int) -> None:
@@ -28,14 +29,18 @@ def finish_checkpoint(folder: str | Path, num_updates: int, step: int, *, keep: 
 
 def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> None:
     """Write the critic's part of a policy's `state_dict` into `folder`, under names without the prefix."""
-    own = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items() if name.startswith(PREFIX)}
+    own = {
+        name.removeprefix(CRITIC_PREFIX): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith(CRITIC_PREFIX)
+    }
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / CRITIC_FILE)
 
 
 def without_critic(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The policy's part of its `state_dict`."""
-    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(PREFIX)}
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(CRITIC_PREFIX)}
 
 
 def load_critic(critic: Critic, folder: str | Path) -> None:

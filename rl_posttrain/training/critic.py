@@ -14,11 +14,10 @@ import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.seeds import derive_seed
-
-PREFIX = "critic."
 
 
 class ValueHead(nn.Module):
@@ -148,7 +147,7 @@ def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
 
 def policy_parameters(policy: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Name and parameter of the policy alone, as `named_parameters` gives them."""
-    return ((name, parameter) for name, parameter in policy.named_parameters() if not name.startswith(PREFIX))
+    return ((name, parameter) for name, parameter in policy.named_parameters() if not name.startswith(CRITIC_PREFIX))
 
 
 @contextlib.contextmanager

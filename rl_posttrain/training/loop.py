@@ -35,6 +35,7 @@ from rl_posttrain.training.objective import Objective
 from rl_posttrain.training.placed import Placed, sampling_of
 from rl_posttrain.training.recorder import OnStep, Recorder
 from rl_posttrain.training.rollouts import Rollouts
+from rl_posttrain.training.rotary import restore_frequencies
 from rl_posttrain.training.schedule import critic_rate, joint_schedule
 from rl_posttrain.training.step_batch import batch_of_step
 from rl_posttrain.training.updates import UpdateWatch
@@ -80,6 +81,9 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.beta = 0.0
         self._scores_on_cpu = score_on_cpu(self)
         self.critic = make_critic(self.model) if make_critic else None
+        for model in (self.model, self.ref_model, self.critic):
+            if model is not None:
+                restore_frequencies(model)
         if self.critic is not None:
             attach_critic(self.model, self.critic)
         put_in(self, optimizer)
@@ -104,6 +108,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             recipe, self.rollouts, rewards, eval_rows, gather=gather_object,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,
         )  # fmt: skip
+        self._tied = set(self.model.all_tied_weights_keys)
         self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
 
     @property
@@ -193,7 +198,13 @@ class PolicyTrainer(trl.GRPOTrainer):
             if Path(output_dir).name.startswith(PREFIX_CHECKPOINT_DIR):
                 save_critic(state_dict, output_dir)
             state_dict = without_critic(state_dict)
+        if state_dict is not None:
+            # Gathered tensors no longer share memory, so that transformers would write what is tied twice.
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in self._tied}
         super()._save(output_dir, state_dict)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's card of a folder of checkpoints knows neither base model nor task; models/card.py has the final one."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

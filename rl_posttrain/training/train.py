@@ -3,11 +3,12 @@
 import contextlib
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.machine.describe import describe, device_name
 from rl_posttrain.machine.process import is_main_process, prepare_process, use_cpu_if_no_gpu, world_size
-from rl_posttrain.models.find import load_config, resolve_model
+from rl_posttrain.models.find import load_config, origin, resolve_model
 from rl_posttrain.recipe.resolve import Specs, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
@@ -63,9 +64,7 @@ def train(
         # Stopped between the last step and the summary: all that is missing is made from what is there.
         if is_main_process():
             rewind(run, started_from)
-            if recipe.checkpoint.final_model:
-                run.copy_final_model(started_from)
-            finish(run)
+            finish(run, started_from if recipe.checkpoint.final_model else None)
         return run
 
     lock = run.locked() if is_main_process() else contextlib.nullcontext()
@@ -82,11 +81,11 @@ def train(
         trainer.clock.start(earlier[-1]["seconds"] if earlier else 0.0)
         trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
         if recipe.checkpoint.final_model:
-            trainer.save_model(str(run.checkpoints_path / "final"))
+            trainer.save_model(str(run.saved_model_path))
         trainer.rollouts.close()
         trainer.accelerator.wait_for_everyone()
         if is_main_process():
-            finish(run)
+            finish(run, run.saved_model_path if recipe.checkpoint.final_model else None)
             view.finish()
         trainer.accelerator.wait_for_everyone()
     return run
@@ -180,12 +179,19 @@ def build_trainer(
     )
 
 
-def finish(run: RunDirectory) -> None:
-    """Draw the curve and write the summary, which marks the run as finished."""
+def finish(run: RunDirectory, model: Path | None) -> None:
+    """Write the final model, draw the curve, and write the summary, which marks the run as finished.
+
+    Args:
+        model: the folder that has its weights, a checkpoint or the run's `saved_model_path`; None: no final model.
+    """
+    from rl_posttrain.models.export import write_final_model
     from rl_posttrain.runs.picture import plot_png
     from rl_posttrain.runs.series import summarize
 
     rows = run.metrics()
+    if model is not None:
+        write_final_model(run, model, rows[-1]["step"])
     plot_png({run.name: rows}, run.curve_path, title=run.name)
     run.write_summary(summarize(rows))
 
@@ -196,7 +202,8 @@ def _describe_start(run: RunDirectory, trainer: Any) -> None:
 
     digest = weights_digest(trainer.policy.weights())
     if is_main_process():
-        run.write_environment(describe(device_name()) | {"initial_weights_sha256": digest})
+        model = origin(run.recipe()["model"]["name"]) | {"initial_weights_sha256": digest}
+        run.write_environment(describe(device_name()) | model)
 
 
 def _start_display(recipe: Recipe, display: MakeDisplay | None) -> Display:

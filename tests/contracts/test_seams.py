@@ -48,6 +48,7 @@ OVERRIDDEN = {
     "log": ["self", "logs", "start_time"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_save": ["self", "output_dir", "state_dict"],
+    "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
 }

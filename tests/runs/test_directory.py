@@ -305,15 +305,6 @@ def test_dropping_checkpoints_leaves_the_final_model(run):
     assert run.last_checkpoint() is None
 
 
-def test_the_final_model_of_a_checkpoint_is_the_policy_alone(run):
-    checkpoint = make_checkpoint(run, 3)
-    for name in ("model.safetensors", "critic.safetensors", "config.json", "trainer_state.json", "optimizer.pt"):
-        (checkpoint / name).write_text(name)
-    run.copy_final_model(checkpoint)
-    final = run.checkpoints_path / "final"
-    assert sorted(path.name for path in final.iterdir()) == ["config.json", "model.safetensors"]
-
-
 def test_rewind_forgets_what_came_after_the_step(run):
     for step in range(1, 6):
         run.write_rollouts(step, [{"step": step}])
