@@ -131,9 +131,12 @@ def test_what_is_missing_after_the_last_step_is_made_without_another(finished, t
     assert run.metrics() == finished.metrics()
     assert run.summary() == finished.summary()
     assert run.curve_path.exists()
-    for file in (finished.checkpoints_path / "final").iterdir():
-        if file.name != "training_args.bin":
-            assert (run.checkpoints_path / "final" / file.name).read_bytes() == file.read_bytes()
+    for file in finished.final_model_path.iterdir():
+        again = run.final_model_path / file.name
+        if file.name == "README.md":  # it names the run
+            assert again.read_text().startswith(file.read_text().partition("# finished")[0] + "# killed-late\n")
+        else:
+            assert again.read_bytes() == file.read_bytes()
 
 
 def test_a_run_without_a_checkpoint_is_not_wiped_by_resuming_it(tiny_recipe):
