@@ -32,7 +32,7 @@ class TaskSpec:
         name: as in the recipe.
         version: of a built-in, its `BuiltInTask.version`; of your own function, its attribute `version`, else
             ``unversioned``.
-        function: takes `arguments`; returns `TaskRows`.
+        function: takes `arguments`, and `trained_on` where it names that; returns `TaskRows`.
         arguments: by name, converted to the types that the function declares; with the seed, where it names that.
         selection: which of its rows a run uses.
         template: the recipe's, or the built-in's own; None: neither says one.
@@ -59,7 +59,10 @@ class TaskSpec:
                 them; or the template does not suit it.
             HubError: its data are on the hub, which did not give them.
         """
-        made = self.function(**self.arguments)
+        arguments = dict(self.arguments)
+        if "trained_on" in signature_of(self.function, "task.name").parameters:
+            arguments["trained_on"] = prompts_per_step > 0
+        made = self.function(**arguments)
         if not isinstance(made, TaskRows):
             raise RecipeError(f"task.name={self.name}: returned a {type(made).__name__}; return TaskRows")
         if prompts_per_step and made.eval and not made.train:
@@ -119,7 +122,7 @@ def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
     taken = frozenset(numbers) & frozenset(named)
     given = {name: numbers[name] for name in taken} | section.options
     given = {name: value for name, value in given.items() if value is not None}
-    arguments = check_arguments(function, given, key="task", supplied=("seed",))
+    arguments = check_arguments(function, given, key="task", supplied=("seed", "trained_on"))
     if "seed" in named:
         arguments["seed"] = seed
     return TaskSpec(

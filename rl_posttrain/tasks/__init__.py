@@ -24,11 +24,21 @@ class BuiltInTask:
     rewards: tuple[str, ...]
 
 
+_MATH = ("math_accuracy",)
+
 TASKS = {
-    "arithmetic": BuiltInTask("rl_posttrain.tasks.arithmetic:arithmetic", "1", "qa", ("math_accuracy",)),
+    "arithmetic": BuiltInTask("rl_posttrain.tasks.arithmetic:arithmetic", "1", "qa", _MATH),
     "countdown": BuiltInTask("rl_posttrain.tasks.countdown:countdown", "1", "r1_zero", ("countdown_equation",)),
-    "gsm8k": BuiltInTask("rl_posttrain.tasks.gsm8k:gsm8k", "1", "r1_zero", ("math_accuracy",)),
     "reasoning_gym": BuiltInTask(
         "rl_posttrain.tasks.reasoning_gym:reasoning_gym", "1", "r1_zero", ("reasoning_gym_score",)
     ),
+    "gsm8k": BuiltInTask("rl_posttrain.tasks.gsm8k:gsm8k", "1", "r1_zero", _MATH),
+    "math": BuiltInTask("rl_posttrain.tasks.math:math", "1", "qwen_boxed", _MATH),
+    "aime": BuiltInTask("rl_posttrain.tasks.aime:aime", "1", "qwen_boxed", _MATH),
+    "amc": BuiltInTask("rl_posttrain.tasks.amc:amc", "1", "qwen_boxed", _MATH),
+    "minerva": BuiltInTask("rl_posttrain.tasks.minerva:minerva", "1", "qwen_boxed", _MATH),
+    "olympiad_bench": BuiltInTask("rl_posttrain.tasks.olympiad_bench:olympiad_bench", "1", "qwen_boxed", _MATH),
+    "dapo_math": BuiltInTask("rl_posttrain.tasks.dapo_math:dapo_math", "1", "qwen_boxed", _MATH),
+    "deepscaler": BuiltInTask("rl_posttrain.tasks.deepscaler:deepscaler", "1", "qwen_boxed", _MATH),
+    "file": BuiltInTask("rl_posttrain.tasks.file:file", "1", None, _MATH),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.tasks.overlap import question_key
+from rl_posttrain.tasks.overlap import keys_among, question_key
 from rl_posttrain.tasks.rows import TaskRows
 
 Rows = list[dict[str, Any]]
@@ -94,18 +94,17 @@ class Selection:
         Args:
             held_out: whether the eval rows were drawn from the training rows: then all of them stand there, by nature.
         """
-        eval_keys = [question_key(row) for row in eval_rows]
-        train_keys = [question_key(row) for row in train]
-        shared = set(eval_keys) & set(train_keys)
+        found = keys_among(train, eval_rows)
+        shared = set(found) - {None}
         if not shared:
             return train, None
-        kept = [row for row, key in zip(train, train_keys, strict=True) if key not in shared]
+        kept = [row for row, key in zip(train, found, strict=True) if key is None]
         num_left_out = len(train) - len(kept)
         if held_out:
             copies = num_left_out - len(eval_rows)
             said = f"{copies} training rows repeat questions that are held out; they are left out"
             return kept, said if copies else None
-        in_both = [row for row, key in zip(eval_rows, eval_keys, strict=True) if key in shared]
+        in_both = [row for row in eval_rows if question_key(row) in shared]
         said = f"{len(in_both)} of {len(eval_rows)} questions to evaluate on also stand in the training rows"
         if len(in_both) > self.max_overlap * len(eval_rows):
             raise RecipeError(

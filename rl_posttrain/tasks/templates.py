@@ -15,8 +15,8 @@ R1_ZERO = (
     "The assistant below works each problem out step by step between <think> and </think>, "
     "and then writes the result alone between <answer> and </answer>.\n\n"
 )
-# Of Qwen2.5-Math's model cards.
-QWEN_BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+# Of Qwen2.5-Math's model cards. Tasks of mathematics ask for the same in other templates.
+BOXED_REQUEST = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _qwen_boxed(asked: Asked) -> Prompt:
     solved = [
         (example.question, rf"{example.working}" "\n" rf"\boxed{{{example.answer}}}") for example in asked.examples
     ]
-    return _messages(QWEN_BOXED if asked.system is None else asked.system, solved, asked.question)
+    return _messages(BOXED_REQUEST if asked.system is None else asked.system, solved, asked.question)
 
 
 def _messages(system: str | None, solved: Sequence[tuple[str, str]], question: str) -> Prompt:

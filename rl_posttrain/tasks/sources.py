@@ -1,0 +1,144 @@
+"""Where the rows of a data set come from: a local file, a local folder, or the Hugging Face hub."""
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rl_posttrain.errors import HubError, RecipeError, class_and_message
+from rl_posttrain.tasks.readers import READERS, Record, read_records
+
+# How the files of a split are called at their start.
+SPLITS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val", "dev")}
+# Where a folder has them: people clone repositories of the hub, which have a folder a subset, or one called data.
+_PLACES = ("", "main", "default", "data")
+_NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PROBE_S = 5.0
+
+
+def load_splits(
+    path: str, *, key: str = "task.path", subset: str | None = None, hub_subset: str | None = None
+) -> dict[str, Iterable[Record]]:
+    """The rows of each split, by columns; they are read when they are gone through, and only once.
+
+    Args:
+        path: a file; a folder with train* and test* files, or with such files in a folder named like `subset`, `main`,
+            `default` or `data`; a folder of `datasets.save_to_disk`; or the name of a data set on the hub.
+        key: the recipe's key that says `path`, for errors.
+        subset: of a data set on the hub; or the only folder in a folder to look into.
+        hub_subset: of a data set on the hub; of no meaning for a folder.
+
+    Returns:
+        Splits by name. A single file, and a folder with files of other names, are the split `train`.
+
+    Raises:
+        RecipeError: there is no such file or folder, or it has no data in it.
+        HubError: the hub has no such data set or subset, or cannot be reached and has not been before.
+    """
+    local = Path(path).expanduser()
+    where = f"{key}={path}"
+    if local.is_file():
+        if local.suffix not in READERS:
+            raise RecipeError(f"{where}: not of a known kind; give a file that ends in {', '.join(READERS)}")
+        return {"train": read_records(local, where)}
+    if local.is_dir():
+        return _of_folder(local, where, subset)
+    if local.suffix in READERS or not _HUB_NAME.fullmatch(path) or path.startswith("."):
+        raise RecipeError(
+            f"{where}: no such file or folder; correct it, or name a data set on the hub, such as openai/gsm8k"
+        )
+    return _of_hub(path, where, subset or hub_subset)
+
+
+def first_split(splits: Mapping[str, Iterable[Record]], *names: str) -> Iterable[Record]:
+    """The first of these splits that is there, or the first of all. Which one has the rows differs between copies."""
+    return splits[next((name for name in names if name in splits), next(iter(splits)))]
+
+
+def _of_folder(folder: Path, where: str, subset: str | None) -> dict[str, Iterable[Record]]:
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        import datasets
+
+        return _in_parts(datasets.load_from_disk(str(folder)))
+    others: list[Path] = []
+    for name in (subset,) if subset else _PLACES:
+        place = folder / name
+        files = sorted(file for file in place.glob("*") if file.is_file() and file.name not in _NOT_DATA)
+        files = [file for file in files if file.suffix in READERS]
+        splits = {
+            split: _of_one_kind([f for f in files if f.name.startswith(starts)]) for split, starts in SPLITS.items()
+        }
+        if any(splits.values()):
+            return {split: _read_all(found, where) for split, found in splits.items() if found}
+        others = others or _of_one_kind(files)
+    if others:
+        return {"train": _read_all(others, where)}
+    raise RecipeError(f"{where}: no {', '.join(READERS)} files there; put train.jsonl and test.jsonl into it")
+
+
+def _of_one_kind(files: list[Path]) -> list[Path]:
+    """The files of one ending: data sets often come in two forms side by side."""
+    return next((found for kind in READERS if (found := [file for file in files if file.suffix == kind])), [])
+
+
+def _read_all(files: list[Path], where: str) -> Iterator[Record]:
+    return itertools.chain.from_iterable(read_records(file, where) for file in files)
+
+
+def _of_hub(path: str, where: str, subset: str | None) -> dict[str, Iterable[Record]]:
+    import datasets  # slow to import, and local files do not need it
+
+    fix = "check the name and the network, or download it elsewhere and name the file or folder here"
+    reason = _why_not_reached(path)
+    try:
+        with _offline() if reason else contextlib.nullcontext():
+            return _in_parts(datasets.load_dataset(path, name=subset))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = reason or class_and_message(error, limit=200)
+        raise HubError(f"{where}: no such file or folder, and the hub did not give it ({reason}); {fix}") from error
+
+
+def _why_not_reached(path: str) -> str | None:
+    """Why the hub does not answer, asked once and shortly: `datasets` would try for half a minute. None if it does."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        huggingface_hub.HfApi().dataset_info(path, timeout=_PROBE_S)
+    except HfHubHTTPError as error:
+        return f"it has no such data set, or does not show it: {class_and_message(error, limit=100)}"
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set, and it was not loaded before"
+    except Exception as error:  # of whichever HTTP library huggingface_hub uses
+        return f"it cannot be reached: {type(error).__name__}"
+    return None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Within, `datasets` looks only into its cache."""
+    import datasets
+    import huggingface_hub
+
+    places = ((datasets.config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE"))
+    before = [getattr(module, name) for module, name in places]
+    try:
+        for module, name in places:
+            setattr(module, name, True)
+        yield
+    finally:
+        for (module, name), value in zip(places, before, strict=True):
+            setattr(module, name, value)
+
+
+def _in_parts(loaded) -> dict[str, Iterable[Record]]:
+    """The rows of a `DatasetDict`, or of one `Dataset`; never all of them in memory at once."""
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+
+    def rows(split) -> Iterator[Record]:
+        for table in split.with_format("arrow").iter(batch_size=10_000):
+            yield from table.to_pylist()
+
+    return {name: rows(split) for name, split in splits.items()}
