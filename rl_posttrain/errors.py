@@ -13,7 +13,7 @@ class RecipeError(RlPosttrainError, ValueError):
 
 
 class HubError(RecipeError):
-    """The Hugging Face hub did not give a model: it has none of that name, or it cannot be reached."""
+    """The Hugging Face hub did not give a model or a data set: it has none of that name, or it cannot be reached."""
 
 
 class RunError(RlPosttrainError):

@@ -1,9 +1,10 @@
-"""What `rl-posttrain check` shows: the resolved recipe, its sizes and predicted memory. No weights are loaded."""
+"""What `rl-posttrain check` shows: the whole recipe, its task, sizes and predicted memory. No weights are loaded."""
 
 from typing import Any
 
 import torch
 
+from rl_posttrain.cost.rows import shown_task
 from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
 from rl_posttrain.models.vocabulary import check_same_vocabulary
@@ -24,9 +25,9 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         num_processes: devices that it is sized for.
 
     Returns:
-        ``recipe`` (YAML text), ``sizes``, ``num_parameters`` of the policy, ``optimizer_groups`` (roles, parameters,
-        learning rate and weight decay of each, and with a critic whose it is), ``memory_bytes`` by component and
-        device, and ``notes``.
+        ``recipe`` (YAML text), ``task`` (as `cost.rows.shown_task` gives it), ``sizes``, ``num_parameters`` of the
+        policy, ``optimizer_groups`` (roles, parameters, learning rate and weight decay of each, and with a critic whose
+        it is), ``memory_bytes`` by component and device, and ``notes``.
 
     Raises:
         RecipeError: something in the recipe cannot be used.
@@ -35,12 +36,14 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
-    optimizer = resolve(recipe).optimizer
+    specs = resolve(recipe)
+    optimizer = specs.optimizer
     backend = make_backend(recipe, sizes)
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
     notes = [backend.precision]
     config = _config(recipe.model.name, "model.name", notes)
+    task = shown_task(recipe, specs, config, notes)
     critic_config = _critic_config(recipe, config, notes)
     num_parameters = groups = memory = None
     if config is not None and (recipe.critic is None or critic_config is not None):
@@ -60,6 +63,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         memory = _memory(recipe, backend, parts, sizes, notes)
     return {
         "recipe": recipe.to_yaml(),
+        "task": task,
         "sizes": sizes.model_dump(),
         "num_parameters": num_parameters,
         "optimizer_groups": groups,

@@ -11,8 +11,8 @@ _COMMA = re.compile(r"[{},]")
 _ZEROS = re.compile(r"(?<![\d.])(\d+)\.(?:0+|(\d*[1-9])0+)(?![\d.])")
 # $5, \$5 and $5$ are 5.
 _DOLLAR = re.compile(r"\\?\$")
-# All that the above take out of a text or change in it.
-_OF_NUMBERS = b"0123456789.,{}\\$"
+# All that the above take out of a text.
+_TAKEN_OUT = b"0.,{}\\$"
 
 
 def question_key(row: Mapping[str, Any]) -> str:
@@ -62,5 +62,5 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _rough(row: Mapping[str, Any]) -> bytes:
-    """The question without spaces, numbers and their signs; questions with the same key have the same."""
-    return "".join(_text(row).split()).encode(errors="surrogatepass").translate(None, _OF_NUMBERS)
+    """The question without spaces and all that a key takes out; questions with the same key have the same."""
+    return "".join(_text(row).split()).encode(errors="surrogatepass").translate(None, _TAKEN_OUT)

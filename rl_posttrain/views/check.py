@@ -15,6 +15,8 @@ def print_check(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print("# the whole recipe", style="bold")
     console.print(result["recipe"], markup=False)
+    if result["task"] is not None:
+        _print_task(console, result["task"])
     sizes = Table(title="derived sizes", title_justify="left", box=None, show_header=False)
     for name, value in result["sizes"].items():
         sizes.add_row(name.replace("_", " "), f"{value:,}")
@@ -37,3 +39,23 @@ def print_check(result: dict[str, Any]) -> None:
         console.print(memory)
     for note in result["notes"]:
         console.print(f"- {note}", markup=False)
+
+
+def _print_task(console: Any, task: dict[str, Any]) -> None:
+    """How many rows there are, and one prompt with its gold."""
+    from rl_posttrain.views.text import printable
+
+    template = f", template {task['template']}" if task["template"] else ""
+    rows = f"{task['num_train']:,} rows to train on, {task['num_eval']:,} to evaluate on"
+    console.print(f"task {task['name']}{template}: {rows}", markup=False)
+    for note in task["notes"]:
+        console.print(f"- {note}", markup=False)
+    prompt, tokens = task["prompt"], ""
+    if not isinstance(prompt, str):
+        prompt = "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+    if task["prompt_tokens"] is not None:
+        tokens = f", as the model gets it ({task['prompt_tokens']} tokens)"
+    console.print(f"\nits first prompt{tokens}")
+    for line in prompt.split("\n"):
+        console.print(f"  | {printable(line)}", markup=False)
+    console.print(f"its gold: {printable(str(task['answer']))}\n", markup=False)

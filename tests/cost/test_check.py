@@ -1,6 +1,8 @@
 """`rl-posttrain check`: sizes and memory by hand, for every bundled recipe, with no network."""
 
 import json
+import re
+import shutil
 
 import pytest
 import yaml
@@ -24,8 +26,10 @@ def offline(monkeypatch):
 
 @pytest.mark.parametrize("name", bundled_recipes())
 def test_every_bundled_recipe_checks_out_with_no_network(name):
-    result = check_recipe(load_recipe(name), 1)
+    fewer = ["task.num_train=1024"] if name.startswith("countdown") else []  # 131,072 puzzles take seconds
+    result = check_recipe(load_recipe(name, fewer), 1)
     assert result["sizes"]["num_processes"] == 1
+    assert (result["task"] is None) == name.startswith("gsm8k")
     assert json.loads(json.dumps(result)) == result
     assert result["memory_bytes"] is not None, result["notes"]
     assert result["memory_bytes"]["total"] == sum(
@@ -238,3 +242,50 @@ def test_the_command_prints_json_that_parses_and_text_that_reads_back(tiny_recip
     assert "gradient accumulation" in text
     assert "predicted memory on each device" in text
     assert "bf16 weights, fp32 masters" in text
+
+
+def test_the_task_is_shown_with_one_prompt_as_the_model_gets_it(tiny_recipe, tiny_model, tmp_path, capsys):
+    from transformers import AutoTokenizer
+
+    result = check_recipe(load_recipe(tiny_recipe, ["task.num_eval=0"]), 1)
+    task = result["task"]
+    assert (task["name"], task["version"], task["template"]) == ("arithmetic", "1", "qa")
+    assert (task["num_train"], task["num_eval"], task["notes"]) == (64, 0, [])
+    a, b = map(int, re.fullmatch(r"Q: What is (\d) \+ (\d)\?\nA:", task["prompt"]).groups())
+    assert task["answer"] == str(a + b)
+    assert task["prompt_tokens"] == len(task["prompt"])  # a token a character
+    print_check(result)
+    assert f"  | Q: What is {a} + {b}?\n  | A:\nits gold: {a + b}\n" in capsys.readouterr().out
+
+    # A chat needs a template; with one, the prompt is the text that it makes, up to where the reply begins.
+    with pytest.raises(RecipeError, match=r"task\.template: .* has no chat template"):
+        check_recipe(load_recipe(tiny_recipe, ["task.template=chat"]), 1)
+    shutil.copytree(tiny_model, tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "chat")
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    tokenizer.save_pretrained(tmp_path / "chat")
+    chat = ["task.template=chat", "task.system=Add.", f"model.name={tmp_path / 'chat'}"]
+    prompt = check_recipe(load_recipe(tiny_recipe, chat), 1)["task"]["prompt"]
+    assert re.fullmatch(r"\[system\]Add\.\[user\]What is \d \+ \d\? Answer with .*\.\[assistant\]", prompt)
+
+
+def test_what_is_not_on_this_machine_leaves_a_note(tiny_recipe, capsys):
+    away = ["model.name=Qwen/Qwen2.5-3B", "task.template=chat"]
+    result = check_recipe(load_recipe(tiny_recipe, away), 1)
+    assert result["task"]["prompt"][0]["role"] == "user"
+    assert result["task"]["prompt_tokens"] is None
+    assert (
+        "the chat template is not applied: the tokenizer of Qwen/Qwen2.5-3B is not on this machine" in result["notes"]
+    )
+    print_check(result)
+    assert "  | user: What is " in capsys.readouterr().out
+
+    result = check_recipe(load_recipe(tiny_recipe, ["task={name: gsm8k}"]), 1)
+    assert result["task"] is None
+    assert any(note.startswith("the task's rows are not shown: task.path=openai/gsm8k: ") for note in result["notes"])
+    print_check(result)
+
+
+def test_rewards_that_do_not_fit_the_task_do_not_check_out(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"rewards\.0\.fn=countdown_equation: it needs 'numbers', which is neither"):
+        check_recipe(load_recipe(tiny_recipe, ["rewards=[{fn: countdown_equation}]"]), 1)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from pages import write_examples
+from pages import ROOT, write_examples
 
 from rl_posttrain.plugins import load_object
 from rl_posttrain.recipe.load import load_recipe
@@ -80,3 +80,27 @@ def test_the_reward_of_the_page_on_rewards_by_hand(tmp_path, monkeypatch):
     assert write_examples("docs/rewards.md", tmp_path) == ["my_rewards.py"]
     short_answer = load_object("my_rewards.py:short_answer", table={}, key="example")
     assert short_answer(completions=["7", "7" * 300, "7" * 400]) == [1.0, 0.5, 0.0]
+
+
+def test_the_recipe_for_your_own_questions_trains(tmp_path, monkeypatch, tiny_model):
+    monkeypatch.chdir(tmp_path)
+    assert write_examples("docs/recipe.md", tmp_path) == ["level_rewards.py", "my_questions.yaml"]
+    page = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    for name, language in (("my_questions.jsonl", "json"), ("my_template.txt", "text")):
+        (text,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    recipe = load_recipe(
+        "my_questions.yaml",
+        [f"model.name={tiny_model}", "rollout.engine=transformers", "rollout.max_new_tokens=4", "logging.trackers=[]",
+         "distributed.engine=none", "checkpoint.final_model=false", "algorithm.num_steps=1", "eval.every_steps=1"],
+    )  # fmt: skip
+    rows = resolve(recipe).task.make_rows(recipe.algorithm.prompts_per_step)
+    assert (len(rows.train), len(rows.eval)) == (4, 1)
+    assert {row["answer"] for row in (*rows.train, *rows.eval)} == {"12", "15", "43", "50", "120"}
+    (row,) = train(recipe).metrics()
+    assert row["rewards/harder_pays_more"] == 0.0
+    assert "eval/pass@4" in row
+    level_rewards = load_object("level_rewards.py:harder_pays_more", table={}, key="example")
+    assert level_rewards(completions=["\\boxed{15}", "16", "7"], answer=["15", "15", None], level=[2, 2, 1]) == [
+        2.0, 0.0, None,
+    ]  # fmt: skip

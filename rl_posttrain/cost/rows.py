@@ -1,0 +1,65 @@
+"""What `rl-posttrain check` shows of a task: how many rows there are, and one of them as the model gets it."""
+
+import contextlib
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rl_posttrain.errors import HubError
+from rl_posttrain.models.find import resolve_model
+from rl_posttrain.recipe.resolve import Specs
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.scoring.rewards import build_rewards
+from rl_posttrain.tasks.rows import TaskRows
+from rl_posttrain.training.prompts import longest_sequence
+
+
+def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> dict[str, Any] | None:
+    """A task's rows in numbers, and the first to train on as the model gets it.
+
+    Args:
+        config: of the model; None where it is not known.
+        notes: gets a sentence where something could not be had.
+
+    Returns:
+        ``name``, ``version``, ``template`` (None where the task gives its prompts ready), ``num_train``, ``num_eval``,
+        ``notes`` of the task, ``prompt`` (text; chat messages where there is no tokenizer on this machine to make text
+        of them), ``prompt_tokens`` (None then), and ``answer``, the gold. None where the hub does not give the data.
+
+    Raises:
+        RecipeError: the task refuses its options, the rewards do not fit its columns, the model has no chat template,
+            or its context is too short for this row.
+    """
+    try:
+        rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+    except HubError as error:
+        notes.append(f"the task's rows are not shown: {error}")
+        return None
+    row = rows.train[0]
+    build_rewards(specs.rewards, list(row))
+    tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
+    prompt, num_tokens = row["prompt"], None
+    if tokenizer is not None:
+        num_tokens = longest_sequence(tokenizer, TaskRows([row], []), recipe, config) - recipe.rollout.max_new_tokens
+        if not isinstance(prompt, str):
+            options = recipe.trl.get("chat_template_kwargs") or {}
+            prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+    elif not isinstance(prompt, str):
+        notes.append(f"the chat template is not applied: the tokenizer of {recipe.model.name} is not on this machine")
+    return {
+        "name": specs.task.name,
+        "version": specs.task.version,
+        "template": rows.template,
+        "num_train": len(rows.train),
+        "num_eval": len(rows.eval),
+        "notes": list(rows.notes),
+        "prompt": prompt,
+        "prompt_tokens": num_tokens,
+        "answer": row.get("answer"),
+    }
+
+
+def _tokenizer_on_this_machine(model: str) -> PreTrainedTokenizerBase | None:
+    with contextlib.suppress(OSError, ValueError):
+        return AutoTokenizer.from_pretrained(resolve_model(model), local_files_only=True)
+    return None
