@@ -1,6 +1,7 @@
 """Checks of keys that depend on each other."""
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.recipe.goals import check_goals
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rewards import REWARDS
 
@@ -43,6 +44,7 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
     _cross_check_critic(recipe)
+    check_goals(recipe)
 
 
 def _cross_check_kl(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rl_posttrain.rewards import REWARDS
+from rl_posttrain.runs.goals import default_mode
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -115,6 +116,7 @@ class AlgorithmSection(Section):
     kl_bias_correction: bool = True
     zero_variance_groups: Literal["keep", "skip", "resample"] = "keep"
     max_resample_rounds: Positive = 3
+    stop_at: dict[str, float] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -191,9 +193,23 @@ class EvalSection(Section):
     k: tuple[Positive, ...] = (1,)
 
 
+class KeepBestSection(Section):
+    metric: str
+    mode: Literal["max", "min"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_mode(cls, data: Any) -> Any:
+        """Fill in the mode that goes by the metric, so that the resolved recipe has it."""
+        if isinstance(data, dict) and isinstance(data.get("metric"), str) and data.get("mode") is None:
+            return data | {"mode": default_mode(data["metric"])}
+        return data
+
+
 class CheckpointSection(Section):
     every_steps: NonNegative = 0
     keep: Positive = 1
+    keep_best: KeepBestSection | None = None
     final_model: bool = True
 
 

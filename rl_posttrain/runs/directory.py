@@ -16,8 +16,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -186,6 +187,14 @@ class RunDirectory:
     def write_summary(self, summary: dict) -> None:
         write_atomically(self.path / "summary.json", to_json(summary, indent=2) + "\n")
 
+    def write_best(self, best: Mapping[str, Any] | None) -> None:
+        """Record which checkpoint is the best; None: there is none."""
+        path = self.checkpoints_path / BEST_FILE
+        if best is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, to_json(best, indent=2) + "\n")
+
     def append_metrics(self, row: dict) -> None:
         """Add the row of one step. When this returns, it is on disk."""
         with self.metrics_path.open("a", encoding="utf-8") as file:
@@ -197,9 +206,11 @@ class RunDirectory:
         write_atomically(self._rollout_file(step), "".join(to_json(row) + "\n" for row in rows))
 
     def drop_checkpoints(self) -> None:
-        """Remove the checkpoints that --resume needs; the final model stays."""
+        """Remove the checkpoints that --resume needs; the final model and the best checkpoint stay."""
+        best = self.best()
         for folder in self._checkpoints():
-            shutil.rmtree(folder)
+            if best is None or checkpoint_step(folder) != best["step"]:
+                shutil.rmtree(folder)
 
     def rewind(self, step: int) -> list[dict]:
         """Remove everything after `step`, from which a resumed run continues; return the rows that stay."""

@@ -146,9 +146,11 @@ def _notices(collection: Collection) -> list[str]:
         )
         more = f" and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
         found.append(f"unfinished, so drawn and not judged: {shown}{more}")
-    lengths = {run.num_planned for run in collection.runs if run.finished and run.num_planned}
+    # A run that stopped early (`algorithm.stop_at`) has made fewer steps than were planned.
+    lengths = {int(run.columns["step"][-1]) for run in collection.runs if run.finished and run.num_planned}
     if len(lengths) > 1:
-        found.append(f"runs have different lengths: {', '.join(map(str, sorted(lengths)))} steps")
+        steps = ", ".join(map(str, sorted(lengths)))
+        found.append(f"runs have different lengths: {steps} steps; each number is of all steps that its run made")
     return found
 
 

@@ -3,28 +3,36 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from rl_posttrain.models.export import CRITIC_PREFIX
-from rl_posttrain.runs.directory import CRITIC_FILE, checkpoint_step
+from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
 from rl_posttrain.training.critic import Critic
 
 
-def finish_checkpoint(folder: str | Path, num_updates: int, step: int, *, keep: int) -> None:
-    """Mark the checkpoint of `step` as whole, then remove all but the newest `keep`.
+def finish_checkpoint(
+    folder: str | Path, num_updates: int, step: int, *, keep: int, best: Mapping[str, Any] | None = None
+) -> None:
+    """Mark the checkpoint of `step` as whole, then remove all but the newest `keep` and the best one.
 
     transformers names a checkpoint by its updates; it gets the name of its step.
+
+    Args:
+        best: the best step so far, as `runs.goals.best_row` gives it; None where the recipe keeps none.
     """
     newest = Path(folder) / f"checkpoint-{step}"
     if num_updates != step:
         shutil.rmtree(newest, ignore_errors=True)  # of a process that was killed at this place
         (Path(folder) / f"checkpoint-{num_updates}").rename(newest)
     (newest / "complete").touch()
+    RunDirectory(Path(folder).parent).write_best(best)  # its checkpoint is whole now, and the one before still there
     others = [path for path in Path(folder).glob("checkpoint-*") if path != newest]
     for path in sorted(others, key=checkpoint_step, reverse=True)[keep - 1 :]:
-        shutil.rmtree(path)
+        if best is None or checkpoint_step(path) != best["step"]:
+            shutil.rmtree(path)
 
 
 def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> None:

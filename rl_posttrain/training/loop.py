@@ -29,6 +29,7 @@ from rl_posttrain.training.critic import Critic, attach_critic
 from rl_posttrain.training.drift import DriftCheck
 from rl_posttrain.training.engines import MakeEngine
 from rl_posttrain.training.evaluation import Evaluation
+from rl_posttrain.training.goals import Goals
 from rl_posttrain.training.groups import without_skipped
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.objective import Objective
@@ -108,6 +109,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             recipe, self.rollouts, rewards, eval_rows, gather=gather_object,
             batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,
         )  # fmt: skip
+        self.goals = Goals(recipe)
         self._tied = set(self.model.all_tied_weights_keys)
         self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
 
@@ -179,7 +181,13 @@ class PolicyTrainer(trl.GRPOTrainer):
             update["lr/critic"] = critic_rate(self.optimizer)
         row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
+        stops = self.goals.stops(row)
+        if stops and self._recipe.eval.every_steps and not self.evaluation.is_due(self.steps_done):
+            row |= self.evaluation.run(self.steps_done)  # a last step is evaluated
         Trainer.log(self, dict(row), start_time)
+        # A run that stops early has a checkpoint of its last step where one that does not stop has it.
+        self.control.should_save |= self.goals.is_best(row) or (stops and self._recipe.checkpoint.every_steps > 0)
+        self.control.should_training_stop |= stops
         if self.accelerator.is_main_process:
             self.recorder.write(row)
 
@@ -218,6 +226,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 finish_checkpoint(
-                    self.args.output_dir, self.state.global_step, self.steps_done, keep=self._recipe.checkpoint.keep
-                )
+                    self.args.output_dir, self.state.global_step, self.steps_done,
+                    keep=self._recipe.checkpoint.keep, best=self.goals.best,
+                )  # fmt: skip
             self.accelerator.wait_for_everyone()

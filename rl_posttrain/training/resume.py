@@ -10,6 +10,7 @@ from rl_posttrain.machine.process import is_main_process, world_size
 from rl_posttrain.recipe.load import parse_recipe, recipe_change
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.runs.goals import best_row, reached
 
 
 def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
@@ -44,12 +45,24 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
     return run, checkpoint
 
 
-def rewind(run: RunDirectory, checkpoint: Path | None) -> list[dict]:
+def is_over(recipe: Recipe, run: RunDirectory, step: int) -> bool:
+    """Whether no step follows `step`: it is the last, or has reached `algorithm.stop_at`."""
+    if step == recipe.algorithm.num_steps:
+        return True
+    return any(row["step"] == step and reached(recipe.algorithm.stop_at, row) for row in run.metrics())
+
+
+def rewind(recipe: Recipe, run: RunDirectory, checkpoint: Path | None) -> list[dict]:
     """Drop what a stopped process recorded after its last checkpoint: the resumed run makes these steps again.
 
+    Which checkpoint is the best follows from what is left: the process may have been stopped before it said so.
     Called by the main process alone. Returns the rows of metrics that stay.
     """
-    return run.rewind(checkpoint_step(checkpoint) if checkpoint else 0)
+    rows = run.rewind(checkpoint_step(checkpoint) if checkpoint else 0)
+    if (keep_best := recipe.checkpoint.keep_best) is not None:
+        kept = {checkpoint_step(folder) for folder in run.checkpoints()}
+        run.write_best(best_row(keep_best.metric, keep_best.mode, rows, kept))
+    return rows
 
 
 @contextlib.contextmanager

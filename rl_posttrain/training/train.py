@@ -16,7 +16,7 @@ from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
-from rl_posttrain.training.resume import discard_unstarted, open_run, rewind
+from rl_posttrain.training.resume import discard_unstarted, is_over, open_run, rewind
 
 if TYPE_CHECKING:
     from rl_posttrain.training.algorithms.algorithm import Algorithm
@@ -60,11 +60,11 @@ def train(
     if run.summary() is not None:
         return run
 
-    if started_from is not None and checkpoint_step(started_from) == recipe.algorithm.num_steps:
+    if started_from is not None and is_over(recipe, run, checkpoint_step(started_from)):
         # Stopped between the last step and the summary: all that is missing is made from what is there.
         if is_main_process():
-            rewind(run, started_from)
-            finish(run, started_from if recipe.checkpoint.final_model else None)
+            rewind(recipe, run, started_from)
+            finish(recipe, run, started_from if recipe.checkpoint.final_model else None)
         return run
 
     lock = run.locked() if is_main_process() else contextlib.nullcontext()
@@ -75,8 +75,9 @@ def train(
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
         _describe_start(run, trainer)
         trainer.accelerator.wait_for_everyone()
-        earlier = rewind(run, started_from) if is_main_process() else []
+        earlier = rewind(recipe, run, started_from) if is_main_process() else []
         trainer.accelerator.wait_for_everyone()
+        trainer.goals.best = run.best()
         view.resumed(earlier)
         trainer.clock.start(earlier[-1]["seconds"] if earlier else 0.0)
         trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
@@ -85,7 +86,9 @@ def train(
         trainer.rollouts.close()
         trainer.accelerator.wait_for_everyone()
         if is_main_process():
-            finish(run, run.saved_model_path if recipe.checkpoint.final_model else None)
+            finish(recipe, run, run.saved_model_path if recipe.checkpoint.final_model else None)
+            if stopped := run.summary()["stopped_early"]:
+                view.note(f"stopped early at {stopped} (algorithm.stop_at)")
             view.finish()
         trainer.accelerator.wait_for_everyone()
     return run
@@ -179,13 +182,14 @@ def build_trainer(
     )
 
 
-def finish(run: RunDirectory, model: Path | None) -> None:
+def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
     """Write the final model, draw the curve, and write the summary, which marks the run as finished.
 
     Args:
         model: the folder that has its weights, a checkpoint or the run's `saved_model_path`; None: no final model.
     """
     from rl_posttrain.models.export import write_final_model
+    from rl_posttrain.runs.goals import reached, stop_in_words
     from rl_posttrain.runs.picture import plot_png
     from rl_posttrain.runs.series import summarize
 
@@ -193,7 +197,10 @@ def finish(run: RunDirectory, model: Path | None) -> None:
     if model is not None:
         write_final_model(run, model, rows[-1]["step"])
     plot_png({run.name: rows}, run.curve_path, title=run.name)
-    run.write_summary(summarize(rows))
+    algorithm, stopped = recipe.algorithm, None
+    if reached(algorithm.stop_at, rows[-1]) and rows[-1]["step"] < algorithm.num_steps:
+        stopped = stop_in_words(algorithm.stop_at, rows[-1], algorithm.num_steps)
+    run.write_summary(summarize(rows) | {"stopped_early": stopped})
 
 
 def _describe_start(run: RunDirectory, trainer: Any) -> None:

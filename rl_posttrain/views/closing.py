@@ -21,6 +21,8 @@ def print_closing(run: RunDirectory) -> None:
     collection = read_runs([run.path])
     print_curves(collection, console=console)
     print_runs(collection, console)
+    if stopped := (run.summary() or {}).get("stopped_early"):
+        console.print(Text(f"\nstopped early at {stopped}"), soft_wrap=True)
     last_step = run.last_row()["step"]
     if num_samples := run.recipe()["logging"]["print_samples"]:
         console.print(Text(f"\nsamples of step {last_step}", style="bold"))

