@@ -33,18 +33,24 @@ class BuiltIn:
             that only shapes.
         range: the lowest and the highest that it pays; None where its arguments decide that.
         is_factory: whether the function makes the reward from the recipe's `args`, as TRL's do.
+        reader: of a reward that judges answers: ``package.module:name`` of the function that takes a completion and
+            returns the answer in it, or None; maj@k votes by it. None: `accuracy.final_answer`.
     """
 
     location: str
     judges: Literal["answer", "form"] | None = None
     range: tuple[float, float] | None = None
     is_factory: bool = False
+    reader: str | None = None
 
 
 REWARDS = {
     "math_accuracy": BuiltIn("rl_posttrain.rewards.accuracy:math_accuracy", judges="answer", range=(0.0, 1.0)),
     "countdown_equation": BuiltIn(
-        "rl_posttrain.rewards.countdown:countdown_equation", judges="answer", range=(0.0, 1.0)
+        "rl_posttrain.rewards.countdown:countdown_equation",
+        judges="answer",
+        range=(0.0, 1.0),
+        reader="rl_posttrain.rewards.countdown:stated_equation",
     ),
     "reasoning_gym_score": BuiltIn(
         "rl_posttrain.rewards.reasoning_gym:reasoning_gym_score", judges="answer", range=(0.0, 1.0)

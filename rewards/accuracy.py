@@ -113,14 +113,13 @@ def judge(
             raise RecipeError(f"rewards.args.answer_in={place}: no such place; use some of {', '.join(FINDERS)}")
     if not timeout_s > 0:
         raise RecipeError(f"rewards.args.timeout_s={timeout_s}: it must be above 0; set a number of seconds, such as 5")
-    finders = [FINDERS[place] for place in answer_in]
     verdicts: list[Verdict | None] = []
     open_questions: dict[tuple[str, str], list[int]] = {}
     for completion, gold in zip(completions, answer, strict=True):
         gold = "" if gold is None else str(gold).strip()
         verdict = None
         if gold:
-            found = _find(after_thinking(completion_text(completion)), finders)
+            found = final_answer(completion, answer_in)
             if found is None:
                 verdict = Verdict(0.0, "missing")
             else:
@@ -133,6 +132,15 @@ def judge(
             for place in open_questions[question]:
                 verdicts[place] = verdict
     return verdicts
+
+
+def final_answer(completion: str | list[dict[str, Any]], answer_in: Sequence[str] = tuple(FINDERS)) -> str | None:
+    """The text that `math_accuracy` compares with the gold; None where the completion has no answer.
+
+    Args:
+        answer_in: as for `math_accuracy`.
+    """
+    return _find(after_thinking(completion_text(completion)), [FINDERS[place] for place in answer_in])
 
 
 def unreadable_golds(golds: Sequence[str | None], *, timeout_s: float = TIMEOUT_S) -> list[str]:

@@ -47,13 +47,17 @@ def countdown_equation(
             f"rewards.args.partial_credit={partial_credit}: must be 0 or more and below 1; set a share such as 0.1"
         )
     return [
-        None if given is None or goal is None else _score(completion_text(completion), given, goal, partial_credit)
+        None if given is None or goal is None else _score(stated_equation(completion), given, goal, partial_credit)
         for completion, given, goal in zip(completions, numbers, target, strict=True)
     ]
 
 
-def _score(text: str, numbers: Sequence[int], target: int, partial_credit: float) -> float:
-    equation = last_answer_tag(after_thinking(text))
+def stated_equation(completion: str | list[dict[str, Any]]) -> str | None:
+    """The text that `countdown_equation` reads: the last answer tag after the thinking; None without one."""
+    return last_answer_tag(after_thinking(completion_text(completion)))
+
+
+def _score(equation: str | None, numbers: Sequence[int], target: int, partial_credit: float) -> float:
     if equation is None or len(equation) > MAX_CHARACTERS:
         return 0.0
     expression, equals, right_side = equation.partition("=")

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from rl_posttrain.cli import doctor, export, optim, study, train
+from rl_posttrain.cli import doctor, evaluate, export, optim, study, train
 from rl_posttrain.errors import RlPosttrainError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ for command in (
     study.compare,
 ):
     app.command()(command)
+
+app.command("eval")(evaluate.evaluate)
 
 optimizers = typer.Typer(help="List optimizers, their memory and step time.", rich_markup_mode=None)
 optimizers.command("list")(optim.list_optimizers)

@@ -2,7 +2,7 @@
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.goals import check_goals
-from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.schema import EvalSection, Recipe, RolloutSection
 from rl_posttrain.rewards import REWARDS
 
 
@@ -12,16 +12,13 @@ def check_keys_together(recipe: Recipe) -> None:
     Raises:
         RecipeError: names the key, its value and what it contradicts.
     """
-    evaluation = recipe.eval
-    if evaluation.every_steps and max(evaluation.k) > evaluation.num_samples:
-        raise RecipeError(
-            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs {max(evaluation.k)} samples or more, but "
-            f"eval.num_samples={evaluation.num_samples}; raise num_samples or lower k"
-        )
-    if evaluation.every_steps and recipe.task.num_eval == 0:
-        raise RecipeError(
-            f"eval.every_steps={evaluation.every_steps}: task.num_eval=0 leaves no rows for it; change one of them"
-        )
+    if recipe.eval.is_on:
+        check_evaluation(recipe.eval, recipe.rollout)
+        if recipe.task.num_eval == 0:
+            evaluation = recipe.eval
+            steps = evaluation.every_steps
+            said = f"every_steps={steps}" if steps else f"at_start={str(evaluation.at_start).lower()}"
+            raise RecipeError(f"eval.{said}: task.num_eval=0 leaves no rows for it; change one of them")
     names = [reward.name for reward in recipe.rewards]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
@@ -45,6 +42,25 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_kl(recipe)
     _cross_check_critic(recipe)
     check_goals(recipe)
+
+
+def check_evaluation(evaluation: EvalSection, rollout: RolloutSection) -> None:
+    """Fail on keys of an evaluation that contradict each other.
+
+    Raises:
+        RecipeError: names the key, its value and what it contradicts.
+    """
+    if max(evaluation.k) > evaluation.num_samples:
+        raise RecipeError(
+            f"eval.k={list(evaluation.k)}: pass@{max(evaluation.k)} needs {max(evaluation.k)} samples or more, but "
+            f"eval.num_samples={evaluation.num_samples}; raise num_samples or lower k"
+        )
+    temperature = rollout.temperature if evaluation.temperature is None else evaluation.temperature
+    if temperature == 0 and evaluation.num_samples > 1:
+        raise RecipeError(
+            f"eval.num_samples={evaluation.num_samples}: at temperature 0 every sample of a question is the same; set "
+            "eval.num_samples=1, or a temperature above 0"
+        )
 
 
 def _cross_check_kl(recipe: Recipe) -> None:

@@ -9,19 +9,23 @@ from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.schema import Recipe, Section
 
 
-def explain(error: dict, origins: Origins) -> str:
-    """One line: key=value: reason (in the file that has the key); fix."""
+def explain(error: dict, origins: Origins, schema: type[Section] = Recipe) -> str:
+    """One line: key=value: reason (in the file that has the key); fix.
+
+    Args:
+        schema: what the data was checked against.
+    """
     location = error["loc"]
     if location[-1] == "[key]":  # pydantic means a key of the mapping itself
         location = location[:-2]
     key = ".".join(str(part) for part in location)
     if error["type"] == "missing":
-        return f"{key}: missing; every recipe needs it, see `rl-posttrain recipes` for examples"
+        return f"{key}: missing; every {schema.__name__.lower()} needs it, see `rl-posttrain recipes` for examples"
     file = origins.file_of(location)
     where = f" (in {file})" if file else ""
     value = _short(error["input"])
     if error["type"] == "extra_forbidden":
-        return f"{key}={value}: unknown key{where}; {did_you_mean(str(location[-1]), _keys_at(location[:-1]))}"
+        return f"{key}={value}: unknown key{where}; {did_you_mean(str(location[-1]), _keys_at(location[:-1], schema))}"
     reason = _SHAPES.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
     return f"{key}={value}: {reason.replace('input ', 'it ')}{where}; {_fix(error, location)}"
 
@@ -43,8 +47,8 @@ def _fix(error: dict, location: tuple) -> str:
     return "set such a value in the recipe or as section.key=value"
 
 
-def _keys_at(location: Iterable) -> list[str]:
-    node: Any = Recipe
+def _keys_at(location: Iterable, schema: type[Section]) -> list[str]:
+    node: Any = schema
     for part in location:
         if isinstance(part, str):
             annotation = node.model_fields[part].annotation

@@ -66,7 +66,7 @@ _ABSENT: dict[str, Callable[[Recipe], bool]] = {
     "without a reward that judges answers": lambda recipe: not _judges(recipe, "answer"),
     "without a reward that judges form": lambda recipe: not _judges(recipe, "form"),
     "without a reward for each of the two": lambda recipe: not _judges(recipe, "answer", "form"),
-    "at `eval.every_steps: 0`": lambda recipe: not recipe.eval.every_steps,
+    "without evaluation": lambda recipe: not recipe.eval.is_on,
     "without a critic": lambda recipe: recipe.critic is None,
     "with `grpo` and `rloo`": lambda recipe: recipe.algorithm.name in ("grpo", "rloo"),
     "with other algorithms than `grpo`": lambda recipe: recipe.algorithm.name != "grpo",

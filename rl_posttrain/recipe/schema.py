@@ -189,8 +189,24 @@ class DistributedSection(Section):
 
 class EvalSection(Section):
     every_steps: NonNegative = 0
+    at_start: bool | None = None  # None: where every_steps is above 0
+    num_questions: Positive | None = None  # None: all of them
     num_samples: Positive = 1
-    k: tuple[Positive, ...] = (1,)
+    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    # None: as the rollouts are drawn.
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_new_tokens: Positive | None = None
+
+    @property
+    def starts(self) -> bool:
+        """Whether there is an evaluation before the first step."""
+        return self.every_steps > 0 if self.at_start is None else self.at_start
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are evaluations; then there is one after the last step, too."""
+        return self.every_steps > 0 or self.starts
 
 
 class KeepBestSection(Section):
@@ -261,6 +277,14 @@ class Recipe(Section):
             if data[section] is None:
                 del data[section]
         return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+    @property
+    def max_new_tokens(self) -> dict[str, int]:
+        """The most tokens of a completion, by the section that says it."""
+        said = {"rollout": self.rollout.max_new_tokens}
+        if self.eval.is_on and self.eval.max_new_tokens is not None:
+            said["eval"] = self.eval.max_new_tokens
+        return said
 
     @property
     def run_path(self) -> Path:

@@ -15,7 +15,7 @@ class Sampling:
 
     Attributes:
         max_tokens: the most tokens of a completion.
-        temperature: above 0.
+        temperature: 0 takes the likeliest token.
         top_p, top_k, min_p: limits of the sampled distribution; 1, 0 and 0 are off.
         repetition_penalty: 1 is off.
     """
@@ -39,13 +39,18 @@ class RolloutEngine(Protocol):
 
     gives_logprobs: bool
     """Whether completions carry the log-probabilities that they were sampled with."""
+    depends_on_batch: bool
+    """Whether a completion changes with the prompts beside it. On a GPU it does not, as far as its kernels allow."""
 
-    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
-        """One completion a prompt, in order; the same for the same prompts, seed and weights.
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+        """One completion a prompt, in order; the same for the same prompts, seeds and weights.
+
+        What was generated before has no influence: nothing is cached from one call to the next.
 
         Args:
             prompts: token ids of each prompt.
-            seed: of this call; seeds of single requests are derived from it where the engine takes them.
+            seeds: of each prompt, in [0, 2**31). An engine that draws a whole batch from one generator seeds that
+                from all of them.
 
         Returns:
             Completions with their tokens, log-probabilities and finish reason; row and text are filled by the caller.

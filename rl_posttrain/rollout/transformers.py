@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.seeds import derive_seed
 
 
 class TransformersEngine:
@@ -20,6 +21,7 @@ class TransformersEngine:
     """
 
     gives_logprobs = False
+    depends_on_batch = True  # padding, and one generator for all
 
     def __init__(
         self,
@@ -29,15 +31,20 @@ class TransformersEngine:
     ):
         self._model, self._tokenizer, self._eos_token_ids = model, tokenizer, list(eos_token_ids)
 
-    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; the prompts are one batch, padded on the left."""
+        drawn = {"do_sample": False}
+        if sampling.temperature:
+            drawn = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": max(0, sampling.top_k),
+                "min_p": sampling.min_p or None,
+            }
         config = GenerationConfig(
+            **drawn,
             max_new_tokens=sampling.max_tokens,
-            do_sample=True,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p or None,
             repetition_penalty=sampling.repetition_penalty,
             pad_token_id=self._tokenizer.pad_token_id,
             bos_token_id=self._tokenizer.bos_token_id,
@@ -52,7 +59,7 @@ class TransformersEngine:
             padded[place, longest - len(prompt) :] = torch.tensor(prompt)
             mask[place, longest - len(prompt) :] = 1
         with self._model() as model, torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed(*seeds))
             sequences = model.generate(
                 input_ids=padded.to(model.device), attention_mask=mask.to(model.device), generation_config=config
             )

@@ -3,7 +3,7 @@
 import gc
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,10 +31,12 @@ def require_vllm() -> None:
 
 
 class VLLMEngine:
-    """One colocated engine a process, without weights of its own: it starts from random ones and must be synced first.
+    """One colocated engine a process.
 
     Args:
         model: local folder or hub name; gives the architecture.
+        weights: ``synced``: it starts from random weights, and `load_weights` must bring the policy's before it
+            samples. ``model``: it has those of `model`.
         dtype: ``bfloat16`` or ``float32``.
         max_tokens_per_sequence: longest prompt and completion together.
         max_sequences: completions drawn at the same time.
@@ -58,6 +60,7 @@ class VLLMEngine:
         kv_cache_bytes: int,
         gpu_memory_share: float,
         seed: int,
+        weights: Literal["synced", "model"] = "synced",
     ):
         require_vllm()
         from vllm import LLM
@@ -74,6 +77,8 @@ class VLLMEngine:
         # generator, which every rank has seeded alike.
         has_compiler = find_compiler() is not None
         self._seeds_requests = torch.cuda.is_available() or not has_compiler
+        # On a CPU the matrix products of small batches round otherwise than those of large ones.
+        self.depends_on_batch = not torch.cuda.is_available()
         num_threads = torch.get_num_threads()
         try:
             self._llm = LLM(
@@ -84,11 +89,12 @@ class VLLMEngine:
                 max_num_batched_tokens=max(4096, max_tokens_per_sequence),
                 # The trainer's processes are the engine's; it must not start any of its own.
                 distributed_executor_backend="external_launcher",
-                # The first sync brings the weights; reading the checkpoint again would only take time.
-                load_format="dummy",
+                # Where the first sync brings the weights, reading them here would only take time.
+                load_format="dummy" if weights == "synced" else "auto",
                 # The distribution that was sampled from, which is what importance ratios need.
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 seed=seed,
                 **options,
             )
@@ -100,34 +106,34 @@ class VLLMEngine:
             ) from error
         self._check_threads(num_threads)
 
-    def generate(self, prompts: Sequence[list[int]], seed: int, sampling: Sampling) -> list[Completion]:
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; a prompt that stands several times is computed once."""
         from vllm import SamplingParams
 
         options = {name: value for name, value in vars(sampling).items() if name != "other"} | dict(sampling.other)
-        places = range(len(prompts))
-        seeds = [derive_seed(seed, place) if self._seeds_requests else None for place in places]
+        own_seeds = seeds if self._seeds_requests else [None] * len(prompts)
         try:
-            parameters = [SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **options) for own in seeds]
+            parameters = [SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **options) for own in own_seeds]
         except (TypeError, ValueError) as error:
             raise EngineError(
                 f"trl.generation_kwargs={dict(sampling.other)}: vLLM's SamplingParams refuse them: {one_line(error)}"
             ) from error
+        # A prompt found in the cache is computed in another way than one that is not.
+        self._llm.reset_prefix_cache()
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed(*seeds))
             outputs = self._llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts], sampling_params=parameters, use_tqdm=False
             )
         return [_completion(prompt, output.outputs[0]) for prompt, output in zip(prompts, outputs, strict=True)]
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take the policy's weights, named as in its checkpoint, and forget what was cached under the old ones."""
+        """Take the policy's weights, named as in its checkpoint."""
         runner = self._runner
         # Per-parameter load_weights fails on a CPU, where vLLM has repacked the weights; reloading whole layers works
         # on every device.
         runner.reload_weights(weights_iterator=iter(weights))
         self._repack_tied_head()
-        self._llm.reset_prefix_cache()
 
     def close(self) -> None:
         """Free the engine's weights and KV cache.

@@ -3,9 +3,9 @@
 recipe.yaml        the resolved recipe
 environment.json   versions, device, commit, command
 metrics.jsonl      one object per step, flushed every step
+evaluations/       step_000030/: the evaluation after that step, step_000000 before training; see evaluations.py
 rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
 checkpoints/       checkpoint-N, as transformers writes them; best.json names the best; final/ is the trained model
-evaluations/       step_000000/results.json before training, and after each step that was evaluated
 tensorboard/       event files
 curve.png          written at the end
 summary.json       written last: a run that has one is finished
@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
@@ -45,6 +46,7 @@ class RunDirectory:
         self.checkpoints_path = self.path / "checkpoints"
         self.final_model_path = self.checkpoints_path / "final"
         self.saved_model_path = self.checkpoints_path / ".final"  # until it is whole
+        self.evaluations_path = self.path / "evaluations"
         self.curve_path = self.path / "curve.png"
 
     @property
@@ -157,6 +159,14 @@ class RunDirectory:
             raise RunError(f"{self.path}: no rollouts of step {step}")
         return read_json_lines(path)
 
+    def evaluation_folder(self, step: int) -> Path:
+        """The folder of the evaluation after `step` steps."""
+        return self.evaluations_path / f"step_{step:06d}"
+
+    def evaluation(self, step: int) -> dict | None:
+        """The results of the evaluation after `step`, 0 before training; None where there was none."""
+        return read_json_object(self.evaluation_folder(step) / RESULTS_FILE)
+
     def environment(self) -> dict:
         return read_json_object(self.path / "environment.json") or {}
 
@@ -176,10 +186,6 @@ class RunDirectory:
     def best(self) -> dict | None:
         """The best checkpoint's step, metric and value, where `checkpoint.keep_best` kept one."""
         return read_json_object(self.checkpoints_path / BEST_FILE)
-
-    def evaluation(self, step: int) -> dict | None:
-        """The results of the evaluation after `step`, 0 before training; None where there was none."""
-        return read_json_object(self.path / "evaluations" / f"step_{step:06d}" / "results.json")
 
     def write_environment(self, environment: dict) -> None:
         write_atomically(self.path / "environment.json", to_json(environment, indent=2) + "\n")
@@ -217,8 +223,11 @@ class RunDirectory:
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in kept))
         for file in self.rollouts_path.glob("step_*.jsonl"):
-            if int(file.stem.removeprefix("step_")) > step:
+            if _step_in(file.stem) > step:
                 file.unlink()
+        for folder in self.evaluations_path.glob("step_*"):
+            if _step_in(folder.name) > step:
+                shutil.rmtree(folder)
         for folder in self._checkpoints():
             if checkpoint_step(folder) > step:
                 shutil.rmtree(folder)
@@ -230,3 +239,7 @@ class RunDirectory:
 
     def _rollout_file(self, step: int) -> Path:
         return self.rollouts_path / f"step_{step:06d}.jsonl"
+
+
+def _step_in(name: str) -> int:
+    return int(name.removeprefix("step_"))

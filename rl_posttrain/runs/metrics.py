@@ -44,8 +44,23 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "eval/accuracy", "Share of right answers to the task's evaluation questions, on which the run does not train.",
-        unit="0 to 1", absent="at `eval.every_steps: 0`", better="higher", words="evaluation accuracy", plots=("page",),
+        unit="0 to 1", absent="without evaluation", better="higher", words="evaluation accuracy", plots=("page",),
     ),
+    Metric(
+        "eval/accuracy_error", "Standard error of `eval/accuracy` over questions.", unit="0 to 1", better="lower",
+        detail="`eval/pass@<k>` and `eval/maj@<k>` have one, too; `evaluations/` has those of all.",
+    ),
+    Metric(
+        "eval/maj@<k>", "Chance that the right answer wins a vote among k completions.", unit="0 to 1", better="higher",
+        detail="For each k of `eval.k` above 1; unreadable answers do not vote, and a tie is shared.",
+    ),
+    Metric(
+        "eval/unreadable", "Share of the evaluation's completions without a readable answer.", unit="0 to 1",
+        better="lower",
+    ),
+    Metric("eval/length", "Tokens of the evaluation's completions, in the mean.", unit="tokens"),
+    Metric("eval/truncated", "Share of the evaluation's completions that were cut at the limit.", unit="0 to 1"),
+    Metric("eval/reward", "Mean weighted reward in the evaluation.", better="higher"),
     Metric(
         "eval/pass@<k>", "Chance that at least one of k completions is right.", unit="0 to 1",
         detail="For each k of `eval.k`; the unbiased estimate (arXiv:2107.03374, eq. 1).", better="higher",

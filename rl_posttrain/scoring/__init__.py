@@ -1,4 +1,4 @@
-"""Scoring: a recipe's rewards as callable functions, what they judge, and the evaluation of a policy.
+"""Scoring: a recipe's rewards as callable functions, and what they judge.
 
 The reward functions themselves are in `rewards/`.
 """

@@ -50,14 +50,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Estimate:
-    """A difference of means with its standard error and degrees of freedom."""
+class Estimate:
+    """A difference of means with its standard error and degrees of freedom.
+
+    Attributes:
+        unit: what makes a pair.
+    """
 
     difference: float
     error: float
     freedom: float
     num_pairs: int
     paired: bool
+    unit: str = "seeds"
 
     def p_below(self, limit: float) -> float:
         """P value of the claim that the true difference is below `limit`."""
@@ -92,26 +97,24 @@ def compare_to_baseline(
     """
     check_baseline(baseline, values)
     others = [variant for variant in values if variant != baseline]
-    counts = {variant: _estimate(values[variant], values[baseline]) for variant in others}
-    estimates = {variant: found for variant, found in counts.items() if isinstance(found, _Estimate)}
+    return judge_differences(baseline, {variant: _estimate(variant, baseline, values) for variant in others}, margin)
+
+
+def judge_differences(
+    baseline: str, differences: Mapping[str, Estimate | Comparison], margin: float
+) -> list[Comparison]:
+    """As `compare_to_baseline`, from differences that are estimated already.
+
+    Args:
+        differences: by variant, from `baseline`; a comparison where there is too little for a verdict.
+    """
+    estimates = {variant: found for variant, found in differences.items() if isinstance(found, Estimate)}
     different = dict(zip(estimates, holm([e.p_different for e in estimates.values()]), strict=True))
     equivalent = dict(zip(estimates, holm([e.p_equivalent(margin) for e in estimates.values()]), strict=True))
     results = []
-    for variant in others:
-        found = counts[variant]
-        if not isinstance(found, _Estimate):
-            num_pairs, paired = found
-            plural = "s" * (num_pairs != 1)
-            if paired:
-                too_few = f"it has {num_pairs} seed{plural} in common with {baseline}"
-            else:
-                too_few = f"it or {baseline} has {num_pairs} run{plural}"
-            results.append(
-                Comparison(
-                    variant, baseline, "none", num_pairs, paired,
-                    sentence=f"{variant}: no verdict: {too_few}, and at least {FEWEST_SEEDS} are needed",
-                )
-            )  # fmt: skip
+    for variant, found in differences.items():
+        if isinstance(found, Comparison):
+            results.append(found)
             continue
         p_different, p_equivalent = different[variant], equivalent[variant]
         if p_equivalent < ALPHA:
@@ -153,27 +156,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _estimate(
-    values: Sequence[tuple[int | None, float]], base: Sequence[tuple[int | None, float]]
-) -> _Estimate | tuple[int, bool]:
-    """The difference; where there are too few runs, how many pairs or runs there are, and whether they are pairs."""
-    paired = all(seed is not None for seed, _ in [*values, *base])
+    variant: str, baseline: str, values: Mapping[str, Sequence[tuple[int | None, float]]]
+) -> Estimate | Comparison:
+    """The difference of a variant from the baseline; where there are too few runs, a comparison without a verdict."""
+    paired = all(seed is not None for seed, _ in [*values[variant], *values[baseline]])
     if paired:
-        one, other = _by_seed(values), _by_seed(base)
-        differences = np.array([one[seed] - other[seed] for seed in one if seed in other])
+        mine, theirs = _by_seed(values[variant]), _by_seed(values[baseline])
+        differences = np.array([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
         number = len(differences)
         if number < FEWEST_SEEDS:
-            return number, True
+            seeds = f"{number} seed{'s' * (number != 1)}"
+            return too_few(variant, baseline, number, f"it has {seeds} in common with {baseline}", FEWEST_SEEDS)
         error = float(differences.std(ddof=1)) / math.sqrt(number)
-        return _Estimate(float(differences.mean()), error, number - 1, number, True)
-    one, other = (np.array([value for _, value in part]) for part in (values, base))
+        return Estimate(float(differences.mean()), error, number - 1, number, True)
+    one, other = (np.array([value for _, value in values[name]]) for name in (variant, baseline))
     number = min(len(one), len(other))
     if number < FEWEST_SEEDS:
-        return number, False
+        runs = f"{number} run{'s' * (number != 1)}"
+        return too_few(variant, baseline, number, f"it or {baseline} has {runs}", FEWEST_SEEDS, paired=False)
     parts = [float(part.var(ddof=1)) / len(part) for part in (one, other)]
     error = math.sqrt(sum(parts))
     rest = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
     freedom = error**4 / rest if rest else float(len(one) + len(other) - 2)
-    return _Estimate(float(one.mean() - other.mean()), error, freedom, number, False)
+    return Estimate(float(one.mean() - other.mean()), error, freedom, number, False)
+
+
+def too_few(variant: str, baseline: str, number: int, reason: str, fewest: int, *, paired: bool = True) -> Comparison:
+    """A comparison without a verdict, of fewer than `fewest` pairs or runs."""
+    sentence = f"{variant}: no verdict: {reason}, and at least {fewest} are needed"
+    return Comparison(variant, baseline, "none", number, paired, sentence=sentence)
 
 
 def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, float]:
@@ -190,12 +201,12 @@ def _t_tail(distance: float, error: float, freedom: float) -> float:
     return stats.t.sf(distance / error, freedom)
 
 
-def _seeds_needed(found: _Estimate, margin: float, num_tests: int) -> int | None:
+def _seeds_needed(found: Estimate, margin: float, num_tests: int) -> int | None:
     """The smallest number of seeds with which a test decides with a power of 0.8, if all stays as measured.
 
     The level is divided by the number of tests, as Holm's correction does for the smallest p value.
     """
-    numbers = np.arange(found.num_pairs + 1, _MOST_SEEDS + 1)
+    numbers = np.arange(found.num_pairs + 1, _most_pairs(found) + 1)
     freedom = found.freedom * (numbers - 1) / (found.num_pairs - 1)
     error = found.error * np.sqrt(found.num_pairs / numbers)
     two_sided = stats.t.ppf(1 - ALPHA / num_tests / 2, freedom)
@@ -207,14 +218,18 @@ def _seeds_needed(found: _Estimate, margin: float, num_tests: int) -> int | None
     return int(numbers[enough[0]]) if len(enough) else None
 
 
+def _most_pairs(found: Estimate) -> int:
+    return _MOST_SEEDS if found.unit == "seeds" else 100 * _MOST_SEEDS
+
+
 def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed) -> str:
     low, high = found.interval()
-    kind = "seeds" if found.paired else "runs, unpaired"
+    kind = found.unit if found.paired else "runs, unpaired"
     shown = f"{found.difference:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
     if word == "equivalent":
         side = f", and a little {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
         return f"{variant} is equivalent to {baseline} within {margin:.3g}{side}: {shown}, p = {p_equivalent:.2g})"
     if word == "undecided":
-        seeds = f"about {needed} seeds" if needed else f"more than {_MOST_SEEDS} seeds"
+        seeds = f"{f'about {needed}' if needed else f'more than {_most_pairs(found)}'} {found.unit}"
         return f"{variant} against {baseline} is undecided: {shown}); {seeds} would decide, if all stays as it is"
     return f"{variant} is {word} than {baseline}: {shown}, p = {p_different:.2g})"

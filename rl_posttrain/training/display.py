@@ -24,6 +24,9 @@ class Display(Protocol):
     def resumed(self, rows: list[dict]) -> None:
         """The rows of the steps that an earlier process finished; to be called before the first `step`."""
 
+    def evaluated(self, metrics: dict) -> None:
+        """The ``eval/...`` metrics from before the first step; those of later steps are in their rows."""
+
     def step(self, row: dict, samples: list[dict]) -> None:
         """A finished step: its metrics row, and some completions (dicts of prompt, completion, reward, answer)."""
 
@@ -37,6 +40,8 @@ class NoDisplay(contextlib.nullcontext):
     def note(self, text: str) -> None: ...
 
     def phase(self, text: str) -> None: ...
+
+    def evaluated(self, metrics: dict) -> None: ...
 
     def step(self, row: dict, samples: list[dict]) -> None: ...
 

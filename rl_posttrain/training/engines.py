@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from rl_posttrain.evaluation.blocks import BLOCK_SIZE
 from rl_posttrain.models.find import kv_cache_bytes_per_token
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
@@ -31,13 +32,17 @@ def engine_for(
 
     def vllm(placed: Placed) -> RolloutEngine:
         note("starting vLLM")
+        max_sequences = sizes.completions_per_process
+        if recipe.eval.is_on:
+            # The same at any number of processes: the batch that the engine forms has an influence on its numbers.
+            max_sequences = max(max_sequences, BLOCK_SIZE)
         per_sequence = kv_cache_bytes_per_token(config, recipe.model.dtype) * longest
         return VLLMEngine(
             model,
             dtype=recipe.model.dtype,
             max_tokens_per_sequence=longest,
-            max_sequences=sizes.completions_per_process,
-            kv_cache_bytes=per_sequence * sizes.completions_per_process,
+            max_sequences=max_sequences,
+            kv_cache_bytes=per_sequence * max_sequences,
             gpu_memory_share=recipe.rollout.gpu_memory_share,
             seed=recipe.run.seed,
         )

@@ -20,6 +20,7 @@ from rl_posttrain.optim.spec import OptimizerSpec
 from rl_posttrain.optim.swap import put_in
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
+from rl_posttrain.rollout.sampling import rollout_sampling
 from rl_posttrain.scoring.rewards import Reward
 from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.backends.backend import Backend
@@ -33,7 +34,7 @@ from rl_posttrain.training.goals import Goals
 from rl_posttrain.training.groups import without_skipped
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.objective import Objective
-from rl_posttrain.training.placed import Placed, sampling_of
+from rl_posttrain.training.placed import Placed
 from rl_posttrain.training.recorder import OnStep, Recorder
 from rl_posttrain.training.rollouts import Rollouts
 from rl_posttrain.training.rotary import restore_frequencies
@@ -54,9 +55,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         optimizer: transformers builds it, which holds under every wrapper (DeepSpeed, DDP).
         make_engine: makes the rollout engine once the model is placed.
         rewards: of the recipe.
-        eval_rows: the task's rows to evaluate on.
+        make_evaluation: makes the evaluation from the rollouts, their sampling, and what gathers lists.
         on_step: called on the main process after every update with the step's metrics row and its rollouts.
         on_phase: called with what the trainer is doing now.
+        on_first_evaluation: called on the main process with the metrics of the evaluation before the first step.
         **trainer_arguments: as for `trl.GRPOTrainer`.
     """
 
@@ -71,9 +73,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         optimizer: OptimizerSpec | JointSpec,
         make_engine: MakeEngine,
         rewards: list[Reward],
-        eval_rows: list[dict],
+        make_evaluation: Callable[..., Evaluation],
         on_step: OnStep,
         on_phase: Callable[[str], None],
+        on_first_evaluation: Callable[[dict], None],
         **trainer_arguments: Any,
     ):
         super().__init__(reward_funcs=rewards, **trainer_arguments)
@@ -97,7 +100,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         engine = make_engine(self.policy)
         # TRL's own vLLM stays off; the flag tells its loss that sampled log-probabilities come with the completions.
         self.use_vllm = engine.gives_logprobs
-        sampling = sampling_of(self)
+        sampling = rollout_sampling(recipe.rollout, recipe.trl)
         self.rollouts = Rollouts(
             recipe, engine, self.policy, sampling, rewards,
             pool=self.train_dataset, rank=self.accelerator.process_index, gather=gather_object, clock=self.clock,
@@ -105,12 +108,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         add_up = partial(self.accelerator.reduce, reduction="sum")
         self.drift = DriftCheck(recipe, sampling, add_up)
         self.objective = Objective(recipe, sizes, self.critic, add_up)
-        self.evaluation = Evaluation(
-            recipe, self.rollouts, rewards, eval_rows, gather=gather_object,
-            batch_size=self.args.per_device_train_batch_size * self.args.steps_per_generation,
-        )  # fmt: skip
         self.goals = Goals(recipe)
         self._tied = set(self.model.all_tied_weights_keys)
+        self.evaluation = make_evaluation(rewards, self.rollouts, sampling, gather_object)
+        self._on_first_evaluation = on_first_evaluation
         self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
 
     @property
@@ -121,6 +122,8 @@ class PolicyTrainer(trl.GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """From task rows to what the loss takes: completions, rewards, advantages, masks, log-probabilities."""
         steps = self.steps_done
+        if steps == 0 and self.evaluation.is_due(0):
+            self._evaluate_first()
         # Everything random in a step follows from the run's seed and the step, so that a resumed run repeats it.
         torch.manual_seed(self.rollouts.seed(steps, "step"))
         completions, metrics = self.rollouts.collect(
@@ -165,6 +168,13 @@ class PolicyTrainer(trl.GRPOTrainer):
                 difference = self.drift.check(self.steps_done + 1)
                 self.recorder.describe(sampling_logprob_difference=difference)
         return loss
+
+    def _evaluate_first(self) -> None:
+        """The evaluation before the first step; it has its folder and no row of metrics, which a step has."""
+        with self.clock.phase("evaluation"):
+            metrics = self.evaluation.run(0)
+        if self.accelerator.is_main_process:
+            self._on_first_evaluation(metrics)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """After an update: evaluation first, so that the step's row holds it."""

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.models.utils import unwrap_model_for_generation
 
-from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.prompts import tokenize
 from rl_posttrain.training.backends.backend import Backend
 from rl_posttrain.training.critic import policy_parameters
 
@@ -30,8 +30,8 @@ class Placed:
         return self._backend.whole_weights(policy_parameters(policy))
 
     def tokenize(self, prompts: list) -> list[list[int]]:
-        """Token ids of prompts, which are text or chat messages; the chat template is the trainer's."""
-        return self._trainer._tokenize_prompts(prompts)[0]
+        """Token ids of prompts, which are text or chat messages."""
+        return tokenize(self.tokenizer, prompts, self._trainer.chat_template_kwargs)
 
     def decode(self, token_ids: list[list[int]]) -> list[str]:
         """Text of token ids, without special tokens."""
@@ -48,16 +48,3 @@ class Placed:
             gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
         ) as model:
             yield model
-
-
-def sampling_of(trainer: Any) -> Sampling:
-    """How the trainer's arguments say that completions are drawn."""
-    return Sampling(
-        max_tokens=trainer.max_completion_length,
-        temperature=trainer.temperature,
-        top_p=trainer.top_p,
-        top_k=trainer.top_k,
-        min_p=trainer.min_p or 0.0,
-        repetition_penalty=trainer.repetition_penalty,
-        other=trainer.args.generation_kwargs or {},
-    )

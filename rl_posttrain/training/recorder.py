@@ -9,8 +9,8 @@ from typing import Any
 
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.scoring.evaluation import shares_of_full_credit
 from rl_posttrain.scoring.rewards import judging_rewards
+from rl_posttrain.scoring.shares import shares_of_full_credit
 from rl_posttrain.training.clock import Clock
 
 OnStep = Callable[[dict, list[dict]], None]

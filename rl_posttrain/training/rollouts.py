@@ -77,11 +77,16 @@ class Rollouts:
         return completions, metrics
 
     def draw(self, rows: Rows, num_updates: int, *purpose: str | int) -> list[Completion]:
-        """One completion a row; the seed follows from run, update, process and purpose, so a resumed run repeats it."""
+        """One completion a row; its seed follows from run, update, process and purpose, so a resumed run repeats it."""
+        seed = self.seed(num_updates, *purpose)
+        return self.sample(rows, [derive_seed(seed, place) for place in range(len(rows))], num_updates, self._sampling)
+
+    def sample(self, rows: Rows, seeds: Sequence[int], num_updates: int, sampling: Sampling) -> list[Completion]:
+        """One completion a row, from its seed, under the weights after `num_updates` updates."""
         self._sync(num_updates)
         prompts = self._policy.tokenize([row["prompt"] for row in rows])
         with self._clock.phase("rollout"):
-            completions = self._engine.generate(prompts, self.seed(num_updates, *purpose), self._sampling)
+            completions = self._engine.generate(prompts, seeds, sampling)
         texts = self._policy.decode([completion.token_ids for completion in completions])
         for completion, row, text in zip(completions, rows, texts, strict=True):
             completion.row, completion.text = row, text
@@ -91,6 +96,11 @@ class Rollouts:
     def seed(self, num_updates: int, *purpose: str | int) -> int:
         """A seed for what this process draws after `num_updates` updates."""
         return derive_seed(self._recipe.run.seed, num_updates + 1, self.rank, *purpose)
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Of the engine, see `RolloutEngine`."""
+        return self._engine.depends_on_batch
 
     def close(self) -> None:
         """Give back the engine's memory."""

@@ -134,17 +134,23 @@ def build_trainer(
 
     on_cpu = use_cpu_if_no_gpu()
 
+    from rl_posttrain.rollout.prompts import load_tokenizer, longest_sequence, tokenize
     from rl_posttrain.training.backends.backend import make_backend
     from rl_posttrain.training.engines import engine_for
-    from rl_posttrain.training.prompts import load_tokenizer, longest_sequence
 
     config = load_config(model)
-    tokenizer = load_tokenizer(model)
-    longest = longest_sequence(tokenizer, rows, recipe, config)
+    tokenizer = load_tokenizer(model, name=recipe.model.name)
+    prompts = [row["prompt"] for row in (*rows.train, *rows.eval)]
+    longest_prompt = max(map(len, tokenize(tokenizer, prompts, recipe.trl.get("chat_template_kwargs") or {})))
+    longest = max(
+        longest_sequence(longest_prompt, new, config, name=recipe.model.name, key=f"{section}.max_new_tokens")
+        for section, new in recipe.max_new_tokens.items()
+    )
     make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
 
     # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
     from rl_posttrain.training.critic import make_critic
+    from rl_posttrain.training.evaluation import Evaluation
     from rl_posttrain.training.loop import PolicyTrainer
     from rl_posttrain.training.trl_config import grpo_config
 
@@ -172,9 +178,10 @@ def build_trainer(
         optimizer=specs.optimizer,
         make_engine=make_engine,
         rewards=rewards,
-        eval_rows=rows.eval,
+        make_evaluation=partial(Evaluation, recipe, specs.task, rows, run),
         on_step=on_step,
         on_phase=view.phase,
+        on_first_evaluation=view.evaluated,
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows.train),

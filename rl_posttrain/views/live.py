@@ -82,6 +82,9 @@ class LiveDisplay:
         for row in rows:
             self._keep_evaluation(row)
 
+    def evaluated(self, metrics: dict) -> None:
+        self._evaluation = f"before: {evaluation_text(metrics)}"
+
     def step(self, row: dict, samples: list[dict]) -> None:
         self._progress.add(row)
         self._keep_evaluation(row)

@@ -39,6 +39,9 @@ class PlainDisplay:
             mean = smooth(rewards, 5)[-1]
             self.note(f"resumed after step {self._progress.steps_done}  reward, mean of 5: {mean:.2f}")
 
+    def evaluated(self, metrics: dict) -> None:
+        self.note(f"before training  eval {evaluation_text(metrics)}")
+
     def step(self, row: dict, samples: list[dict]) -> None:
         progress = self._progress
         progress.add(row)

@@ -70,10 +70,14 @@ def shown(row: dict, key: str, form: str) -> str:
 
 def evaluation_text(row: dict) -> str:
     """The row's `eval/...` values in one line; empty where no evaluation followed the step."""
-    keys = [key for key in row if key.startswith("eval/")]
+    keys = [key for key in row if key.startswith("eval/") and not key.endswith("_error")]
     # A narrow screen cuts off the end of the line, so the most important values come first.
-    keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@")))
-    return "  ".join(f"{key.removeprefix('eval/')} {shown(row, key, '.3f')}" for key in keys)
+    keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@", "eval/maj@")))
+    parts = []
+    for key in keys:
+        error = f" ±{shown(row, f'{key}_error', '.3f')}" if f"{key}_error" in row else ""
+        parts.append(f"{key.removeprefix('eval/')} {shown(row, key, '.3f')}{error}")
+    return "  ".join(parts)
 
 
 def trouble_text(row: dict) -> str:

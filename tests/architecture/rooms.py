@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The one ordered list. A module imports from its own room and from the rooms before it.
 ROOMS = (
     "errors", "plugins", "machine", "rewards", "recipes", "runs", "models", "optim", "tasks", "recipe", "rollout",
-    "scoring", "training", "cost", "study", "views", "cli", "__main__",
+    "scoring", "evaluation", "training", "cost", "study", "views", "cli", "__main__",
 )  # fmt: skip
 # Rooms that may import less than the order allows.
 MAY_IMPORT_ONLY = {

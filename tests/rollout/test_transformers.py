@@ -10,6 +10,10 @@ from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.transformers import TransformersEngine
 
 
+def seeds(seed, prompts):
+    return [1_000 * seed + place for place in range(len(prompts))]
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model):
     return AutoTokenizer.from_pretrained(tiny_model)
@@ -33,16 +37,16 @@ def prompts(tokenizer):
 
 def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine, prompts):
     torch.manual_seed(5)
-    first, after = engine.generate(prompts, 1, Sampling(max_tokens=8)), torch.rand(1)
+    first, after = engine.generate(prompts, seeds(1, prompts), Sampling(max_tokens=8)), torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))
-    assert engine.generate(prompts, 1, Sampling(max_tokens=8)) == first
-    assert engine.generate(prompts, 2, Sampling(max_tokens=8)) != first
+    assert engine.generate(prompts, seeds(1, prompts), Sampling(max_tokens=8)) == first
+    assert engine.generate(prompts, seeds(2, prompts), Sampling(max_tokens=8)) != first
     assert len({tuple(completion.token_ids) for completion in first[:8]}) > 1
 
 
 def test_completions_end_at_the_end_token_or_the_limit_and_hold_no_padding(engine, prompts, tokenizer):
-    drawn = engine.generate(prompts * 2, 3, Sampling(max_tokens=16))
+    drawn = engine.generate(prompts * 2, seeds(3, prompts * 2), Sampling(max_tokens=16))
     assert {completion.finish_reason for completion in drawn} == {"stop", "length"}
     for prompt, completion in zip(prompts * 2, drawn, strict=True):
         assert completion.prompt_ids == prompt
@@ -55,7 +59,9 @@ def test_completions_end_at_the_end_token_or_the_limit_and_hold_no_padding(engin
 
 def test_a_prompt_is_continued_as_without_its_padding(engine, policy, prompts):
     """At a temperature near 0 sampling is greedy, and greedy tokens can be worked out one by one."""
-    drawn = engine.generate([prompts[0], prompts[-1]], 1, Sampling(max_tokens=4, temperature=1e-4))
+    drawn = engine.generate(
+        [prompts[0], prompts[-1]], seeds(1, [prompts[0], prompts[-1]]), Sampling(max_tokens=4, temperature=1e-4)
+    )
     for completion in drawn:
         ids = list(completion.prompt_ids)
         for token in completion.token_ids:
@@ -65,5 +71,7 @@ def test_a_prompt_is_continued_as_without_its_padding(engine, policy, prompts):
 
 
 def test_what_else_generate_takes_is_handed_on(engine, prompts, tokenizer):
-    forced = engine.generate(prompts[:2], 1, Sampling(max_tokens=3, other={"forced_eos_token_id": [7]}))
+    forced = engine.generate(
+        prompts[:2], seeds(1, prompts[:2]), Sampling(max_tokens=3, other={"forced_eos_token_id": [7]})
+    )
     assert [completion.token_ids[-1] for completion in forced] == [7, 7]

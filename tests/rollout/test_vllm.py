@@ -12,6 +12,10 @@ from rl_posttrain.rollout.vllm import VLLMEngine
 SAMPLING = Sampling(max_tokens=8)
 
 
+def seeds(seed, prompts):
+    return [1_000 * seed + place for place in range(len(prompts))]
+
+
 @pytest.fixture(scope="module")
 def engine(tiny_model):
     return VLLMEngine(
@@ -87,7 +91,7 @@ def policy_logprobs(model, prompt: list[int], completion: list[int]) -> torch.Te
 
 def difference(engine, model, prompts, seed=0) -> float:
     """Mean distance of the engine's and the policy's log-probabilities over what the engine draws, in nats."""
-    drawn = engine.generate(prompts, seed, SAMPLING)
+    drawn = engine.generate(prompts, seeds(seed, prompts), SAMPLING)
     return torch.cat(
         [
             (policy_logprobs(model, prompt, ids) - torch.tensor(logprobs)).abs()
@@ -140,9 +144,12 @@ def test_fp32_weights_are_taken_as_bf16(engine, policy, prompts):
 def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine, policy, prompts):
     engine.load_weights(policy.named_parameters())
     torch.manual_seed(5)
-    first = engine.generate(prompts, 1, SAMPLING)
+    first = engine.generate(prompts, seeds(1, prompts), SAMPLING)
     after = torch.rand(1)
-    again, other = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 2, SAMPLING)
+    again, other = (
+        engine.generate(prompts, seeds(1, prompts), SAMPLING),
+        engine.generate(prompts, seeds(2, prompts), SAMPLING),
+    )
     assert first == again
     assert [c.token_ids for c in first] != [c.token_ids for c in other]
     assert len({tuple(c.token_ids) for c in first[:4]}) > 1, "completions of one prompt should differ"
@@ -153,14 +160,17 @@ def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine
 def test_seeds_for_each_request_do_as_well_where_nothing_can_be_compiled(engine, policy, prompts, monkeypatch):
     engine.load_weights(policy.named_parameters())
     monkeypatch.setattr(engine, "_seeds_requests", True)
-    first, again = engine.generate(prompts, 1, SAMPLING), engine.generate(prompts, 1, SAMPLING)
+    first, again = (
+        engine.generate(prompts, seeds(1, prompts), SAMPLING),
+        engine.generate(prompts, seeds(1, prompts), SAMPLING),
+    )
     assert first == again
     assert len({tuple(c.token_ids) for c in first[:4]}) > 1
 
 
 def test_completions_end_at_the_end_token_or_the_limit(engine, policy, prompts):
     engine.load_weights(policy.named_parameters())
-    drawn = engine.generate(prompts * 4, 3, Sampling(max_tokens=16))
+    drawn = engine.generate(prompts * 4, seeds(3, prompts * 4), Sampling(max_tokens=16))
     end = policy.generation_config.eos_token_id
     assert {completion.finish_reason for completion in drawn} == {"stop", "length"}
     for completion in drawn:

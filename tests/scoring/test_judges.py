@@ -6,9 +6,8 @@ from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.recipe.load import parse_recipe
-from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.scoring.evaluation import evaluate_policy, shares_of_full_credit
 from rl_posttrain.scoring.rewards import judging_rewards
+from rl_posttrain.scoring.shares import shares_of_full_credit
 
 FILE = """
 def points(completions, most: float = 5.0, **kwargs):
@@ -76,27 +75,13 @@ def test_the_first_of_two_that_judge_the_same_counts(points):
     assert judging_rewards(specs_of(points)) == (None, None)
 
 
-def test_accuracy_and_pass_at_k_go_by_ones_own_judge(points):
+def test_accuracy_goes_by_ones_own_judge(points):
     (reward,) = build(points | {"judges": "answer", "range": [0, 5]})
     judge, form = judging_rewards([reward.spec])
     values = reward(completions=["5", "4", "?", "5"], answer=["a"] * 4, **PASSED)
     assert values == [5.0, 4.0, None, 5.0]
     shares = shares_of_full_credit([{"points": value} for value in values], judge, form)
     assert shares == {"accuracy": pytest.approx(2 / 3)}
-
-    texts = iter(["5", "4", "1", "1"])  # two draws of each row
-    metrics = evaluate_policy(
-        [{"prompt": "p", "answer": "a"}, {"prompt": "q", "answer": "b"}],
-        lambda rows, call: [Completion([1], [1], "stop", row=row, text=next(texts)) for row in rows],
-        [reward],
-        num_samples=2,
-        ks=(1, 2),
-        batch_size=4,
-        rank=0,
-        world_size=1,
-        gather=list,
-    )
-    assert metrics == {"eval/points": 11 / 4, "eval/accuracy": 1 / 4, "eval/pass@1": 1 / 4, "eval/pass@2": 1 / 2}
 
 
 @pytest.mark.parametrize("choice", ["skip", "resample"])

@@ -1,0 +1,133 @@
+"""`eval`."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rl_posttrain.cli.options import JsonOption
+from rl_posttrain.errors import RecipeError
+
+_OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_]+)+=.*", re.DOTALL)
+
+
+def evaluate(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [KEY=VALUE ...]",
+            help="A run directory, a checkpoint in one, a model folder, a hub name or smollm2-135m-instruct; one or "
+            "several. Then changes to the recipe's sections run.seed, model, task, rewards, "
+            "rollout, eval and trl, such as task.template=chat.",
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A task's name, a data file, or package.module:name; give it again for several. "
+            "Default: the task of the first run among the models."
+        ),
+    ] = None,
+    num_questions: Annotated[int | None, typer.Option(min=1, help="How many questions. Default: all.")] = None,
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Samples of each question. Default: 1.")] = None,
+    k: Annotated[str | None, typer.Option(metavar="1,4,16", help="The k of pass@k and maj@k. Default: 1.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="0 takes the likeliest token. Default: the run's; without a run 0 for one sample, 1 for several.",
+        ),
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Default: the run's, or 1.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest completion. Default: the run's, or 1024.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="vllm or transformers. Default: the run's, or vllm.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN,...", help="Columns to break results down by. Default: what is known.")
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="Evaluate this model, too, and compare on the same questions."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=1e-6, help="With --compare: smaller differences of accuracy do not matter.")
+    ] = 0.05,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the samples; what it has is not drawn again. Default: a folder in evals/, by model, task "
+            "and settings."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM and transformers.")] = False,
+) -> None:
+    """Evaluate models on a task's held-out questions, as training does, with standard errors."""
+    from rl_posttrain.machine.process import is_main_process, prepare_process
+
+    prepare_process(verbose=verbose)
+    from rl_posttrain.evaluation.alone import evaluate_alone
+    from rl_posttrain.evaluation.results import BREAKDOWNS
+    from rl_posttrain.evaluation.subjects import find_subject
+    from rl_posttrain.recipe.evaluation import evaluation_for
+    from rl_posttrain.study.questions import comparison_of
+    from rl_posttrain.views.evaluation import Progress, print_evaluations
+
+    models = [target for target in targets if not _OVERRIDE.fullmatch(target)]
+    if not models:
+        raise RecipeError(f"MODEL: missing; {targets[0]} is a change of a key; name a run, a checkpoint or a model")
+    subjects = [find_subject(model) for model in dict.fromkeys([*models, *([compare] if compare else [])])]
+    options = {
+        "eval": _said(
+            num_questions=num_questions,
+            num_samples=num_samples,
+            k=_numbers(k),
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+        ),
+        "rollout": _said(engine=engine),
+    }
+    # One recipe for all of them, so that all answer the same questions in the same way.
+    recipe = next((subject.run.recipe() for subject in subjects if subject.run), None)
+    pairs = [
+        (
+            subject,
+            evaluation_for(
+                subject.name,
+                task=name,
+                options=options,
+                overrides=[target for target in targets if target not in models],
+                recipe=recipe,
+            ),
+        )
+        for subject in subjects
+        for name in task or [None]
+    ]
+    listener = Progress(quiet=not is_main_process())
+    columns = tuple(by.split(",")) if by else BREAKDOWNS
+    with listener:
+        results = evaluate_alone(pairs, out=out, listener=listener, by=columns)
+    if not is_main_process():
+        return
+    comparisons = comparison_of(results, subjects[-1].name, margin) if compare else []
+    if as_json:
+        typer.echo(json.dumps({"evaluations": results, "comparisons": comparisons}, indent=2))
+    else:
+        print_evaluations(results, comparisons)
+
+
+def _said(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _numbers(text: str | None) -> Sequence[int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise RecipeError(f"--k={text}: it is one or more whole numbers; give such as 1,4,16")
+    return tuple(int(part) for part in text.split(","))

@@ -1,0 +1,186 @@
+"""Evaluations outside of training: several models on several tasks, with as few starts of an engine as possible."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.evaluation.evaluate import Amount, Processes, evaluate
+from rl_posttrain.evaluation.results import BREAKDOWNS
+from rl_posttrain.evaluation.sampler import Sampler
+from rl_posttrain.evaluation.settings import settings_of
+from rl_posttrain.evaluation.subjects import Subject
+from rl_posttrain.machine.process import use_cpu_if_no_gpu, world_size
+from rl_posttrain.models.digest import folder_digest
+from rl_posttrain.models.find import load_config
+from rl_posttrain.recipe.evaluation import Evaluation
+from rl_posttrain.recipe.resolve import TaskSpec, resolve_task
+from rl_posttrain.recipe.reward_spec import resolve_reward
+from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.prompts import load_tokenizer, longest_sequence, tokenize
+from rl_posttrain.rollout.sampling import evaluation_sampling, rollout_sampling
+from rl_posttrain.rollout.vllm import require_vllm
+from rl_posttrain.runs.files import to_json
+from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
+from rl_posttrain.tasks.rows import TaskRows
+
+
+class Listener(Protocol):
+    """Who is told of the evaluations while they go on."""
+
+    def note(self, text: str) -> None:
+        """A message of one line."""
+
+    def begin(self, model: str, task: str, num_questions: int, num_samples: int) -> None:
+        """The evaluation of a model on a task begins."""
+
+    def progress(self, num_done: int, num_samples: int, num_tokens: int, seconds: float) -> None:
+        """So many of its samples are drawn, with so many tokens, in so many seconds."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model on one task, checked, before anything is loaded."""
+
+    subject: Subject
+    evaluation: Evaluation
+    task: TaskSpec
+    rows: TaskRows
+    rewards: list[Reward]
+    sampling: Sampling
+    num_questions: int
+    longest: int
+
+
+def evaluate_alone(
+    pairs: Sequence[tuple[Subject, Evaluation]],
+    *,
+    out: Path | None,
+    listener: Listener,
+    by: Sequence[str] = BREAKDOWNS,
+) -> list[dict[str, Any]]:
+    """Evaluate each model on its task. Under torchrun every process calls this, and they share the samples.
+
+    Args:
+        pairs: models that stand beside each other and have one architecture share an engine.
+        out: the folder of the samples; several evaluations get a folder each in it. None for one below ``evals``, whose
+            name says model, task and settings. What is there is not drawn again.
+        by: columns to break results down by.
+
+    Returns:
+        The content of each results.json, and the folder under ``folder``.
+
+    Raises:
+        RlPosttrainError: something that was asked for cannot be had; the message says what to change.
+    """
+    use_cpu_if_no_gpu()
+    jobs = [_job(subject, evaluation, listener) for subject, evaluation in pairs]
+    processes = _processes()
+    results = []
+    sampler: Sampler | None = None
+    for place, job in enumerate(jobs):
+        settings = _settings(job)
+        folder = _folder(out, settings, alone=len(jobs) == 1)
+        longest = max(later.longest for later in jobs[place:] if later.subject == job.subject)
+        sampler = _sampler_for(job, sampler, longest, listener)
+        listener.begin(job.subject.name, job.task.name, job.num_questions, job.evaluation.eval.num_samples)
+        found = evaluate(
+            job.rows.eval,
+            lambda rows, seeds, job=job, sampler=sampler: sampler.draw(
+                rows, seeds, job.sampling, job.evaluation.trl.get("chat_template_kwargs") or {}
+            ),
+            job.rewards,
+            Amount(job.num_questions, job.evaluation.eval.num_samples, job.evaluation.eval.k, by),
+            seed=job.evaluation.run.seed,
+            depends_on_batch=sampler.depends_on_batch,
+            folder=folder,
+            settings=settings,
+            processes=processes,
+            on_progress=listener.progress,
+        )
+        results.append(found | {"folder": str(folder)})
+    if sampler is not None:
+        sampler.close()
+    return results
+
+
+def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
+    """Check everything that can be checked without the model's weights."""
+    task = resolve_task(evaluation.task, evaluation.run.seed)
+    specs = [resolve_reward(section, f"rewards.{place}") for place, section in enumerate(evaluation.rewards)]
+    if evaluation.rollout.engine == "vllm":
+        require_vllm()
+    config = load_config(subject.location, key="MODEL")
+    rows = task.make_rows()
+    for note in rows.notes:
+        listener.note(note)
+    asked = evaluation.eval.num_questions
+    if not rows.eval:
+        raise RecipeError(f"task.name={task.name}: it has no rows to evaluate on; set task.num_eval")
+    if asked is not None and asked > len(rows.eval):
+        raise RecipeError(
+            f"--num-questions={asked}: the task has {len(rows.eval)} rows to evaluate on; ask for fewer, or set "
+            "task.num_eval where the task can make or hold out more"
+        )
+    rewards = build_rewards(specs, list(rows.eval[0]))
+    if unreadable := check_golds(specs, rows.eval, evaluation.task.max_unreadable_golds):
+        listener.note(unreadable)
+    sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))
+    tokenizer = load_tokenizer(subject.location, name=subject.name)
+    chat_options = evaluation.trl.get("chat_template_kwargs") or {}
+    longest_prompt = max(map(len, tokenize(tokenizer, [row["prompt"] for row in rows.eval], chat_options)))
+    longest = longest_sequence(
+        longest_prompt, sampling.max_tokens, config, name=subject.name, key="eval.max_new_tokens"
+    )
+    return _Job(subject, evaluation, task, rows, rewards, sampling, asked or len(rows.eval), longest)
+
+
+def _sampler_for(job: _Job, sampler: Sampler | None, longest: int, listener: Listener) -> Sampler:
+    """The sampler of the job's model: the present one, where it can take the model's weights, or a new one."""
+    if sampler is not None:
+        if sampler.can_become(job.subject, job.evaluation, longest):
+            sampler.become(job.subject)
+            return sampler
+        sampler.close()
+    listener.note(f"loading {job.subject.name}")
+    return Sampler(job.subject, job.evaluation, longest)
+
+
+def _settings(job: _Job) -> dict[str, Any]:
+    location = Path(job.subject.location)
+    config = None if location.is_dir() else load_config(job.subject.location)
+    return settings_of(
+        model=job.subject.name,
+        dtype=job.evaluation.model.dtype,
+        engine=job.evaluation.rollout.engine,
+        task=job.task,
+        rows=job.rows,
+        rewards=job.evaluation.rewards,
+        sampling=job.sampling,
+        seed=job.evaluation.run.seed,
+    ) | {
+        "step": job.subject.step,
+        "weights": folder_digest(location) if config is None else getattr(config, "_commit_hash", None),
+    }
+
+
+def _folder(out: Path | None, settings: dict[str, Any], *, alone: bool) -> Path:
+    if out is not None and alone:
+        return out
+    digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()[:8]
+    words = [settings["model"].rstrip("/").rpartition("/")[2], settings["task"]["name"].rpartition("/")[2]]
+    name = "-".join([*(re.sub(r"[^A-Za-z0-9._@-]+", "_", word) for word in words), digest])
+    return (out or Path("evals")) / name
+
+
+def _processes() -> Processes:
+    if world_size() == 1:
+        return Processes()
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state = PartialState()
+    return Processes(state.process_index, state.num_processes, gather_object)

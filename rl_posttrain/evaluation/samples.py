@@ -1,0 +1,108 @@
+"""The samples of an evaluation on disk: what was drawn is kept, and only what is missing is drawn."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_posttrain.errors import RunError
+from rl_posttrain.runs.evaluations import SAMPLES_FILE, SETTINGS_FILE
+from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What statistics need of one sample.
+
+    Attributes:
+        right: whether its answer is right; None where no reward judges it.
+        well_formed: whether it has the form asked for; None where no reward judges that.
+        vote: its answer, as it counts in a vote; None where it has no readable one.
+        rewards: by name.
+        reward: their weighted sum.
+        num_tokens: of the completion.
+        truncated: whether it was cut at the limit.
+    """
+
+    right: bool | None
+    well_formed: bool | None
+    vote: str | None
+    rewards: Mapping[str, float | None]
+    reward: float | None
+    num_tokens: int
+    truncated: bool
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Sample":
+        """From a row of samples.jsonl."""
+        return cls(
+            right=row["right"],
+            well_formed=row["well_formed"],
+            vote=row["vote"],
+            rewards=row["rewards"],
+            reward=row["reward"],
+            num_tokens=row["num_tokens"],
+            truncated=row["finish_reason"] == "length",
+        )
+
+
+class SampleFile:
+    """The folder of one evaluation; only the main process has one.
+
+    Args:
+        folder: made where it is missing.
+        settings: whatever decides the samples. A folder with other settings is refused.
+
+    Raises:
+        RunError: the folder holds samples of another evaluation, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder = folder
+        self._path = folder / SAMPLES_FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._check_settings(json.loads(to_json(settings)))
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+        rows = read_json_lines(self._path) if self._path.exists() else []
+        try:
+            self.samples = {(row["question"], row["sample"]): Sample.of_row(row) for row in rows}
+        except KeyError as error:
+            raise RunError(f"{self._path}: a sample without {error}; the file is damaged, remove it") from None
+        if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
+            # A process was killed while it wrote the last line.
+            write_atomically(self._path, "".join(to_json(row) + "\n" for row in rows))
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append samples that are not there yet; they are on disk when this returns."""
+        new = [row for row in rows if (row["question"], row["sample"]) not in self.samples]
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(to_json(row) + "\n" for row in new))
+            file.flush()
+            os.fsync(file.fileno())
+        self.samples |= {(row["question"], row["sample"]): Sample.of_row(row) for row in new}
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        path = self.folder / SETTINGS_FILE
+        earlier = read_json_object(path)
+        if earlier is None:
+            if self._path.exists():
+                raise RunError(f"{self.folder}: has {SAMPLES_FILE} and no {SETTINGS_FILE}; name another folder")
+            write_atomically(path, to_json(settings, indent=2) + "\n")
+            return
+        changed = next((key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)), None)
+        if changed is not None:
+            raise RunError(
+                f"{self.folder}: its samples were drawn with {changed}={_short(earlier.get(changed))}, not "
+                f"{_short(settings.get(changed))}; name another folder, or remove this one"
+            )
+
+
+def _short(value: Any) -> str:
+    text = to_json(value)
+    return text if len(text) <= 80 else text[:77] + "..."

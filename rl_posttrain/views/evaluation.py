@@ -1,0 +1,168 @@
+"""What `rl-posttrain eval` shows: progress while it draws, and tables of results."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rl_posttrain.views.text import duration, printable
+
+# Names and words of what stands in the table, in its order; pass@k and maj@k follow accuracy.
+_ROWS = {
+    "accuracy": "accuracy",
+    "well_formed": "well-formed",
+    "right_and_well_formed": "right and well-formed",
+    "unreadable": "no readable answer",
+    "reward": "reward",
+    "length": "tokens per completion",
+    "truncated": "cut at the limit",
+}
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Progress on standard error: a line that is redrawn in a terminal, else a line every ten seconds."""
+
+    def __init__(self, *, quiet: bool = False):
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._what, self._last_line = "", 0.0
+
+    def __enter__(self) -> Self:
+        if self._draws:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._draws:
+            self._live.stop()
+
+    @property
+    def _draws(self) -> bool:
+        return self._console.is_terminal and not self._quiet
+
+    def note(self, text: str) -> None:
+        """A message of one line."""
+        if not self._quiet:
+            self._console.print(Text(printable(text)), soft_wrap=True)
+
+    def begin(self, model: str, task: str, num_questions: int, num_samples: int) -> None:
+        """The evaluation of a model on a task begins."""
+        samples = f" x {num_samples} samples" if num_samples > 1 else ""
+        self._what, self._last_line = f"{model} on {task}", 0.0
+        self.note(f"{self._what}: {num_questions:,} questions{samples}")
+
+    def progress(self, num_done: int, num_samples: int, num_tokens: int, seconds: float) -> None:
+        """So many samples are drawn, with so many tokens, in so many seconds."""
+        left = seconds / num_done * (num_samples - num_done)
+        speed = num_tokens / seconds if seconds else 0.0
+        line = (
+            f"  {num_done:,}/{num_samples:,} samples  {speed:,.0f} tokens/s  {duration(seconds)} elapsed, "
+            f"{duration(left)} left"
+        )
+        if self._draws:
+            self._live.update(Text(line))
+        elif seconds - self._last_line >= _SECONDS_BETWEEN_LINES or num_done == num_samples:
+            self._last_line = seconds
+            self.note(line)
+
+
+def print_evaluations(results: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> None:
+    """Print tables of results, one a task, then their breakdowns, comparisons and folders.
+
+    Args:
+        results: as `evaluation.alone.evaluate_alone` gives them.
+        comparisons: as `study.questions.comparison_of` gives them.
+    """
+    console = Console(highlight=False)
+    for task in dict.fromkeys(result["task"]["name"] for result in results):
+        of_task = [result for result in results if result["task"]["name"] == task]
+        title, table = results_table(of_task)
+        console.print(Text(printable(title), style="bold"), soft_wrap=True)
+        console.print(table)
+        console.print()
+        for result in of_task:
+            for column, groups in result["by"].items():
+                console.print(_breakdown_table(column, groups, result["model"], several=len(of_task) > 1))
+                console.print()
+        for comparison in comparisons:
+            if comparison["task"] == task:
+                console.print(_comparison_table(comparison))
+                console.print(Text(printable(comparison["sentence"])), soft_wrap=True)
+                console.print()
+    meaning = "± is one standard error over questions; docs/evaluating.md says what each number means"
+    console.print(Text(meaning, style="dim"), soft_wrap=True)
+    for result in results:
+        console.print(Text(f"samples  {printable(result['folder'])}"), soft_wrap=True)
+
+
+def results_table(results: Sequence[Mapping[str, Any]]) -> tuple[str, Table]:
+    """What was asked, in words; and a table with a row per metric and a column per model."""
+    first = results[0]
+    sampling = first["sampling"]
+    how = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
+    samples = f" x {first['num_samples']} samples" if first["num_samples"] > 1 else ""
+    task = first["task"]
+    template = f", template {task['template']}" if task["template"] else ""
+    title = (
+        f"{task['name']} (version {task['version']}{template}): {first['num_questions']:,} questions{samples}, {how}"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for result in results:
+        table.add_column(Text(printable(result["model"])), justify="right")
+    for name, words in _rows(first["metrics"]).items():
+        table.add_row(words, *(with_error(result["metrics"][name]) for result in results))
+    return title, table
+
+
+def with_error(estimate: Mapping[str, float | None]) -> str:
+    """``0.912 ± 0.021``; a dash where there is no value."""
+    value, error = estimate["value"], estimate["error"]
+    if value is None:
+        return "-"
+    form = ".1f" if abs(value) >= 10 else ".3f"
+    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form}}")
+
+
+def _rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The metrics of the table, each with its words; a reward that stands for itself alone is left out."""
+    rows = {}
+    for name, words in _ROWS.items():
+        if name in metrics:
+            rows[name] = words
+        if name == "accuracy":
+            # pass@1 is the accuracy.
+            rows |= {key: key for key in metrics if key.startswith(("pass@", "maj@")) and key != "pass@1"}
+    known = {*rows, "pass@1", *_ROWS}
+    rewards = {key: key for key in metrics if key not in known}
+    return rows | (rewards if len(rewards) > 1 else {})
+
+
+def _breakdown_table(column: str, groups: Mapping[str, Any], model: str, *, several: bool) -> Table:
+    whose = f"{printable(model)}, " if several else ""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(Text(f"{whose}by {printable(column)}", style="bold"))
+    table.add_column("questions", justify="right")
+    names = list(_rows(next(iter(groups.values()))["metrics"]).items())[:4]
+    for _, words in names:
+        table.add_column(words, justify="right")
+    for value, group in groups.items():
+        cells = (with_error(group["metrics"][name]) for name, _ in names)
+        table.add_row(Text(printable(value)), f"{group['num_questions']:,}", *cells)
+    return table
+
+
+def _comparison_table(comparison: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(Text(f"{printable(comparison['model'])} minus {printable(comparison['baseline'])}", style="bold"))
+    table.add_column("difference", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, words in _rows(comparison["differences"]).items():
+        found = comparison["differences"][name]
+        table.add_row(words, f"{found['difference']:+.3f}", f"{found['low']:+.3f} to {found['high']:+.3f}")
+    return table

@@ -1,0 +1,196 @@
+"""`rl-posttrain eval` on the real engines: the same samples however they are asked for, continued, compared."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rl_posttrain.evaluation.alone import evaluate_alone
+from rl_posttrain.evaluation.evaluate import Amount, evaluate
+from rl_posttrain.evaluation.sampler import Sampler
+from rl_posttrain.evaluation.subjects import find_subject
+from rl_posttrain.recipe.evaluation import evaluation_for
+from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.tasks.arithmetic import arithmetic
+
+ENGINES = ["transformers", "vllm"]
+# Two blocks, the second of them not full, with prompts of unequal lengths.
+ROWS = [
+    {"prompt": f"Q: {row['question']}\nA:", "answer": row["answer"]}
+    for row in arithmetic(num_train=1, num_eval=100, seed=0, digits=2).eval
+]
+
+
+@pytest.fixture(scope="module")
+def samplers(tiny_model):
+    """The tiny model on each engine."""
+    made = {}
+    for engine in ENGINES:
+        evaluation = evaluation_for(
+            str(tiny_model), task="arithmetic", options={"rollout": {"engine": engine}}, overrides=[], recipe=None
+        )
+        made[engine] = Sampler(find_subject(str(tiny_model)), evaluation, longest=64)
+    return made
+
+
+@pytest.fixture(params=ENGINES)
+def ask(request, samplers):
+    """Evaluates the tiny model: folder, questions, samples, temperature."""
+    sampler = samplers[request.param]
+
+    def ask(folder: Path, num_questions: int, num_samples: int, temperature: float = 1.0) -> dict:
+        sampling = Sampling(max_tokens=12, temperature=temperature)
+        results = evaluate(
+            ROWS,
+            lambda rows, seeds: sampler.draw(rows, seeds, sampling, {}),
+            [],
+            Amount(num_questions, num_samples, (1,)),
+            seed=0,
+            depends_on_batch=sampler.depends_on_batch,
+            folder=folder,
+            settings={},
+        )
+        return results["metrics"]
+
+    return ask
+
+
+def samples_of(folder: Path) -> dict[tuple[int, int], dict]:
+    lines = [json.loads(line) for line in (Path(folder) / "samples.jsonl").read_text().splitlines()]
+    return {(line["question"], line["sample"]): line for line in lines}
+
+
+def test_four_samples_and_four_more_are_eight_at_once(ask, tmp_path):
+    at_once = ask(tmp_path / "at_once", 100, 8)
+    ask(tmp_path / "by_and_by", 40, 4)
+    ask(tmp_path / "by_and_by", 100, 4)
+    assert ask(tmp_path / "by_and_by", 100, 8) == at_once
+    assert samples_of(tmp_path / "by_and_by") == samples_of(tmp_path / "at_once")
+    texts = {sample["completion"] for sample in samples_of(tmp_path / "at_once").values()}
+    assert len(texts) > 700  # of 800: the seeds differ
+
+
+def test_what_was_sampled_in_between_changes_nothing(ask, tmp_path):
+    ask(tmp_path / "first", 100, 1)
+    ask(tmp_path / "other", 70, 2, temperature=0.5)
+    ask(tmp_path / "again", 100, 1)
+    assert samples_of(tmp_path / "first") == samples_of(tmp_path / "again")
+
+
+def test_greedy_answers_are_the_likeliest_tokens(ask, samplers, tiny_model, tmp_path):
+    ask(tmp_path, 8, 1, temperature=0.0)
+    sample = samples_of(tmp_path)[3, 0]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    tokenizer = samplers["vllm"]._tokenizer
+    ids = tokenizer(sample["prompt"])["input_ids"]
+    for _ in range(4):  # further on, rounding in bfloat16 may change a choice
+        ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
+    assert sample["completion"].startswith(tokenizer.decode(ids[-4:], skip_special_tokens=True))
+
+
+class Silent(io.StringIO):
+    """Listens and keeps the notes."""
+
+    def note(self, text):
+        self.write(text + "\n")
+
+    def begin(self, model, task, num_questions, num_samples):
+        self.note(f"begin {model} {task}")
+
+    def progress(self, num_done, num_samples, num_tokens, seconds):
+        self.note(f"{num_done}/{num_samples}")
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with weights of its own."""
+    folder = tmp_path_factory.mktemp("models") / "other-llama"
+    shutil.copytree(tiny_model, folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_models_that_share_an_engine_answer_as_each_does_alone(tiny_model, other_model, tmp_path):
+    def pair(model):
+        options = {"eval": {"num_samples": 2, "num_questions": 30, "max_new_tokens": 8}}
+        return find_subject(str(model)), evaluation_for(
+            str(model), task="arithmetic", options=options, overrides=["task.digits=2"], recipe=None
+        )
+
+    told = Silent()
+    together = evaluate_alone([pair(tiny_model), pair(other_model)], out=tmp_path / "together", listener=told)
+    assert told.getvalue().count("loading") == 1
+    (alone,) = evaluate_alone([pair(other_model)], out=tmp_path / "alone", listener=Silent())
+    assert together[1]["metrics"] == alone["metrics"]
+    assert samples_of(together[1]["folder"]) == samples_of(alone["folder"])
+    assert samples_of(together[0]["folder"]) != samples_of(alone["folder"])
+
+
+def test_the_command_evaluates_compares_and_tells_where_the_samples_are(run_main, tiny_model, other_model, tmp_path):
+    command = [
+        "eval", tiny_model, "--task", "arithmetic", "--num-questions", 30, "--num-samples", 2, "--k", "1,2",
+        "--max-new-tokens", 8, "--compare", other_model, "--out", tmp_path,
+    ]  # fmt: skip
+    status, stdout, stderr = run_main(*command)
+    assert status == 0, stderr
+    assert "arithmetic (version 1, template qa): 30 questions x 2 samples, temperature 1" in stdout
+    for words in ("accuracy", "pass@2", "maj@2", "no readable answer", "cut at the limit", "95 % interval"):
+        assert words in stdout
+    assert "Traceback" not in stderr
+    folders = [Path(line.split("  ")[1]) for line in stdout.splitlines() if line.startswith("samples  ")]
+    assert [len(samples_of(folder)) for folder in folders] == [128, 128]  # whole blocks of 64, twice
+    status, stdout, stderr = run_main(*command, "--json")
+    found = json.loads(stdout)
+    assert [result["tokens_drawn"] for result in found["evaluations"]] == [0, 0]  # all of it was there
+    (comparison,) = found["comparisons"]
+    assert set(comparison["differences"]["accuracy"]) == {"difference", "low", "high", "num_questions"}
+    questions = [
+        [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()] for folder in folders
+    ]
+    mean = sum(a["metrics"]["length"] - b["metrics"]["length"] for a, b in zip(*questions, strict=True)) / 30
+    assert comparison["differences"]["length"]["difference"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/at/all"], "MODEL=nowhere/at/all: no such folder; name a local model folder, a hub model or"),
+        (["eval.num_samples=2"], "MODEL: missing; eval.num_samples=2 is a change of a key; name a run"),
+        (["MODEL"], "--task: missing; "),
+        (
+            ["MODEL", "--task", "arithmetics"],
+            "task.name=arithmetics: no built-in of that name; did you mean 'arithmetic'?",
+        ),
+        (
+            ["MODEL", "--task", "arithmetic", "--k", "1,x"],
+            "--k=1,x: it is one or more whole numbers; give such as 1,4,16",
+        ),
+        (["MODEL", "--task", "arithmetic", "--k", "4"], "eval.k=[4]: pass@4 needs 4 samples or more, but"),
+        (
+            ["MODEL", "--task", "arithmetic", "--num-samples", "2", "--temperature", "0"],
+            "eval.num_samples=2: at temperature 0 every sample of a question is the same; set eval.num_samples=1",
+        ),
+        (["MODEL", "--task", "arithmetic", "--num-questions", "999"], "--num-questions=999: the task has 100 rows to"),
+        (["MODEL", "--task", "arithmetic", "eval.temprature=1"], "eval.temprature=1: unknown key; did you mean"),
+        (["MODEL", "--task", "arithmetic"], "eval.max_new_tokens=1024: with the longest prompt of"),
+        (["MODEL", "--task", "arithmetic", "--engine", "hf"], "rollout.engine=hf: it should be 'vllm' or"),
+    ],
+)
+def test_a_mistake_is_one_line(run_main, tiny_model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, stderr = run_main("eval", *[str(tiny_model) if a == "MODEL" else a for a in arguments])
+    assert status == 2
+    assert stderr.splitlines()[-1].startswith(f"rl-posttrain: {message}"), stderr
+    assert "Traceback" not in stderr
+    with contextlib.suppress(FileNotFoundError):
+        assert not list(Path("evals").iterdir())
