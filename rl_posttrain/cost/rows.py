@@ -9,9 +9,8 @@ from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.recipe.resolve import Specs
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.rollout.prompts import longest_sequence, tokenize
 from rl_posttrain.scoring.rewards import build_rewards
-from rl_posttrain.tasks.rows import TaskRows
-from rl_posttrain.training.prompts import longest_sequence
 
 
 def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> dict[str, Any] | None:
@@ -40,9 +39,10 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
     prompt, num_tokens = row["prompt"], None
     if tokenizer is not None:
-        num_tokens = longest_sequence(tokenizer, TaskRows([row], []), recipe, config) - recipe.rollout.max_new_tokens
+        options = recipe.trl.get("chat_template_kwargs") or {}
+        num_tokens = len(tokenize(tokenizer, [prompt], options)[0])
+        longest_sequence(num_tokens, recipe.max_new_tokens, config, name=recipe.model.name)
         if not isinstance(prompt, str):
-            options = recipe.trl.get("chat_template_kwargs") or {}
             prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
     elif not isinstance(prompt, str):
         notes.append(f"the chat template is not applied: the tokenizer of {recipe.model.name} is not on this machine")

@@ -132,9 +132,7 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     tokenizer = load_tokenizer(subject.location, name=subject.name)
     chat_options = evaluation.trl.get("chat_template_kwargs") or {}
     longest_prompt = max(map(len, tokenize(tokenizer, [row["prompt"] for row in rows.eval], chat_options)))
-    longest = longest_sequence(
-        longest_prompt, sampling.max_tokens, config, name=subject.name, key="eval.max_new_tokens"
-    )
+    longest = longest_sequence(longest_prompt, {"eval": sampling.max_tokens}, config, name=subject.name)
     return _Job(subject, evaluation, task, rows, rewards, sampling, asked or len(rows.eval), longest)
 
 

@@ -96,5 +96,5 @@ def evaluation_for(
 def _task_of(text: str) -> dict[str, Any]:
     """The task section of what ``--task`` says: a data file is a task whose every row is a question."""
     if text not in TASKS and ":" not in text and (Path(text).suffix in _DATA_FILES or Path(text).exists()):
-        return {"name": "file", "eval_path": text}
+        return {"name": "file", "path": text}
     return {"name": text}

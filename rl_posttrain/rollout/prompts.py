@@ -57,21 +57,22 @@ def context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def longest_sequence(longest_prompt: int, max_new_tokens: int, config: Any, *, name: str, key: str) -> int:
+def longest_sequence(longest_prompt: int, max_new_tokens: Mapping[str, int], config: Any, *, name: str) -> int:
     """Tokens of the longest prompt and a completion together.
 
     Args:
+        max_new_tokens: of a completion, by the recipe's section that says it.
         config: of the model.
         name: the model as the user named it.
-        key: the recipe's key that says `max_new_tokens`.
 
     Raises:
         RecipeError: the model's context is shorter.
     """
-    longest, context = longest_prompt + max_new_tokens, context_length(config)
-    if context is not None and longest > context:
-        raise RecipeError(
-            f"{key}={max_new_tokens}: with the longest prompt of {longest_prompt} tokens that is {longest}, and "
-            f"{name} has a context of {context}; lower {key.rpartition('.')[2]}"
-        )
-    return longest
+    context = context_length(config)
+    for section, number in max_new_tokens.items():
+        if context is not None and longest_prompt + number > context:
+            raise RecipeError(
+                f"{section}.max_new_tokens={number}: with the longest prompt of {longest_prompt} tokens that is "
+                f"{longest_prompt + number}, and {name} has a context of {context}; lower max_new_tokens"
+            )
+    return longest_prompt + max(max_new_tokens.values())

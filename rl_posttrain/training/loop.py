@@ -192,7 +192,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
         stops = self.goals.stops(row)
-        if stops and self._recipe.eval.every_steps and not self.evaluation.is_due(self.steps_done):
+        if stops and self._recipe.eval.is_on and not self.evaluation.is_due(self.steps_done):
             row |= self.evaluation.run(self.steps_done)  # a last step is evaluated
         Trainer.log(self, dict(row), start_time)
         # A run that stops early has a checkpoint of its last step where one that does not stop has it.

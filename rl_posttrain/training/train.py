@@ -142,10 +142,7 @@ def build_trainer(
     tokenizer = load_tokenizer(model, name=recipe.model.name)
     prompts = [row["prompt"] for row in (*rows.train, *rows.eval)]
     longest_prompt = max(map(len, tokenize(tokenizer, prompts, recipe.trl.get("chat_template_kwargs") or {})))
-    longest = max(
-        longest_sequence(longest_prompt, new, config, name=recipe.model.name, key=f"{section}.max_new_tokens")
-        for section, new in recipe.max_new_tokens.items()
-    )
+    longest = longest_sequence(longest_prompt, recipe.max_new_tokens, config, name=recipe.model.name)
     make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
 
     # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
