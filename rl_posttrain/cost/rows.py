@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import resolve_model
-from rl_posttrain.recipe.resolve import Specs
+from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.prompts import longest_sequence, tokenize
 from rl_posttrain.scoring.rewards import build_rewards
@@ -34,6 +34,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     except HubError as error:
         notes.append(f"the task's rows are not shown: {error}")
         return None
+    check_rows_to_evaluate(recipe, rows)
     row = rows.train[0]
     build_rewards(specs.rewards, list(row))
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)

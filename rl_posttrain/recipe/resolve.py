@@ -105,6 +105,19 @@ def resolve(recipe: Recipe) -> Specs:
     )
 
 
+def check_rows_to_evaluate(recipe: Recipe, rows: TaskRows) -> None:
+    """Fail where a recipe evaluates and its task has no rows for that.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    if recipe.eval.every_steps and not rows.eval:
+        raise RecipeError(
+            f"eval.every_steps={recipe.eval.every_steps}: task.name={recipe.task.name} gives no rows to evaluate on; "
+            "hold some out by task.num_eval or task.eval_share, or set eval.every_steps=0"
+        )
+
+
 def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
     """Load the task that a recipe's section names, and check its options.
 

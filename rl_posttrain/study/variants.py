@@ -13,7 +13,7 @@ from typing import Any
 # Sections whose keys make no other variant: which run it is, what is kept of it, and what is shown of it.
 SAME_VARIANT = ("run", "checkpoint", "logging", "eval", "compare")
 # Keys of a task that make no other task: rewards of such runs can be compared.
-SAME_TASK = ("task.num_train", "task.num_eval", "task.max_unreadable_golds")
+SAME_TASK = ("task.num_train", "task.num_eval", "task.eval_share", "task.max_overlap", "task.max_unreadable_golds")
 
 
 def variant_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rl_posttrain.machine.describe import describe, device_name
 from rl_posttrain.machine.process import is_main_process, prepare_process, use_cpu_if_no_gpu, world_size
 from rl_posttrain.models.find import load_config, origin, resolve_model
-from rl_posttrain.recipe.resolve import Specs, resolve
+from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
@@ -46,6 +46,7 @@ def train(
     algorithm = make_algorithm(recipe)
     _check_trl(recipe, sizes)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+    check_rows_to_evaluate(recipe, rows)
     rewards = build_rewards(specs.rewards, list(rows.train[0]))
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():

@@ -289,3 +289,12 @@ def test_what_is_not_on_this_machine_leaves_a_note(tiny_recipe, capsys):
 def test_rewards_that_do_not_fit_the_task_do_not_check_out(tiny_recipe):
     with pytest.raises(RecipeError, match=r"rewards\.0\.fn=countdown_equation: it needs 'numbers', which is neither"):
         check_recipe(load_recipe(tiny_recipe, ["rewards=[{fn: countdown_equation}]"]), 1)
+
+
+def test_an_evaluation_without_rows_does_not_check_out(tiny_recipe, tmp_path):
+    (tmp_path / "my.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n' * 8)
+    task = f"task={{name: file, path: '{tmp_path / 'my.jsonl'}'}}"
+    reason = r"eval\.every_steps=2: task\.name=file gives no rows to evaluate on; hold some out by task\.num_eval or"
+    with pytest.raises(RecipeError, match=reason):
+        check_recipe(load_recipe(tiny_recipe, [task, "eval.every_steps=2"]), 1)
+    assert check_recipe(load_recipe(tiny_recipe, [task]), 1)["task"]["num_eval"] == 0

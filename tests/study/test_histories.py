@@ -252,6 +252,8 @@ def test_different_tasks_or_rewards_are_refused(tmp_path, other, message):
 def test_the_size_of_a_task_may_differ(tmp_path):
     for seed, num_train in ((0, 64), (1, 128)):
         task = {"num_train": num_train, "num_eval": num_train, "max_unreadable_golds": seed}
+        if seed:  # a recipe of a version before had no such keys
+            task |= {"eval_share": 0.1, "max_overlap": 0.05}
         make_run(tmp_path / f"run{seed}", recipe_of(seed=seed, task=task))
     assert len(read_runs([tmp_path]).runs) == 2
 

@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -90,3 +91,23 @@ def test_without_a_network_the_line_names_the_local_way():
     )
     assert text.endswith("download it elsewhere and name the file or folder here")
     assert "\n" not in text
+
+
+def test_a_data_set_that_was_loaded_before_comes_from_the_cache(folder, tmp_path):
+    """The cache of `datasets` as it stands after a load from the hub, made of local files."""
+    import datasets
+
+    files = {split: f"{folder}/{split}.jsonl" for split in ("train", "test")}
+    datasets.load_dataset("json", data_files=files)
+    (made,) = (tmp_path / "cache" / "json").glob("*/0.0.0/*/dataset_info.json")
+    cached = tmp_path / "cache" / "openai___gsm8k" / "main" / "0.0.0" / made.parent.name
+    cached.mkdir(parents=True)
+    for file in made.parent.iterdir():
+        content = file.read_bytes()
+        if file == made:
+            names = {"dataset_name": "gsm8k", "config_name": "main", "builder_name": "parquet"}
+            content = json.dumps(json.loads(content) | names).encode()
+        (cached / file.name.replace("json-", "gsm8k-")).write_bytes(content)
+    rows = rows_of("gsm8k")
+    assert (len(rows.train), len(rows.eval)) == (20, 6)
+    assert rows.eval[5] == rows_of("gsm8k", path=folder).eval[5]
