@@ -33,6 +33,7 @@ def select(train, eval_rows=(), *, trained_on=True, notes=(), **keys):
 )
 def test_questions_are_the_same_however_they_are_written(one, other):
     assert question_key({"question": one}) == question_key({"question": other})
+    assert without(rows_of(one, other), rows_of(other)) == []
 
 
 @pytest.mark.parametrize(
