@@ -44,7 +44,8 @@ def paired_estimate(one: Sequence[float], other: Sequence[float], step: float = 
 
     Args:
         one, other: values of the same questions, in the same order; at least two.
-        step: the smallest difference that a question can show: 1 / samples for accuracy, 0 for a metric without one.
+        step: the smallest difference that a question can show: 1 / samples for accuracy, k / samples for pass@k, 0 for
+            a metric without one.
     """
     differences = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
     joined = np.concatenate([differences, [step, -step]]) if step else differences
@@ -113,8 +114,13 @@ def compare_on_questions(
 
 
 def _estimate_of(name: str, pairs: Sequence[tuple[float, float]], num_samples: int) -> Estimate:
-    counted = name in COUNTED or name.startswith(("pass@", "maj@"))
-    return paired_estimate(*zip(*pairs, strict=True), step=1 / num_samples if counted else 0.0)
+    step = 0.0
+    if name in COUNTED:
+        step = 1 / num_samples
+    elif name.startswith(("pass@", "maj@")):
+        # What one right sample among n adds to pass@k.
+        step = int(name.partition("@")[2]) / num_samples
+    return paired_estimate(*zip(*pairs, strict=True), step=step)
 
 
 def comparison_of(results: Sequence[Mapping[str, Any]], baseline: str, margin: float) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.plan import optimizer_override
+from rl_posttrain.views.evaluation import print_before_and_after
 from rl_posttrain.views.terminal import print_curves, print_runs
 from rl_posttrain.views.text import as_text, shown, tail
 
@@ -24,6 +25,7 @@ def print_closing(run: RunDirectory) -> None:
     if stopped := (run.summary() or {}).get("stopped_early"):
         console.print(Text(f"\nstopped early at {stopped}"), soft_wrap=True)
     last_step = run.last_row()["step"]
+    print_before_and_after(run, last_step, console)
     if num_samples := run.recipe()["logging"]["print_samples"]:
         console.print(Text(f"\nsamples of step {last_step}", style="bold"))
         for rollout in run.rollouts(last_step)[:num_samples]:

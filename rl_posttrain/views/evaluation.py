@@ -8,6 +8,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.evaluations import read_questions
+from rl_posttrain.study.questions import differences
 from rl_posttrain.views.text import duration, printable
 
 # Names and words of what stands in the table, in its order; pass@k and maj@k follow accuracy.
@@ -17,10 +20,11 @@ _ROWS = {
     "right_and_well_formed": "right and well-formed",
     "unreadable": "no readable answer",
     "reward": "reward",
-    "length": "tokens per completion",
+    "length": "completion tokens",
     "truncated": "cut at the limit",
 }
 _SECONDS_BETWEEN_LINES = 10.0
+_MEANING = "± is one standard error over questions; docs/evaluating.md says what each number means"
 
 
 class Progress:
@@ -94,10 +98,36 @@ def print_evaluations(results: Sequence[Mapping[str, Any]], comparisons: Sequenc
                 console.print(_comparison_table(comparison))
                 console.print(Text(printable(comparison["sentence"])), soft_wrap=True)
                 console.print()
-    meaning = "± is one standard error over questions; docs/evaluating.md says what each number means"
-    console.print(Text(meaning, style="dim"), soft_wrap=True)
+    console.print(Text(_MEANING, style="dim"), soft_wrap=True)
     for result in results:
         console.print(Text(f"samples  {printable(result['folder'])}"), soft_wrap=True)
+
+
+def print_before_and_after(run: RunDirectory, step: int, console: Console) -> None:
+    """Print the evaluations before the first step and after `step`, and their paired differences; nothing without."""
+    after, before = run.evaluation(step), run.evaluation(0)
+    if after is None:
+        return
+    console.print(Text(f"\nbefore and after, on held-out rows: {_asked(after)}", style="bold"))
+    table = Table(box=None, pad_edge=False)
+    if before is None or before["num_questions"] != after["num_questions"]:
+        table.add_column("")
+        table.add_column(f"after step {step}", justify="right")
+        for name, words in _rows(after["metrics"]).items():
+            table.add_row(words, with_error(after["metrics"][name]))
+    else:
+        for heading in ("", "before", f"after step {step}", "difference", "95 % interval"):
+            table.add_column(heading, justify="right" if heading else "left")
+        questions = [read_questions(run.evaluation_folder(number)) for number in (step, 0)]
+        found = differences(*questions, after["num_samples"])
+        for name, words in _rows(after["metrics"]).items():
+            cells = [with_error(results["metrics"][name]) for results in (before, after)]
+            if name in found:
+                difference = found[name]
+                cells += [f"{difference.difference:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}"]
+            table.add_row(words, *cells)
+    console.print(table)
+    console.print(Text(_MEANING, style="dim"), soft_wrap=True)
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> tuple[str, Table]:
@@ -120,6 +150,14 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> tuple[str, Table]:
     return title, table
 
 
+def _asked(results: Mapping[str, Any]) -> str:
+    """``32 questions x 4 samples, temperature 1``."""
+    samples = f" x {results['num_samples']} samples" if results["num_samples"] > 1 else ""
+    temperature = results["sampling"]["temperature"]
+    how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
+    return f"{results['num_questions']:,} questions{samples}, {how}"
+
+
 def with_error(estimate: Mapping[str, float | None]) -> str:
     """``0.912 ± 0.021``; a dash where there is no value."""
     value, error = estimate["value"], estimate["error"]
@@ -140,7 +178,10 @@ def _rows(metrics: Mapping[str, Any]) -> dict[str, str]:
             rows |= {key: key for key in metrics if key.startswith(("pass@", "maj@")) and key != "pass@1"}
     known = {*rows, "pass@1", *_ROWS}
     rewards = {key: key for key in metrics if key not in known}
-    return rows | (rewards if len(rewards) > 1 else {})
+    if len(rewards) == 1:  # it is the reward, and mostly the accuracy, too
+        rows.pop("reward", None)
+        return rows
+    return rows | rewards
 
 
 def _breakdown_table(column: str, groups: Mapping[str, Any], model: str, *, several: bool) -> Table:
