@@ -28,6 +28,7 @@ def export(
     """
     import shlex
 
+    from rl_posttrain.machine.tools import serve_command
     from rl_posttrain.models.export import export_model
     from rl_posttrain.runs.card import ask_in_python
     from rl_posttrain.runs.directory import RunDirectory
@@ -39,4 +40,4 @@ def export(
     typer.echo(f"from {exported.source}\n\nload it and ask it a question")
     for line in ask_in_python(directory, exported.step, str(exported.folder)):
         typer.echo(f"  {line}")
-    typer.echo(f"\nor serve it\n  vllm serve {shlex.quote(str(exported.folder))}")
+    typer.echo(f"\nor serve it\n  {serve_command()} {shlex.quote(str(exported.folder))}")

@@ -59,11 +59,12 @@ def model_card(run: RunDirectory, step: int, *, folder: str, dtype: str, masters
 
 
 def example_prompt(run: RunDirectory, step: int) -> str | list[dict[str, str]] | None:
-    """A prompt of the run, as the model got it: text, or chat messages; None where no rollouts are left."""
+    """The shortest prompt of a step, as the model got it: text, or chat messages; None where no rollouts are left."""
     try:
-        return next((rollout["prompt"] for rollout in run.rollouts(step)), None)
+        prompts = [rollout["prompt"] for rollout in run.rollouts(step)]
     except RunError:
         return None
+    return min(prompts, key=lambda prompt: len(json.dumps(prompt)), default=None)
 
 
 def ask_in_python(run: RunDirectory, step: int, model: str) -> list[str]:

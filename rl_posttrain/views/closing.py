@@ -6,6 +6,7 @@ import shlex
 from rich.console import Console
 from rich.text import Text
 
+from rl_posttrain.runs.card import ask_in_python
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.plan import optimizer_override
@@ -14,6 +15,7 @@ from rl_posttrain.views.terminal import print_curves, print_runs
 from rl_posttrain.views.text import as_text, shown, tail
 
 _MOST_CHARACTERS = 160
+_LONGEST_CODE = 1000  # a longer prompt would fill the screen; the model's README.md has it
 
 
 def print_closing(run: RunDirectory) -> None:
@@ -62,9 +64,26 @@ def next_commands(run: RunDirectory) -> list[tuple[str, str]]:
         (compare, "three seeds of each, and a verdict on which is better"),
         (check, "every key of the recipe, its derived sizes and predicted memory"),
     ]
+    commands += _for_the_model(run)
     if "tensorboard" in recipe["logging"]["trackers"]:
         commands.append((["tensorboard", "--logdir", str(run.path.parent)], "every metric in a browser"))
     return [(shlex.join(words), meaning) for words, meaning in commands]
+
+
+def _for_the_model(run: RunDirectory) -> list[tuple[list[str], str]]:
+    """How to ask the trained model a question, and how to get it as a folder."""
+    commands, step = [], run.last_row()["step"]
+    if run.final_model_path.is_dir():
+        code = "; ".join(ask_in_python(run, step, str(run.final_model_path)))
+        if len(code) <= _LONGEST_CODE:
+            commands.append((["python", "-c", code], "ask the trained model one of its questions"))
+    export = ["rl-posttrain", "export", str(run.path), "--to", f"models/{run.name}"]
+    folder = "a folder for transformers, `vllm serve` and the hub, with a model card"
+    if run.best() is not None:
+        commands.append(([*export, "--best"], f"the checkpoint of step {run.best()['step']}, the best, as {folder}"))
+    elif run.final_model_path.is_dir() or run.checkpoints():
+        commands.append((export, f"the trained model as {folder}"))
+    return commands
 
 
 def _processes(run: RunDirectory) -> tuple[list[str], list[str], str]:

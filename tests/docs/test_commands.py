@@ -23,6 +23,7 @@ RUN_BY = {
     "::test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report",
     "report": "tests/architecture/test_imports.py::test_a_report_loads_neither_torch_nor_vllm",
     "curves": "tests/cli/test_cli.py::test_curves_draw_what_is_there",
+    "export": "tests/models/test_export.py::test_the_command",
     "doctor": "tests/cli/test_cli.py::test_doctor_tells_each_finding_with_its_fix",
     "optim bench": "tests/optim/test_bench.py::test_every_optimizer_is_timed_beside_fused_adamw",
     "optim memory --measure": "tests/cost/test_memory.py::test_measured_and_predicted_stand_side_by_side",

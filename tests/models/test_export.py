@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -251,6 +252,10 @@ def test_the_command(run, tmp_path, run_main):
     ask = lines[lines.index("from transformers import pipeline") :][:3]
     done = run_python("-c", "\n".join(ask))
     assert done.returncode == 0, done.stderr
-    assert lines[-1] == f"vllm serve '{tmp_path}/my model'"
+    program, *arguments = shlex.split(lines[-1])
+    assert arguments[-1] == f"{tmp_path}/my model"
+    if program == "python":
+        done = run_python(*arguments[:2], "--help")
+        assert (done.returncode, "--served-model-name" in done.stdout) == (0, True), done.stderr[-500:]
     status, _, stderr = run_main("export", run.path, "--to", tmp_path / "other", "--step", "9")
     assert (status, stderr.count("\n")) == (2, 1)

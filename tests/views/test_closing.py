@@ -2,12 +2,16 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import run_python
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rl_posttrain.models.export import write_final_model
 from rl_posttrain.recipe.load import load_recipe, parse_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.metrics import find_metric
@@ -40,7 +44,7 @@ def test_every_command_runs_and_repeats_this_run(tiny_recipe, tmp_path, run_main
     overrides = ("run.name=mine", "run.seed=3", "task.num_train=32", "rollout.temperature=0.7")
     own = ("optimizer.betas=[0.9, 0.9]", "logging={trackers: [tensorboard], print_samples: 1}")
     run = finished_run(tmp_path / "my runs", tiny_recipe, *overrides, *own)
-    train, curves, compare, check, tensorboard = commands_of(run, capfd)
+    train, curves, compare, check, tensorboard = commands_of(run, capfd)  # no model was saved
 
     status, stdout, stderr = run_main(*train[1:])
     assert (train[:2], status) == (["rl-posttrain", "train"], 0), stderr
@@ -117,3 +121,33 @@ def test_the_end_of_a_run(tiny_recipe, tmp_path, capsys):
     assert f"run directory  {run.path}\n" in text
     assert "tensorboard" not in text, "this run wrote no event files"
     assert yaml.safe_load((run.path / "recipe.yaml").read_text())["run"]["name"] == "tiny"
+
+
+def test_the_trained_model_answers_the_command_as_it_is_printed(
+    tiny_recipe, tiny_model, tmp_path, run_main, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = finished_run(tmp_path / "my runs", tiny_recipe, "checkpoint.final_model=true")
+    prompt = 'It\'s "3" < 4, $HOME `x`\n[red]:'
+    run.write_rollouts(1, [{"step": 1, "prompt": prompt}, {"step": 1, "prompt": "a longer one" * 99}])
+    shutil.copytree(tiny_model, run.saved_model_path)
+    write_final_model(run, run.saved_model_path, 1)
+    commands = dict(next_commands(run))
+    ask = next(command for command, meaning in next_commands(run) if meaning.startswith("ask the trained model"))
+    program, option, code = shlex.split(ask)
+    assert program == "python"
+    done = run_python(option, code)
+    assert done.returncode == 0, done.stderr
+    tokenizer, model = (kind.from_pretrained(tiny_model) for kind in (AutoTokenizer, AutoModelForCausalLM))
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    said = model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :]
+    assert done.stdout == tokenizer.decode(said, skip_special_tokens=True) + "\n"
+
+    export = shlex.split(next(command for command in commands if " export " in command))
+    status, _, stderr = run_main(*export[1:])
+    assert (status, (tmp_path / "models" / "tiny" / "model.safetensors").exists()) == (0, True), stderr
+
+    run.write_best({"step": 1, "metric": "reward", "mode": "max", "value": 0.5})
+    assert any(command.endswith(" --best") and "step 1, the best" in text for command, text in next_commands(run))
+    run.write_rollouts(1, [{"step": 1, "prompt": "x" * 2000}])
+    assert not any("ask the trained model" in meaning for _, meaning in next_commands(run))
