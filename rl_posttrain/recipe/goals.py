@@ -33,9 +33,11 @@ def _check(recipe: Recipe, key: str, name: str, said: str | None = None) -> None
     known = _known(recipe)
     if name not in known:
         raise RecipeError(f"{said}: no step records such a metric; {did_you_mean(name, known)}")
-    # In an evaluation a number needs the same rewards as in a step; pass@k and maj@k need those of accuracy.
+    # In an evaluation a number needs the same rewards as in a step; these need those of accuracy.
     counted = name.removeprefix("eval/")
-    for metric in map(find_metric, (name, "accuracy" if "@" in counted else counted)):
+    if counted.startswith(("pass@", "maj@", "unreadable")):
+        counted = "accuracy"
+    for metric in map(find_metric, (name, counted)):
         if metric is not None and metric.absent and _ABSENT[metric.absent](recipe):
             raise RecipeError(f"{said}: this run will not record it; it is absent {metric.absent}")
 
@@ -54,7 +56,7 @@ def _known(recipe: Recipe) -> set[str]:
             known.add(metric.name)
         elif marks and "<metric>" not in metric.name:
             known |= {metric.name.replace(marks[0], filling) for filling in fillings[marks[0]]}
-    return known
+    return known - {"eval/maj@1"}  # one completion has no vote
 
 
 def _judges(recipe: Recipe, *wanted: str) -> bool:

@@ -193,7 +193,8 @@ class PolicyTrainer(trl.GRPOTrainer):
         self._metrics["train"].clear()
         stops = self.goals.stops(row)
         if stops and self._recipe.eval.is_on and not self.evaluation.is_due(self.steps_done):
-            row |= self.evaluation.run(self.steps_done)  # a last step is evaluated
+            with self.clock.phase("evaluation"):  # a last step is evaluated
+                row |= self.evaluation.run(self.steps_done)
         Trainer.log(self, dict(row), start_time)
         # A run that stops early has a checkpoint of its last step where one that does not stop has it.
         self.control.should_save |= self.goals.is_best(row) or (stops and self._recipe.checkpoint.every_steps > 0)
