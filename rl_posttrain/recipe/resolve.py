@@ -111,10 +111,10 @@ def check_rows_to_evaluate(recipe: Recipe, rows: TaskRows) -> None:
     Raises:
         RecipeError: so it is.
     """
-    if recipe.eval.every_steps and not rows.eval:
+    if recipe.eval.is_on and not rows.eval:
         raise RecipeError(
-            f"eval.every_steps={recipe.eval.every_steps}: task.name={recipe.task.name} gives no rows to evaluate on; "
-            "hold some out by task.num_eval or task.eval_share, or set eval.every_steps=0"
+            f"task.name={recipe.task.name}: it gives no rows to evaluate on, and the recipe evaluates; hold some out "
+            "by task.num_eval or task.eval_share, or leave eval.every_steps and eval.at_start out"
         )
 
 

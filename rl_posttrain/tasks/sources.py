@@ -90,7 +90,8 @@ def _read_all(files: list[Path], where: str) -> Iterator[Record]:
 def _of_hub(path: str, where: str, subset: str | None) -> dict[str, Iterable[Record]]:
     import datasets  # slow to import, and local files do not need it
 
-    fix = "check the name and the network, or download it elsewhere and name the file or folder here"
+    key = where.partition("=")[0]
+    fix = f"check the name and the network, or download it elsewhere and set {key} to the file or folder"
     reason = _why_not_reached(path)
     try:
         with _offline() if reason else contextlib.nullcontext():

@@ -294,7 +294,7 @@ def test_rewards_that_do_not_fit_the_task_do_not_check_out(tiny_recipe):
 def test_an_evaluation_without_rows_does_not_check_out(tiny_recipe, tmp_path):
     (tmp_path / "my.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n' * 8)
     task = f"task={{name: file, path: '{tmp_path / 'my.jsonl'}'}}"
-    reason = r"eval\.every_steps=2: task\.name=file gives no rows to evaluate on; hold some out by task\.num_eval or"
-    with pytest.raises(RecipeError, match=reason):
-        check_recipe(load_recipe(tiny_recipe, [task, "eval.every_steps=2"]), 1)
+    for switched_on in ("eval.every_steps=2", "eval.at_start=true"):
+        with pytest.raises(RecipeError, match=r"task\.name=file: it gives no rows to evaluate on, and the recipe"):
+            check_recipe(load_recipe(tiny_recipe, [task, switched_on]), 1)
     assert check_recipe(load_recipe(tiny_recipe, [task]), 1)["task"]["num_eval"] == 0

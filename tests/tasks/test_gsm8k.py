@@ -89,7 +89,7 @@ def test_without_a_network_the_line_names_the_local_way():
     assert text.startswith(
         "task.path=openai/gsm8k: no such file or folder, and the hub did not give it (HF_HUB_OFFLINE is set"
     )
-    assert text.endswith("download it elsewhere and name the file or folder here")
+    assert text.endswith("download it elsewhere and set task.path to the file or folder")
     assert "\n" not in text
 
 

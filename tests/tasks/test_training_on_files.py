@@ -1,5 +1,7 @@
 """Local files in the shape of GSM8K, MATH and DAPO-Math-17k train and evaluate, from the file to the metrics."""
 
+import json
+
 import pytest
 from data_sets import write
 
@@ -25,7 +27,7 @@ def math(folder):
         for n in range(8)
     ]
     held_out = [
-        {"problem": f"What is ${n}-1$?", "answer": str(n - 1), "level": 1, "subject": "Algebra"} for n in range(2)
+        {"problem": f"What is ${n}-1$?", "answer": str(n - 1), "level": n + 1, "subject": "Algebra"} for n in range(2)
     ]
     paths = {"path": write(folder / "train.parquet", train), "eval_path": write(folder / "test.parquet", held_out)}
     return {"name": "math", "template": "qa", **paths}
@@ -60,7 +62,7 @@ def test_a_local_data_set_trains_and_is_evaluated(shape, tmp_path, tiny_recipe, 
     (tmp_path / "rewards.py").write_text(
         "def columns_come(completions, answer, **columns):\n"
         f"    assert {shape is own_file} == (columns.get('difficulty') is not None)\n"
-        f"    assert {shape is math} == (columns.get('level') == [1] * len(answer))\n"
+        f"    assert {shape is math} == (columns.get('level') is not None)\n"
         "    return [float(len(text) % 3) for text in completions]\n"
     )
     recipe = load_recipe(
@@ -74,3 +76,24 @@ def test_a_local_data_set_trains_and_is_evaluated(shape, tmp_path, tiny_recipe, 
     assert "eval/accuracy" in row
     assert all(rollout["prompt"].startswith(PROMPTS[shape]) for rollout in run.rollouts(1))
     assert all(rollout["answer"].isdigit() for rollout in run.rollouts(1))
+
+
+@pytest.mark.parametrize("shape", [gsm8k, math, own_file])
+def test_a_local_data_set_is_evaluated_by_the_command(shape, tmp_path, tiny_model, run_main):
+    task = shape(tmp_path)
+    name = task.pop("name") if shape is not own_file else task["path"]  # --task my.jsonl
+    task = {key: value for key, value in task.items() if not (shape is own_file and key in ("name", "path"))}
+    options = [f"task.{key}={value}" for key, value in task.items()]
+    status, _, error = run_main(
+        "eval", tiny_model, *options, "--task", name, "--engine=transformers", "--max-new-tokens=4", "--json",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0, error
+    result = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert result["num_questions"] == 2
+    assert result["task"] | {"rows_sha256": "", "template": ""} == {
+        "name": "file" if shape is own_file else name, "version": "1", "rows_sha256": "", "template": ""
+    }  # fmt: skip
+    assert ("level" in result["by"]) == (shape is math)
+    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 2
