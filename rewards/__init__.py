@@ -53,7 +53,10 @@ REWARDS = {
         reader="rl_posttrain.rewards.countdown:stated_equation",
     ),
     "reasoning_gym_score": BuiltIn(
-        "rl_posttrain.rewards.reasoning_gym:reasoning_gym_score", judges="answer", range=(0.0, 1.0)
+        "rl_posttrain.rewards.reasoning_gym:reasoning_gym_score",
+        judges="answer",
+        range=(0.0, 1.0),
+        reader="rl_posttrain.rewards.reasoning_gym:stated_answer",
     ),
     "think_answer_format": BuiltIn("rl_posttrain.rewards.format:think_answer_format", judges="form", range=(0.0, 1.0)),
     "repetition_penalty": BuiltIn("trl.rewards:get_repetition_penalty_reward", is_factory=True),

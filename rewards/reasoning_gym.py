@@ -59,9 +59,8 @@ def reasoning_gym_score(
     ways: Counter[str] = Counter()
     for completion, row in zip(completions, entry, strict=True):
         if row is not None:
-            text = after_thinking(completion_text(completion))
-            answer = next((found for place in answer_in if (found := PLACES[place](text)) is not None), "").strip()
-            if answer and len(answer) <= MAX_CHARACTERS:
+            answer = stated_answer(completion, answer_in)
+            if answer is not None:
                 calls.setdefault((row, answer), []).append(len(rewards))
             else:
                 ways["missing"] += 1
@@ -75,3 +74,10 @@ def reasoning_gym_score(
         for way in WAYS:
             log_metric(f"reasoning_gym_score/{way}", ways[way] / len(rewards))
     return rewards
+
+
+def stated_answer(completion: str | list[dict[str, Any]], answer_in: Sequence[str] = tuple(PLACES)) -> str | None:
+    """The answer that `reasoning_gym_score` hands to a scorer; None where there is none, or none of its length."""
+    text = after_thinking(completion_text(completion))
+    answer = next((found for place in answer_in if (found := PLACES[place](text)) is not None), "").strip()
+    return answer if answer and len(answer) <= MAX_CHARACTERS else None

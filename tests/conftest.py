@@ -119,7 +119,7 @@ def make_trainer(tmp_path_factory):
     def make_trainer(recipe):
         specs = resolve(recipe)
         rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
-        rewards = build_rewards(specs.rewards, list(rows.train[0]))
+        rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
         run = RunDirectory.create(tmp_path_factory.mktemp("trainer") / "run", recipe_yaml=recipe.to_yaml())
         sizes, model = derive_sizes(recipe, 1), recipe.model.name
         return build_trainer(recipe, specs, make_algorithm(recipe), sizes, rows, rewards, model, run, NoDisplay())

@@ -9,6 +9,7 @@ from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.rollout.prompts import longest_sequence, tokenize
 from rl_posttrain.scoring.rewards import build_rewards
 
@@ -29,14 +30,15 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         RecipeError: the task refuses its options, the rewards do not fit its columns, the model has no chat template,
             or its context is too short for this row.
     """
+    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
     try:
-        rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+        rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     except HubError as error:
         notes.append(f"the task's rows are not shown: {error}")
         return None
     check_rows_to_evaluate(recipe, rows)
     row = rows.train[0]
-    build_rewards(specs.rewards, list(row))
+    build_rewards(specs.rewards, list(row), rows.parts)
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
     prompt, num_tokens = row["prompt"], None
     if tokenizer is not None:

@@ -20,6 +20,7 @@ from rl_posttrain.recipe.evaluation import Evaluation
 from rl_posttrain.recipe.resolve import TaskSpec, resolve_task
 from rl_posttrain.recipe.reward_spec import resolve_reward
 from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.rollout.prompts import load_tokenizer, longest_sequence, tokenize
 from rl_posttrain.rollout.sampling import evaluation_sampling, rollout_sampling
 from rl_posttrain.rollout.vllm import require_vllm
@@ -114,7 +115,8 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     if evaluation.rollout.engine == "vllm":
         require_vllm()
     config = load_config(subject.location, key="MODEL")
-    rows = task.make_rows()
+    counter = token_counter(subject.location, evaluation.trl.get("chat_template_kwargs"))
+    rows = task.make_rows(count_tokens=counter)
     for note in rows.notes:
         listener.note(note)
     asked = evaluation.eval.num_questions
@@ -125,7 +127,7 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
             f"--num-questions={asked}: the task has {len(rows.eval)} rows to evaluate on; ask for fewer, or set "
             "task.num_eval where the task can make or hold out more"
         )
-    rewards = build_rewards(specs, list(rows.eval[0]))
+    rewards = build_rewards(specs, list(rows.eval[0]), rows.parts)
     if unreadable := check_golds(specs, rows.eval, evaluation.task.max_unreadable_golds):
         listener.note(unreadable)
     sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))

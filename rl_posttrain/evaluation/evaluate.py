@@ -14,7 +14,8 @@ from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.runs.evaluations import QUESTIONS_FILE, RESULTS_FILE
 from rl_posttrain.runs.files import to_json, write_atomically
 from rl_posttrain.scoring.completions import score
-from rl_posttrain.scoring.rewards import Reward, judging_rewards
+from rl_posttrain.scoring.judges import Judge, judging_rewards
+from rl_posttrain.scoring.rewards import Reward
 
 Rows = Sequence[Mapping[str, Any]]
 Draw = Callable[[Rows, Sequence[int]], list[Completion]]
@@ -126,7 +127,7 @@ def _draw(
                 "answer": completion.row.get("answer"),
                 "right": right,
                 "well_formed": _credit(form, completion),
-                "vote": vote_of(completion.text, bool(right), judge) if judge else None,
+                "vote": _vote(judge, completion, right),
                 "rewards": completion.rewards,
                 "reward": completion.reward,
                 "num_tokens": len(completion.token_ids),
@@ -136,9 +137,14 @@ def _draw(
     return sampled
 
 
-def _credit(spec: Any, completion: Completion) -> bool | None:
-    value = None if spec is None else completion.rewards[spec.name]
-    return None if value is None else spec.gives_full_credit(value)
+def _credit(judge: Judge | None, completion: Completion) -> bool | None:
+    return None if judge is None else judge.gives_full_credit(completion.rewards)
+
+
+def _vote(judge: Judge | None, completion: Completion, right: bool | None) -> str | None:
+    """What it votes for, read as the reward that judges it reads answers; None where none does."""
+    spec = None if judge is None else judge.of(completion.rewards)
+    return None if spec is None else vote_of(completion.text, bool(right), spec)
 
 
 def _write_results(

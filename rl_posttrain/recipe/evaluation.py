@@ -11,15 +11,9 @@ from rl_posttrain.recipe.checks import check_evaluation
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.load import apply_override
-from rl_posttrain.recipe.schema import (
-    EvalSection,
-    ModelSection,
-    NonNegative,
-    RewardSection,
-    RolloutSection,
-    Section,
-    TaskSection,
-)
+from rl_posttrain.recipe.schema import EvalSection, ModelSection, RewardSection, RolloutSection
+from rl_posttrain.recipe.section import NonNegative, Section
+from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.tasks import TASKS
 
 DEFAULT_NEW_TOKENS = 1024

@@ -6,7 +6,8 @@ from typing import Any
 
 from rl_posttrain.errors import did_you_mean
 from rl_posttrain.recipe.files import Origins
-from rl_posttrain.recipe.schema import Recipe, Section
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.section import Section
 
 
 def explain(error: dict, origins: Origins, schema: type[Section] = Recipe) -> str:

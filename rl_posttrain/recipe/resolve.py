@@ -5,14 +5,17 @@ model and no engine, and makes no rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.plugins import check_arguments, load_object, signature_of
+from rl_posttrain.recipe.mixture import MIXTURE, resolve_mixture
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
-from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection, Recipe, TaskSection
+from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection, Recipe
+from rl_posttrain.recipe.task_section import FilterSection, OneTaskSection, TaskSection
 from rl_posttrain.tasks import TASKS
+from rl_posttrain.tasks.filters import CountTokens, Difficulty, Filters
 from rl_posttrain.tasks.prepare import render_rows
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.tasks.selection import Selection
@@ -32,9 +35,11 @@ class TaskSpec:
         name: as in the recipe.
         version: of a built-in, its `BuiltInTask.version`; of your own function, its attribute `version`, else
             ``unversioned``.
-        function: takes `arguments`, and `trained_on` where it names that; returns `TaskRows`.
+        function: takes `arguments`, and `trained_on` where it names that; returns `TaskRows`. A mixture also takes
+            `count_tokens`.
         arguments: by name, converted to the types that the function declares; with the seed, where it names that.
         selection: which of its rows a run uses.
+        filters: which of these are left out, and in which order they come.
         template: the recipe's, or the built-in's own; None: neither says one.
         system: the system message; None: the template's own, if it has one.
     """
@@ -44,31 +49,34 @@ class TaskSpec:
     function: Callable[..., TaskRows]
     arguments: dict[str, Any]
     selection: Selection
+    filters: Filters
     template: str | None
     system: str | None
 
-    def make_rows(self, prompts_per_step: int = 0) -> TaskRows:
+    def make_rows(self, prompts_per_step: int = 0, count_tokens: CountTokens | None = None) -> TaskRows:
         """The rows to train and to evaluate on, with their prompts.
 
         Args:
             prompts_per_step: the smallest allowed number of training rows: a step uses no row twice. 0 where nothing is
                 trained.
+            count_tokens: of prompts, by the model's tokenizer; needed where `task.filter.max_prompt_tokens` is set.
 
         Raises:
             RecipeError: the task refuses an option, or has too few training rows; too many of its eval rows are among
-                them; or the template does not suit it.
+                them; the template does not suit it; or a filter leaves no row.
             HubError: its data are on the hub, which did not give them.
         """
-        arguments = dict(self.arguments)
-        if "trained_on" in signature_of(self.function, "task.name").parameters:
-            arguments["trained_on"] = prompts_per_step > 0
-        made = self.function(**arguments)
+        trained_on = prompts_per_step > 0
+        asked_for = signature_of(self.function, "task.name").parameters
+        known = {"trained_on": trained_on, "count_tokens": count_tokens}
+        made = self.function(**self.arguments, **{name: known[name] for name in known if name in asked_for})
         if not isinstance(made, TaskRows):
             raise RecipeError(f"task.name={self.name}: returned a {type(made).__name__}; return TaskRows")
-        if prompts_per_step and made.eval and not made.train:
+        if trained_on and made.eval and not made.train:
             raise RecipeError(f"task.name={self.name}: it has rows to evaluate on only; train on another task")
-        rows = self.selection.of(made, trained_on=prompts_per_step > 0)
+        rows = self.selection.of(made, trained_on=trained_on)
         rows = render_rows(rows, template=self.template, system=self.system)
+        rows = self.filters.of(rows, count_tokens=count_tokens, trained_on=trained_on)
         if prompts_per_step > len(rows.train):
             raise RecipeError(
                 f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training rows; "
@@ -119,7 +127,7 @@ def check_rows_to_evaluate(recipe: Recipe, rows: TaskRows) -> None:
 
 
 def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
-    """Load the task that a recipe's section names, and check its options.
+    """Load the task that a recipe's section names, or the parts of a mixture, and check the options.
 
     Args:
         seed: `run.seed`. A function that names `seed` gets it; every row depends on it alone.
@@ -127,6 +135,43 @@ def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
     Raises:
         RecipeError: there is no such task, or it has no such option.
     """
+    filters = replace(_filters(section.filter), order_by=section.order_by)
+    if section.name != MIXTURE:
+        if section.parts:
+            raise RecipeError(f"task.name={section.name}: only a mixture has task.parts; set task.name=mixture")
+        return replace(_resolve_one(section, seed), filters=filters)
+    mixture = resolve_mixture(section, lambda part: _resolve_one(part, seed))
+    return TaskSpec(
+        name=MIXTURE,
+        version=",".join(f"{spec.name}@{spec.version}" for spec in mixture.specs),
+        function=mixture,
+        arguments={},
+        selection=Selection(
+            name=MIXTURE,
+            seed=seed,
+            num_train=section.num_train,
+            num_eval=None,
+            eval_share=None,
+            max_overlap=section.max_overlap,
+            taken=frozenset(("num_train", "num_eval")),
+        ),
+        filters=filters,
+        # Each part has made its prompts.
+        template=None,
+        system=None,
+    )
+
+
+def _filters(section: FilterSection | None) -> Filters:
+    if section is None:
+        return Filters()
+    found = section.difficulty
+    difficulty = None if found is None else Difficulty(found.min, found.max, found.column, found.results)
+    return Filters(section.max_prompt_tokens, difficulty)
+
+
+def _resolve_one(section: OneTaskSection, seed: int) -> TaskSpec:
+    """A task that is no mixture."""
     function = load_object(section.name, table=_LOCATIONS, key="task.name")
     built_in = TASKS.get(section.name)
     named = signature_of(function, "task.name").parameters
@@ -151,6 +196,7 @@ def resolve_task(section: TaskSection, seed: int) -> TaskSpec:
             max_overlap=section.max_overlap,
             taken=taken,
         ),
+        filters=_filters(section.filter),
         template=section.template or (built_in.template if built_in else None),
         system=section.system,
     )

@@ -34,6 +34,7 @@ class RewardSpec:
         on_error: ``stop`` or ``zero``.
         isolated: whether worker processes call it, one completion at a time.
         timeout_s: time limit of one isolated call.
+        tasks: labels of the parts of a mixture whose rows it judges; None: all rows.
         judges: what full credit means: the ``answer`` is right, or the ``form`` of the completion; None: neither.
         range: lowest and highest value; None if it is not known.
     """
@@ -48,6 +49,7 @@ class RewardSpec:
     on_error: str
     isolated: bool
     timeout_s: float
+    tasks: tuple[str, ...] | None
     judges: Literal["answer", "form"] | None
     range: tuple[float, float] | None
 
@@ -91,6 +93,7 @@ def resolve_reward(section: RewardSection, key: str) -> RewardSpec:
         on_error=section.on_error,
         isolated=section.isolated,
         timeout_s=TIMEOUT_S if section.timeout_s is None else section.timeout_s,
+        tasks=section.tasks,
         judges=section.judges,
         range=section.range,
     )

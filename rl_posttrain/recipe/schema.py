@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from rl_posttrain.recipe.section import NonNegative, OpenSection, Positive, Section
+from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.runs.goals import default_mode
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
 # As rl_posttrain.optim.roles finds them; that module imports torch, which reading a recipe does not need.
 Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
 
@@ -26,23 +26,6 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, _Dumper.represent_list)
 
 
-class Section(BaseModel):
-    """One block of a recipe: immutable, and it knows all of its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OpenSection(Section):
-    """A block whose further keys are arguments of the code it names."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys that are not the section's own."""
-        return dict(self.model_extra or {})
-
-
 class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
     seed: NonNegative = 0
@@ -55,24 +38,14 @@ class ModelSection(Section):
     gradient_checkpointing: bool = False
 
 
-class TaskSection(OpenSection):
-    name: str
-    num_train: Positive | None = None
-    num_eval: NonNegative | None = None
-    template: str | None = None  # None: the task's own
-    system: str | None = None
-    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    max_overlap: Annotated[float, Field(ge=0, le=1)] = 0.05
-    max_unreadable_golds: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-
 class RewardSection(Section):
     fn: str
     weight: float = 1.0
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
     on_error: Literal["stop", "zero"] = "stop"
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # of a mixture; None: all of its parts
     judges: Literal["answer", "form"] | None = None
     range: tuple[float, ...] | None = None  # lowest and highest; recipe/checks.py checks it
 
@@ -140,7 +113,7 @@ class OptimizerArguments(OpenSection):
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     no_decay: tuple[Role, ...] = ("norms", "biases")
-    lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = {}
+    lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegative = 0
 
@@ -258,7 +231,7 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
     logging: LoggingSection = LoggingSection()
-    trl: dict[str, Any] = {}
+    trl: dict[str, Any] = Field(default_factory=dict)
     compare: CompareSection | None = None
 
     @model_validator(mode="before")

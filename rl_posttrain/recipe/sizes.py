@@ -1,7 +1,8 @@
 """What follows from a recipe on a number of processes: sizes of one step."""
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.recipe.schema import Recipe, Section
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.section import Section
 
 
 class Sizes(Section):

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, RewardError, class_and_message, one_line
+from rl_posttrain.errors import RecipeError, RewardError, class_and_message, did_you_mean, one_line
 from rl_posttrain.plugins import signature_of
 from rl_posttrain.recipe.reward_spec import RewardSpec, required_columns
 from rl_posttrain.rewards import math_accuracy
 from rl_posttrain.rewards.accuracy import TIMEOUT_S, unreadable_golds
 from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
+from rl_posttrain.tasks.mixture import TASK_COLUMN
 
 # The values; and for each row that failed, by place, the reason and the exception if there is one.
 Scored = tuple[list[float | None], dict[int, tuple[str, Exception | None]]]
+# The columns of each part of a mixture, by its label.
+Parts = Mapping[str, Sequence[str]]
 # Arguments of every reward besides the task's columns.
 _FROM_TRAINER = ("prompts", "completions", "completion_ids", *NOT_FOR_WORKERS)
 
@@ -28,7 +31,18 @@ class Reward:
         self.spec = spec
         self.__name__ = spec.name
 
-    def __call__(self, completions: Sequence, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
+    def __call__(self, completions: Sequence, **columns: Any) -> list[float | None]:
+        if self.spec.tasks is None:
+            return self._score(completions, **columns)
+        places = [place for place, task in enumerate(columns[TASK_COLUMN]) if task in self.spec.tasks]
+        rewards: list[float | None] = [None] * len(completions)
+        if places:
+            part = _of_places({"completions": completions, **columns}, places)
+            for place, reward in zip(places, self._score(**part), strict=True):
+                rewards[place] = reward
+        return rewards
+
+    def _score(self, completions: Sequence, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
         logs: dict[str, Callable] = {}
         if log_metric is not None:
             # The reward's name comes first, so that metrics of two rewards never have the same name.
@@ -114,6 +128,27 @@ class Reward:
             ) from error
 
 
+def _of_places(columns: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """The arguments of some of the completions; what a reward logs of each is None for the others."""
+    num_rows = len(columns["completions"])
+    part = {
+        name: [values[place] for place in places] if _has_one_each(values, num_rows) else values
+        for name, values in columns.items()
+    }
+    if (log_extra := columns.get("log_extra")) is not None:
+
+        def log_extra_of_places(column: str, values: Sequence[Any]) -> None:
+            found = dict(zip(places, values, strict=True))
+            log_extra(column, [found.get(place) for place in range(num_rows)])
+
+        part["log_extra"] = log_extra_of_places
+    return part
+
+
+def _has_one_each(values: Any, num_rows: int) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and len(values) == num_rows
+
+
 def _raised(error: Exception) -> str:
     return f"raised {class_and_message(error)}"
 
@@ -122,11 +157,7 @@ def _rows(columns: Mapping[str, Any]):
     """The arguments of each completion alone, by name."""
     num_rows = len(columns["completions"])
     for place in range(num_rows):
-        yield {
-            name: values[place]
-            for name, values in columns.items()
-            if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == num_rows
-        }
+        yield {name: values[place] for name, values in columns.items() if _has_one_each(values, num_rows)}
 
 
 def _described(columns: Mapping[str, Any], place: int) -> str:
@@ -143,27 +174,21 @@ def _described(columns: Mapping[str, Any], place: int) -> str:
     return f"{row}, completion {shown(columns['completions'][place])}"
 
 
-def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str]) -> list[Reward]:
+def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str], parts: Parts | None = None) -> list[Reward]:
     """The rewards, checked against the columns of the task.
 
     Args:
         columns: names of a row of the task.
+        parts: `TaskRows.parts` of a mixture.
 
     Raises:
-        RecipeError: a reward cannot be called with the arguments that the trainer passes.
+        RecipeError: a reward cannot be called with the arguments that the trainer passes; or it needs a column that
+            rows of a part which it judges do not have.
     """
     for spec in specs:
         _check_call(spec, columns)
+        _check_parts(spec, parts or {})
     return [Reward(spec) for spec in specs]
-
-
-def judging_rewards(specs: Sequence[RewardSpec]) -> tuple[RewardSpec | None, RewardSpec | None]:
-    """The first reward that judges answers, and the first that judges form; None where there is none."""
-
-    def first(judged: str) -> RewardSpec | None:
-        return next((spec for spec in specs if spec.judges == judged), None)
-
-    return first("answer"), first("form")
 
 
 def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], max_unreadable: float) -> str | None:
@@ -178,7 +203,11 @@ def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], 
     accuracy = next((spec for spec in specs if spec.function is math_accuracy), None)
     if accuracy is None:
         return None
-    golds = [str(row["answer"]).strip() for row in rows if row.get("answer") is not None]
+    golds = [
+        str(row["answer"]).strip()
+        for row in rows
+        if row.get("answer") is not None and (accuracy.tasks is None or row[TASK_COLUMN] in accuracy.tasks)
+    ]
     unreadable = set(unreadable_golds(golds, timeout_s=accuracy.arguments.get("timeout_s", TIMEOUT_S)))
     num_rows = sum(gold in unreadable for gold in golds)
     if not num_rows:
@@ -191,6 +220,21 @@ def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], 
             "or raise the share"
         )
     return f"{said}; their completions get no reward"
+
+
+def _check_parts(spec: RewardSpec, parts: Parts) -> None:
+    """Fail if the reward is for parts that are not there, or needs a column that rows of a part do not have."""
+    for name in spec.tasks or ():
+        if name not in parts:
+            fix = did_you_mean(name, parts) if parts else "the task is no mixture; leave it out"
+            raise RecipeError(f"{spec.key}.tasks={list(spec.tasks)}: there is no part {name!r}; {fix}")
+    key = f"{spec.key}.fn={spec.fn}"
+    needed = set(required_columns(spec.function, key)) - set(_FROM_TRAINER) - set(spec.arguments)
+    can = [label for label, columns in parts.items() if needed <= set(columns)]
+    for label in spec.tasks or parts:
+        if missing := sorted(needed - set(parts[label])):
+            fix = f"set {spec.key}.tasks to those that have it: [{', '.join(can)}]"
+            raise RecipeError(f"{key}: it needs {missing[0]!r}, which rows of {label} do not have; {fix}")
 
 
 def _check_call(spec: RewardSpec, columns: Sequence[str]) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from rl_posttrain.recipe.reward_spec import RewardSpec
+from rl_posttrain.scoring.judges import Judge
 
 
 def shares_of_full_credit(
-    rewards: Sequence[Mapping[str, float | None]], judge: RewardSpec | None, form: RewardSpec | None
+    rewards: Sequence[Mapping[str, float | None]], judge: Judge | None, form: Judge | None
 ) -> dict[str, float | None]:
     """Right answers, completions in the form asked for, and those that are both, each as a share.
 
@@ -15,13 +15,13 @@ def shares_of_full_credit(
 
     Args:
         rewards: by name, of each completion.
-        judge: the reward that says which answers are right, for ``accuracy``, or None.
-        form: the reward that says which completions have the right form, for ``well_formed``, or None.
+        judge: of answers, for ``accuracy``, or None.
+        form: of the form of completions, for ``well_formed``, or None.
     """
 
-    def share(*specs: RewardSpec) -> float | None:
-        known = [row for row in rewards if all(row[spec.name] is not None for spec in specs)]
-        full = [all(spec.gives_full_credit(row[spec.name]) for spec in specs) for row in known]
+    def share(*judges: Judge) -> float | None:
+        credits = [[judge.gives_full_credit(row) for judge in judges] for row in rewards]
+        full = [all(credit) for credit in credits if None not in credit]
         return sum(full) / len(full) if full else None
 
     shares = {"accuracy": (judge,), "well_formed": (form,), "right_and_well_formed": (judge, form)}

@@ -55,7 +55,8 @@ def first_of_each(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    question = row["question"] if "question" in row else row["prompt"]
+    # In a mixture, rows whose prompts came ready have a question of None.
+    question = row["prompt"] if row.get("question") is None else row["question"]
     if not isinstance(question, str):
         question = "\n".join(str(message.get("content")) for message in question)
     return question.casefold()

@@ -9,6 +9,7 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError, class_and_message, did_you_mean
 from rl_posttrain.rewards.gym_datasets import make_dataset, to_text
+from rl_posttrain.tasks.overlap import question_key
 from rl_posttrain.tasks.rows import TaskRows, check_at_least
 from rl_posttrain.tasks.turns import check_weight, counts, in_turn
 
@@ -132,8 +133,8 @@ def _questions(name: str, config: Mapping[str, Any], seed: str, seen: set[str]) 
                     item = dataset[index]
             except Exception as error:  # of some seeds, some data sets can make no question
                 item, last_error = None, error
-            if item is not None and item["question"] not in seen:
-                seen.add(item["question"])
+            if item is not None and (key := question_key(item)) not in seen:
+                seen.add(key)
                 entry = {"dataset": name, "config": config, **item}
                 yield {"question": item["question"], "answer": item["answer"], "entry": to_text(entry)}
                 num_failed = 0

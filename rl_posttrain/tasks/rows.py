@@ -1,7 +1,7 @@
 """What a task returns, and a check of whole-number options that tasks share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
@@ -23,6 +23,7 @@ class TaskRows:
         examples: solved questions that stand at the start of every prompt.
         notes: what a user should know about the rows, a sentence each.
         template: the template that made the prompts; set by `prepare.render_rows`, None where they came ready.
+        parts: of a mixture, the columns of each part's own rows, by its label.
     """
 
     train: list[dict[str, Any]]
@@ -31,6 +32,7 @@ class TaskRows:
     examples: Sequence[Example] = ()
     notes: tuple[str, ...] = ()
     template: str | None = None
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def check_at_least(name: str, value: int, minimum: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.scoring.rewards import judging_rewards
+from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.shares import shares_of_full_credit
 from rl_posttrain.training.clock import Clock
 

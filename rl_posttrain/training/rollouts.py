@@ -10,7 +10,8 @@ from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import RolloutEngine, Sampling
 from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.scoring.completions import reward_arguments, score
-from rl_posttrain.scoring.rewards import Reward, judging_rewards
+from rl_posttrain.scoring.judges import judging_rewards
+from rl_posttrain.scoring.rewards import Reward
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.groups import Rows, resample
 
@@ -113,11 +114,14 @@ class Rollouts:
             self._synced = num_updates
 
     def _resample(self, completions: list[Completion], num_updates: int) -> tuple[list[Completion], int]:
-        spec = judging_rewards([reward.spec for reward in self._rewards])[0]
-        judge = next(reward for reward in self._rewards if reward.spec is spec)
+        judge, _ = judging_rewards([reward.spec for reward in self._rewards])
+        of_answers = [reward for reward in self._rewards if reward.spec in judge.specs]
 
         def is_right(drawn: list[Completion]) -> list[bool]:
-            return [spec.gives_full_credit(value) for value in judge(**reward_arguments(drawn))]
+            arguments = reward_arguments(drawn)
+            values = zip(*(reward(**arguments) for reward in of_answers), strict=True)
+            names = [reward.spec.name for reward in of_answers]
+            return [bool(judge.gives_full_credit(dict(zip(names, found, strict=True)))) for found in values]
 
         return resample(
             completions,

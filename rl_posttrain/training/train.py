@@ -12,6 +12,7 @@ from rl_posttrain.models.find import load_config, origin, resolve_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
+from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
 from rl_posttrain.tasks.rows import TaskRows
@@ -45,9 +46,10 @@ def train(
     specs = resolve(recipe)
     algorithm = make_algorithm(recipe)
     _check_trl(recipe, sizes)
-    rows = specs.task.make_rows(recipe.algorithm.prompts_per_step)
+    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
+    rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     check_rows_to_evaluate(recipe, rows)
-    rewards = build_rewards(specs.rewards, list(rows.train[0]))
+    rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():
         display = None

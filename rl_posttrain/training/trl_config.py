@@ -107,7 +107,7 @@ _SAID_BY = {
     "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps",
     "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
     "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
-    "log_completions": "logging.print_samples",
+    "log_completions": "logging.print_samples", "shuffle_dataset": "task.order_by",
 }  # fmt: skip
 
 
@@ -141,6 +141,7 @@ def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
         **backend.trl_fields(),
         "use_vllm": False,  # completions come from training/rollouts.py
+        **({"shuffle_dataset": False} if recipe.task.order_by else {}),
         "logging_strategy": "steps",
         "logging_steps": updates,
         "disable_tqdm": True,

@@ -6,7 +6,7 @@ import torch
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.resolve import resolve, resolve_task
-from rl_posttrain.recipe.schema import TaskSection
+from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS, math_accuracy
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.arithmetic import arithmetic

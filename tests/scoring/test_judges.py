@@ -6,7 +6,7 @@ from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.recipe.load import parse_recipe
-from rl_posttrain.scoring.rewards import judging_rewards
+from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.shares import shares_of_full_credit
 
 FILE = """
@@ -69,9 +69,15 @@ def test_the_resolved_recipe_says_who_judges_and_reads_back_the_same(points):
     assert parse_recipe(told) == recipe
 
 
-def test_the_first_of_two_that_judge_the_same_counts(points):
+def test_the_first_of_two_that_judge_the_same_and_gives_a_number_counts(points):
     specs = specs_of({"fn": "think_answer_format"}, points | {"judges": "answer"}, {"fn": "math_accuracy"})
-    assert [judge.name for judge in judging_rewards(specs)] == ["points", "think_answer_format"]
+    judge, form = judging_rewards(specs)
+    assert [spec.name for spec in judge.specs] == ["points", "math_accuracy"]
+    assert [spec.name for spec in form.specs] == ["think_answer_format"]
+    cases = [(1.0, 0.0, True), (0.0, 1.0, False), (None, 1.0, True), (None, 0.0, False), (None, None, None)]
+    rewards = [{"points": first, "math_accuracy": second} for first, second, _ in cases]
+    assert [judge.gives_full_credit(row) for row in rewards] == [right for _, _, right in cases]
+    assert shares_of_full_credit(rewards, judge, None) == {"accuracy": 0.5}
     assert judging_rewards(specs_of(points)) == (None, None)
 
 
@@ -91,7 +97,8 @@ def test_groups_may_go_by_ones_own_judge(points, choice):
         text = error_of(with_groups, choice, other)
         assert text == (
             f"algorithm.zero_variance_groups={choice}: it needs a reward that judges answers, and the recipe has none; "
-            "set judges: answer for your own reward, add math_accuracy or countdown_equation, or set keep"
+            "set judges: answer for your own reward, add math_accuracy or countdown_equation or "
+            "reasoning_gym_score, or set keep"
         )
 
 

@@ -3,7 +3,7 @@
 import json
 
 from rl_posttrain.recipe.resolve import resolve_task
-from rl_posttrain.recipe.schema import TaskSection
+from rl_posttrain.recipe.task_section import TaskSection
 
 
 def write(path, rows):

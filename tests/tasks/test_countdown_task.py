@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from data_sets import write
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.countdown import countdown
@@ -108,6 +109,42 @@ def test_rows_follow_the_seed_and_eval_ignores_num_train():
     assert countdown(num_train=30, num_eval=10, seed=2).eval == countdown(num_train=90, num_eval=10, seed=2).eval
     assert countdown(num_train=30, num_eval=10, seed=2).eval == countdown(num_train=1, num_eval=25, seed=2).eval[:10]
     assert countdown(num_train=30, num_eval=10, seed=2).eval != countdown(num_train=30, num_eval=10, seed=3).eval
+
+
+def test_a_published_data_set_in_place_of_puzzles_that_are_made(tmp_path):
+    published = [{"nums": [n, n + 1, 2], "target": n + 3} for n in range(1, 21)]
+    copies = [{"nums": [2, 2, 1], "target": 4}]  # of the first
+    path = write(tmp_path / "countdown.parquet", published + copies)
+    rows = countdown(num_train=5, num_eval=4, seed=1, path=path)
+    assert (len(rows.train), len(rows.eval)) == (5, 4)
+    for row in rows.train + rows.eval:
+        assert {"nums": row["numbers"], "target": row["target"]} in published
+        assert f"numbers {', '.join(map(str, row['numbers']))} exactly once" in row["question"]
+        assert (set(row), row["answer"]) == ({"question", "answer", "numbers", "target"}, str(row["target"]))
+    assert rows.notes == ("1 of 21 rows repeat a puzzle and are left out",)
+    whole = countdown(num_eval=4, seed=1, path=path)
+    assert whole.eval == rows.eval
+    assert whole.train[:5] == rows.train
+    assert len(set(identities(whole.train + whole.eval))) == 20
+    assert countdown(num_train=1, num_eval=9, seed=1, path=path).eval[:4] == rows.eval
+    assert countdown(num_eval=4, seed=2, path=path).eval != rows.eval
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        ({"numbers": [1, 2], "target": 3}, {}, r"^task\.path=.*: has the columns numbers, target; it needs nums and"),
+        ({"nums": "1 2", "target": 3}, {}, r"^task\.path=.*: row 1 has nums='1 2' and target=3; write a list"),
+        ({"nums": [1, -2], "target": 3}, {}, r"^task\.path=.*: row 1 has nums=\[1, -2\]"),
+        ({"nums": [1, 2], "target": "3"}, {}, r"^task\.path=.*: row 1 has nums=\[1, 2\] and target='3'"),
+        ({"nums": [1, 2], "target": 3}, {"max_target": 9}, r"^task\.max_target=9: the puzzles of task\.path are"),
+        ({"nums": [1, 2], "target": 3}, {"num_eval": 1}, r"^task\.num_train=null: with num_eval=1 that is 2 puzzles"),
+    ],
+)
+def test_a_published_data_set_that_cannot_be_used_is_one_line(tmp_path, row, options, message):
+    path = write(tmp_path / "countdown.jsonl", [row])
+    with pytest.raises(RecipeError, match=message):
+        countdown(**{"num_eval": 0, "seed": 0, "path": path, **options})
 
 
 @pytest.mark.parametrize(
