@@ -9,6 +9,7 @@ from pathlib import Path
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.tasks.columns import Row
 from rl_posttrain.tasks.published import rows_to_evaluate_on
+from rl_posttrain.tasks.readers import READERS
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.tasks.templates import BOXED_REQUEST
 
@@ -43,7 +44,7 @@ def aime(*, years: tuple[int, ...] = tuple(ON_HUB), path: str | None = None) -> 
 
 
 def _file_of(folder: Path, year: int) -> str:
-    found = sorted(file for file in folder.iterdir() if f"{year}" in file.name)
+    found = sorted(file for file in folder.iterdir() if f"{year}" in file.stem and file.suffix in READERS)
     if not found:
         raise RecipeError(f"task.path={folder}: no file of the year {year}; add aime{year}.jsonl, or set task.years")
     return str(found[0])

@@ -1,4 +1,4 @@
-"""AMC 2023: 40 problems of the American Mathematics Competitions 12 whose answers are numbers.
+"""AMC 2023: 40 problems of the American Mathematics Competitions, AMC 12, without their choices.
 
 On the hub: math-ai/amc23, split test, with `question` and `answer`.
 """

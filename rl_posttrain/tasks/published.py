@@ -1,4 +1,8 @@
-"""What the tasks of published data sets share: their rows, and tasks that are only evaluated on."""
+"""What the tasks of published data sets share: their rows, and tasks that are only evaluated on.
+
+Names, splits and columns in these tasks are as public code reads them, and numbers of rows as people report them. Tests
+use local files of the same shape: no test loads from the hub.
+"""
 
 from collections.abc import Iterable, Mapping
 
