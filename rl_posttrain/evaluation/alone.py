@@ -1,11 +1,15 @@
 """Evaluations outside of training: several models on several tasks, with as few starts of an engine as possible."""
 
 import hashlib
+import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.evaluation.evaluate import Amount, Processes, evaluate
@@ -177,10 +181,17 @@ def _folder(out: Path | None, settings: dict[str, Any], *, alone: bool) -> Path:
 
 
 def _processes() -> Processes:
+    """The processes of this job, joined by torch.distributed where there are several."""
     if world_size() == 1:
         return Processes()
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
-    state = PartialState()
-    return Processes(state.process_index, state.num_processes, gather_object)
+    def gather(own: list) -> list:
+        parts: list[list] = [[] for _ in range(world_size())]
+        torch.distributed.all_gather_object(parts, own)
+        return list(itertools.chain(*parts))
+
+    return Processes(torch.distributed.get_rank(), world_size(), gather)

@@ -1,11 +1,12 @@
 """The samples of an evaluation on disk: what was drawn is kept, and only what is missing is drawn."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.evaluations import SAMPLES_FILE, SETTINGS_FILE
@@ -54,11 +55,11 @@ class SampleFile:
     """The folder of one evaluation; only the main process has one.
 
     Args:
-        folder: made where it is missing.
+        folder: made where it is missing, and locked for as long as this lives.
         settings: whatever decides the samples. A folder with other settings is refused.
 
     Raises:
-        RunError: the folder holds samples of another evaluation, or cannot be written.
+        RunError: the folder holds samples of another evaluation, another process writes it, or it cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
@@ -66,6 +67,7 @@ class SampleFile:
         self._path = folder / SAMPLES_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
             self._check_settings(json.loads(to_json(settings)))
         except OSError as error:
             raise RunError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
@@ -86,6 +88,17 @@ class SampleFile:
             file.flush()
             os.fsync(file.fileno())
         self.samples |= {(row["question"], row["sample"]): Sample.of_row(row) for row in new}
+
+    def _locked(self) -> IO[bytes]:
+        """An open file that holds the lock; it ends with the file or the process."""
+        file = (self.folder / ".lock").open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{self.folder}: another process evaluates into it; wait for it, or name another folder"
+            ) from None
+        return file
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         path = self.folder / SETTINGS_FILE

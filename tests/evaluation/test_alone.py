@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_command
 from transformers import AutoModelForCausalLM
 
 from rl_posttrain.evaluation.alone import evaluate_alone
@@ -159,6 +160,17 @@ def test_the_command_evaluates_compares_and_tells_where_the_samples_are(run_main
     ]
     mean = sum(a["metrics"]["length"] - b["metrics"]["length"] for a, b in zip(*questions, strict=True)) / 30
     assert comparison["differences"]["length"]["difference"] == pytest.approx(mean)
+
+
+def test_two_processes_share_the_samples_and_draw_those_of_one(tiny_model, run_main, tmp_path):
+    arguments = ["eval", tiny_model, "--task", "arithmetic", "--temperature", 1, "--max-new-tokens", 8, "--out"]
+    done = run_command(*arguments, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("accuracy") == 1, "one of them prints"
+    status, _, stderr = run_main(*arguments, tmp_path / "one")
+    assert status == 0, stderr
+    texts = [(tmp_path / name / "samples.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert sorted(texts[0]) == sorted(texts[1])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from conftest import slowness
 from rl_posttrain.errors import RunError
 from rl_posttrain.evaluation import blocks
 from rl_posttrain.evaluation.evaluate import Amount, Processes, evaluate
+from rl_posttrain.evaluation.samples import SampleFile
 from rl_posttrain.recipe.reward_spec import resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.rewards import REWARDS
@@ -175,6 +176,14 @@ def test_samples_of_other_settings_are_not_mixed(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}: its samples were drawn with temperature=1.0, not 0.5; name another folder, or remove this one"
     )
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path):
+    first = SampleFile(tmp_path, SETTINGS)
+    with pytest.raises(RunError, match="another process evaluates into it"):
+        run(tmp_path, Amount(5, 1, (1,)))
+    del first
+    run(tmp_path, Amount(5, 1, (1,)))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
