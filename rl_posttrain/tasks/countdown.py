@@ -45,7 +45,8 @@ def countdown(
             (TinyZero's), or a file or folder with its columns `nums` and `target`.
 
     Returns:
-        Rows with `question`, `answer` (the target as text), `numbers` (list of int) and `target` (int).
+        Rows with `question`, `answer` (the target as text), `numbers` (list of int), `target` (int) and
+        `num_numbers` (int), by which `eval` breaks results down.
 
     Raises:
         RecipeError: an option is out of its range; there are too few puzzles; or the data set cannot be read.
@@ -165,4 +166,10 @@ def _row(numbers: list[int], target: int) -> dict[str, Any]:
         f"Use each of the numbers {', '.join(map(str, numbers))} exactly once, with + - * / and parentheses, "
         f"to make {target}. Give the expression in answer tags, like <answer>(1 + 2) / 3</answer>."
     )
-    return {"question": question, "answer": str(target), "numbers": numbers, "target": target}
+    return {
+        "question": question,
+        "answer": str(target),
+        "numbers": numbers,
+        "target": target,
+        "num_numbers": len(numbers),
+    }

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, did_you_mean, one_line
+from rl_posttrain.errors import RecipeError, RunError, did_you_mean, one_line
+from rl_posttrain.runs.evaluations import SAMPLES_FILE
+from rl_posttrain.runs.files import read_json_lines
 from rl_posttrain.tasks.rows import TaskRows
 
 Rows = list[dict[str, Any]]
 # Tokens of each of some prompts, which are all of one kind.
 CountTokens = Callable[[Sequence[Any]], list[int]]
 
-# As an evaluation writes it; one object a sample.
-SAMPLES_FILE = "samples.jsonl"
 # The column that holds a row's share of right samples, where it comes from an evaluation.
 PASS_RATE = "pass_rate"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -128,15 +128,12 @@ def pass_rates(folder: str) -> dict[str, float]:
     Raises:
         RecipeError: it has no samples that can be read.
     """
-    path = Path(folder).expanduser() / SAMPLES_FILE
     right: dict[str, list[bool]] = {}
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                sample = json.loads(line)
-                if sample["right"] is not None:
-                    right.setdefault(_key(sample["prompt"]), []).append(bool(sample["right"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for sample in read_json_lines(Path(folder).expanduser() / SAMPLES_FILE):
+            if sample["right"] is not None:
+                right.setdefault(_key(sample["prompt"]), []).append(bool(sample["right"]))
+    except (OSError, KeyError, RunError) as error:
         raise RecipeError(
             f"task.filter.difficulty.results={folder}: {SAMPLES_FILE} cannot be read there ({one_line(error)}); name "
             "the folder that `rl-posttrain eval` wrote"

@@ -77,7 +77,8 @@ def test_ten_thousand_puzzles_are_all_different_and_have_solutions(count, num_so
 def test_rows_have_what_the_reward_needs():
     rows = countdown(num_train=100, num_eval=30, seed=0, num_numbers=[2, 5], max_number=20, max_target=30)
     for row in rows.train + rows.eval:
-        assert set(row) == {"question", "answer", "numbers", "target"}
+        assert set(row) == {"question", "answer", "numbers", "target", "num_numbers"}
+        assert row["num_numbers"] == len(row["numbers"])
         assert all(type(number) is int and 1 <= number <= 20 for number in row["numbers"])
         assert type(row["target"]) is int
         assert 1 <= row["target"] <= 30
@@ -120,7 +121,7 @@ def test_a_published_data_set_in_place_of_puzzles_that_are_made(tmp_path):
     for row in rows.train + rows.eval:
         assert {"nums": row["numbers"], "target": row["target"]} in published
         assert f"numbers {', '.join(map(str, row['numbers']))} exactly once" in row["question"]
-        assert (set(row), row["answer"]) == ({"question", "answer", "numbers", "target"}, str(row["target"]))
+        assert (row["answer"], row["num_numbers"]) == (str(row["target"]), 3)
     assert rows.notes == ("1 of 21 rows repeat a puzzle and are left out",)
     whole = countdown(num_eval=4, seed=1, path=path)
     assert whole.eval == rows.eval

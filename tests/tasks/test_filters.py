@@ -166,3 +166,28 @@ def test_filters_stand_in_a_recipe_with_any_task():
     assert 0 < len(rows.train) < 50
     assert all(float(row["answer"]) <= 9 for row in rows.train)
     assert json.dumps(rows.train)
+
+
+def test_an_evaluation_of_the_training_questions_says_how_difficult_they_are(task, tmp_path, tiny_model, run_main):
+    folder = str(tmp_path / "evals" / "tiny")
+    status, _, stderr = run_main(
+        "eval", tiny_model, "--task", tmp_path / "train.jsonl", "--num-samples", "2", "--out", folder,
+        "--engine", "transformers", "--max-new-tokens", "4", "task.template=qa",
+    )  # fmt: skip
+    assert status == 0, stderr
+    rows = task(filter={"difficulty": {"min": 0, "results": folder}})
+    assert len(rows.train) == 4
+    assert {row["pass_rate"] for row in rows.train} <= {0.0, 0.5, 1.0}
+
+
+def test_check_counts_tokens_by_the_models_tokenizer_and_shows_what_stays(tiny_recipe, run_main):
+    # The tiny model's tokens are characters: "Q: What is 3 + 4?" and a line with "A:" are 20, with one more digit 21.
+    options = ["task.filter.max_prompt_tokens=21", "task.digits=2", "task.order_by=answer", "--json"]
+    status, stdout, stderr = run_main("check", tiny_recipe, *options)
+    assert status == 0, stderr
+    shown = json.loads(stdout)["task"]
+    notes = "\n".join(shown["notes"])
+    assert f"prompts of at most 21 tokens: {shown['num_train']} of 64 training rows stay" in notes
+    assert 4 <= shown["num_train"] < 64
+    assert shown["prompt_tokens"] <= 21
+    assert "training rows in the order of answer, from " in notes

@@ -44,7 +44,7 @@ def test_training_rows_are_in_the_ratio_of_the_weights_and_eval_rows_of_each_par
     )
     assert rows.template == "qa"
     for row in rows.train + rows.eval:
-        assert set(row) == {"task", "prompt", "question", "answer", "numbers", "target"}
+        assert set(row) == {"task", "prompt", "question", "answer", "numbers", "target", "num_numbers"}
         assert (row["numbers"] is None) == (row["target"] is None) == (row["task"] == "arithmetic")
     # The rows are those of the parts alone.
     alone = rows_of("countdown", template="qa", num_numbers=[3], num_train=10, num_eval=5)
