@@ -22,12 +22,12 @@ from rl_posttrain.training.loop import PolicyTrainer
 together, recorded = TransformersEngine.generate, PolicyTrainer.log
 
 
-def one_by_one(self, prompts, seed, sampling):
+def one_by_one(self, prompts, seeds, sampling):
     drawn, numbers = [], Counter()
     for prompt in prompts:
         place = f"{prompt} {numbers[tuple(prompt)]}"
         numbers[tuple(prompt)] += 1
-        drawn += together(self, [prompt], int(hashlib.sha256(place.encode()).hexdigest()[:8], 16), sampling)
+        drawn += together(self, [prompt], [int(hashlib.sha256(place.encode()).hexdigest()[:8], 16)], sampling)
     return drawn
 
 
