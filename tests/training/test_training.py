@@ -10,8 +10,10 @@ import pytest
 import yaml
 from conftest import fork_command, run_command, run_processes, run_python, wait_until
 
+from rl_posttrain.evaluation.statistics import mean_over_questions
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.runs.evaluations import read_questions
 
 CHECKPOINTED = (
     "algorithm.num_steps=6", "checkpoint.every_steps=2", "checkpoint.final_model=true",
