@@ -72,7 +72,7 @@ def evaluate(
     prepare_process(verbose=verbose)
     from rl_posttrain.evaluation.alone import evaluate_alone
     from rl_posttrain.evaluation.results import BREAKDOWNS
-    from rl_posttrain.evaluation.subjects import find_subject
+    from rl_posttrain.evaluation.subjects import find_subjects
     from rl_posttrain.recipe.evaluation import evaluation_for
     from rl_posttrain.study.questions import comparison_of
     from rl_posttrain.views.evaluation import Progress, print_evaluations
@@ -80,7 +80,10 @@ def evaluate(
     models = [target for target in targets if not _OVERRIDE.fullmatch(target)]
     if not models:
         raise RecipeError(f"MODEL: missing; {targets[0]} is a change of a key; name a run, a checkpoint or a model")
-    subjects = [find_subject(model) for model in dict.fromkeys([*models, *([compare] if compare else [])])]
+    named = find_subjects([*models, *([] if compare is None else [compare])])
+    subjects = list({subject.location: subject for subject in named.values()}.values())
+    if compare is not None and len(subjects) == 1:
+        raise RecipeError(f"--compare={compare}: it is the model that is evaluated; name another")
     options = {
         "eval": _said(
             num_questions=num_questions,
@@ -106,7 +109,7 @@ def evaluate(
             ),
         )
         for subject in subjects
-        for name in task or [None]
+        for name in dict.fromkeys(task or [None])
     ]
     listener = Progress(quiet=not is_main_process())
     columns = tuple(by.split(",")) if by else BREAKDOWNS
@@ -114,7 +117,7 @@ def evaluate(
         results = evaluate_alone(pairs, out=out, listener=listener, by=columns)
     if not is_main_process():
         return
-    comparisons = comparison_of(results, subjects[-1].name, margin) if compare else []
+    comparisons = [] if compare is None else comparison_of(results, named[compare].name, margin)
     if as_json:
         typer.echo(json.dumps({"evaluations": results, "comparisons": comparisons}, indent=2))
     else:

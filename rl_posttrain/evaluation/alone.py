@@ -56,8 +56,14 @@ class _Job:
     rows: TaskRows
     rewards: list[Reward]
     sampling: Sampling
+    chat_template: str | None  # of prompts that are chat messages
     num_questions: int
     longest: int
+
+    @property
+    def title(self) -> str:
+        """What tables call the task; no two of a call have the same."""
+        return str(self.task.arguments["path"]) if self.task.name == "file" else self.task.name
 
 
 def evaluate_alone(
@@ -76,7 +82,8 @@ def evaluate_alone(
         by: columns to break results down by.
 
     Returns:
-        The content of each results.json, and the folder under ``folder``.
+        The content of each results.json; the folder under ``folder``, and what tables call the task under ``title``:
+        its name, or the path of a data file.
 
     Raises:
         RlPosttrainError: something that was asked for cannot be had; the message says what to change.
@@ -88,10 +95,10 @@ def evaluate_alone(
     sampler: Sampler | None = None
     for place, job in enumerate(jobs):
         settings = _settings(job)
-        folder = _folder(out, settings, alone=len(jobs) == 1)
+        folder = _folder(out, settings, job.title, alone=len(jobs) == 1)
         longest = max(later.longest for later in jobs[place:] if later.subject == job.subject)
         sampler = _sampler_for(job, sampler, longest, listener)
-        listener.begin(job.subject.name, job.task.name, job.num_questions, job.evaluation.eval.num_samples)
+        listener.begin(job.subject.name, job.title, job.num_questions, job.evaluation.eval.num_samples)
         found = evaluate(
             job.rows.eval,
             lambda rows, seeds, job=job, sampler=sampler: sampler.draw(
@@ -106,7 +113,7 @@ def evaluate_alone(
             processes=processes,
             on_progress=listener.progress,
         )
-        results.append(found | {"folder": str(folder)})
+        results.append(found | {"folder": str(folder), "title": job.title})
     if sampler is not None:
         sampler.close()
     return results
@@ -137,9 +144,11 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))
     tokenizer = load_tokenizer(subject.location, name=subject.name)
     chat_options = evaluation.trl.get("chat_template_kwargs") or {}
-    longest_prompt = max(map(len, tokenize(tokenizer, [row["prompt"] for row in rows.eval], chat_options)))
+    prompts = [row["prompt"] for row in rows.eval]
+    longest_prompt = max(map(len, tokenize(tokenizer, prompts, chat_options)))
     longest = longest_sequence(longest_prompt, {"eval": sampling.max_tokens}, config, name=subject.name)
-    return _Job(subject, evaluation, task, rows, rewards, sampling, asked or len(rows.eval), longest)
+    chat_template = None if isinstance(prompts[0], str) else str(tokenizer.chat_template)
+    return _Job(subject, evaluation, task, rows, rewards, sampling, chat_template, asked or len(rows.eval), longest)
 
 
 def _sampler_for(job: _Job, sampler: Sampler | None, longest: int, listener: Listener) -> Sampler:
@@ -156,7 +165,7 @@ def _sampler_for(job: _Job, sampler: Sampler | None, longest: int, listener: Lis
 def _settings(job: _Job) -> dict[str, Any]:
     location = Path(job.subject.location)
     config = None if location.is_dir() else load_config(job.subject.location)
-    return settings_of(
+    settings = settings_of(
         model=job.subject.name,
         dtype=job.evaluation.model.dtype,
         engine=job.evaluation.rollout.engine,
@@ -165,17 +174,32 @@ def _settings(job: _Job) -> dict[str, Any]:
         rewards=job.evaluation.rewards,
         sampling=job.sampling,
         seed=job.evaluation.run.seed,
-    ) | {
-        "step": job.subject.step,
-        "weights": folder_digest(location) if config is None else getattr(config, "_commit_hash", None),
-    }
+    )
+    settings["step"] = job.subject.step
+    settings["weights"] = folder_digest(location) if config is None else getattr(config, "_commit_hash", None)
+    if job.chat_template is not None:
+        options = job.evaluation.trl.get("chat_template_kwargs") or {}
+        settings["chat"] = {"template_sha256": _sha256(job.chat_template), "options": options}
+    if sources := _sources(job.rewards):
+        settings["reward_files"] = sources
+    return settings
 
 
-def _folder(out: Path | None, settings: dict[str, Any], *, alone: bool) -> Path:
+def _sources(rewards: Sequence[Reward]) -> dict[str, str]:
+    """The digest of every file of the user's own rewards: after a change of it, samples have other rewards."""
+    files = {reward.spec.fn: Path(reward.spec.fn.rpartition(":")[0]) for reward in rewards}
+    return {fn: _sha256(path.read_bytes()) for fn, path in files.items() if path.suffix == ".py" and path.is_file()}
+
+
+def _sha256(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def _folder(out: Path | None, settings: dict[str, Any], title: str, *, alone: bool) -> Path:
     if out is not None and alone:
         return out
-    digest = hashlib.sha256(to_json(settings, sort_keys=True).encode()).hexdigest()[:8]
-    words = [settings["model"].rstrip("/").rpartition("/")[2], settings["task"]["name"].rpartition("/")[2]]
+    digest = _sha256(to_json(settings, sort_keys=True))[:8]
+    words = [name.rstrip("/").rpartition("/")[2] for name in (settings["model"], title)]
     name = "-".join([*(re.sub(r"[^A-Za-z0-9._@-]+", "_", word) for word in words), digest])
     return (out or Path("evals")) / name
 

@@ -61,7 +61,7 @@ class Sampler:
     def can_become(self, subject: Subject, evaluation: Evaluation, longest: int) -> bool:
         """Whether `become` would make this the sampler of another model, without starting an engine."""
         is_there = subject == self.subject
-        can_load = evaluation.rollout.engine == "vllm" and Path(subject.location).is_dir()
+        can_load = evaluation.rollout.engine == "vllm" and bool(_weight_files(Path(subject.location)))
         same = self._kind == self._kind_of(subject, evaluation)
         return (is_there or can_load) and same and longest <= self._longest
 
@@ -104,7 +104,9 @@ class Sampler:
             item for item in config.items() if item[0] not in ("_name_or_path", "transformers_version")
         )
         rollout = evaluation.rollout
-        return rollout.engine, evaluation.model.dtype, rollout.gpu_memory_share, evaluation.run.seed, repr(architecture)
+        engine = (rollout.engine, evaluation.model.dtype, rollout.gpu_memory_share, evaluation.run.seed)
+        # An engine reads the tokens that end a completion once, at its start.
+        return *engine, repr(architecture), _end_tokens(subject)
 
 
 def _transformers_engine(subject: Subject, dtype: str) -> TransformersEngine:
@@ -122,10 +124,25 @@ def _transformers_engine(subject: Subject, dtype: str) -> TransformersEngine:
     )
 
 
+def _end_tokens(subject: Subject) -> tuple:
+    """What ends a completion: the tokenizer's end of sequence, and what the model's generation config names."""
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(subject.location).eos_token_id
+    except OSError:  # it has none
+        named = None
+    return load_tokenizer(subject.location, name=subject.name).eos_token_id, repr(named)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors"))
+
+
 def _weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path in _weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  no mapping
                 yield name, file.get_tensor(name)

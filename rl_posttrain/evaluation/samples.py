@@ -68,26 +68,41 @@ class SampleFile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
-            self._check_settings(json.loads(to_json(settings)))
         except OSError as error:
             raise RunError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-        rows = read_json_lines(self._path) if self._path.exists() else []
+        self.samples: dict[Place, Sample] = {}
         try:
-            self.samples = {(row["question"], row["sample"]): Sample.of_row(row) for row in rows}
-        except KeyError as error:
-            raise RunError(f"{self._path}: a sample without {error}; the file is damaged, remove it") from None
-        if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
-            # A process was killed while it wrote the last line.
-            write_atomically(self._path, "".join(to_json(row) + "\n" for row in rows))
+            self._check_settings(json.loads(to_json(settings)))
+            self._read()
+        except BaseException:
+            self._lock.close()  # the error may outlive this, and would hold the lock
+            raise
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append samples that are not there yet; they are on disk when this returns."""
-        new = [row for row in rows if (row["question"], row["sample"]) not in self.samples]
+        lines = [to_json(row) for row in rows if (row["question"], row["sample"]) not in self.samples]
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(to_json(row) + "\n" for row in new))
+            file.write("".join(line + "\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-        self.samples |= {(row["question"], row["sample"]): Sample.of_row(row) for row in new}
+        # As they are read back: a reward that is not a number is null there.
+        self._take(json.loads(line) for line in lines)
+
+    def _read(self) -> None:
+        if not self._path.exists():
+            return
+        rows = read_json_lines(self._path)
+        try:
+            self._take(rows)
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"a sample without {error}" if isinstance(error, KeyError) else "a sample of another form"
+            raise RunError(f"{self._path}: {reason}; the file is damaged, remove it") from None
+        if not self._path.read_bytes().endswith(b"\n"):
+            # A process was killed while it wrote the last line.
+            write_atomically(self._path, "".join(to_json(row) + "\n" for row in rows))
+
+    def _take(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.samples |= {(row["question"], row["sample"]): Sample.of_row(row) for row in rows}
 
     def _locked(self) -> IO[bytes]:
         """An open file that holds the lock; it ends with the file or the process."""

@@ -1,6 +1,8 @@
 """What is evaluated: a model, the model that a run trained, or one of its checkpoints."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl_posttrain.errors import RunError
@@ -46,6 +48,28 @@ def find_subject(text: str) -> Subject:
     if path.is_dir() and path.resolve().parent.name == "checkpoints" and (above / "recipe.yaml").is_file():
         return _in_run(RunDirectory.open(above), path)
     return Subject(text, resolve_model(text, key="MODEL"))
+
+
+def find_subjects(texts: Sequence[str]) -> dict[str, Subject]:
+    """The models that `texts` name, by text; texts that name one model in one place have the same subject.
+
+    Models of one name in several places are named as they were written, so that results tell them apart.
+
+    Raises:
+        RunError, RecipeError: as `find_subject`.
+    """
+    by_place: dict[str, Subject] = {}
+    found, written = {}, {}
+    for text in texts:
+        subject = find_subject(text)
+        found[text] = by_place.setdefault(subject.location, subject)
+        written.setdefault(subject.location, text)
+    names = Counter(subject.name for subject in by_place.values())
+    named = {
+        place: subject if names[subject.name] == 1 else replace(subject, name=written[place])
+        for place, subject in by_place.items()
+    }
+    return {text: named[subject.location] for text, subject in found.items()}
 
 
 def _in_run(run: RunDirectory, folder: Path) -> Subject:

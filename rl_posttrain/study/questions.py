@@ -127,14 +127,14 @@ def comparison_of(results: Sequence[Mapping[str, Any]], baseline: str, margin: f
     """Every other model compared with `baseline`, task by task, as plain data.
 
     Args:
-        results: of evaluations, with the ``folder`` of each.
+        results: of evaluations, with the ``folder`` of each, and the ``title`` of its task.
 
     Raises:
         RunError: an evaluation is of other questions than the baseline's.
     """
     compared = []
-    for task in dict.fromkeys(result["task"]["name"] for result in results):
-        of_task = {result["model"]: result for result in results if result["task"]["name"] == task}
+    for task in dict.fromkeys(result["title"] for result in results):
+        of_task = {result["model"]: result for result in results if result["title"] == task}
         base = of_task[baseline]
         for result in of_task.values():
             if result["task"] != base["task"] or result["num_questions"] != base["num_questions"]:

@@ -83,8 +83,8 @@ def print_evaluations(results: Sequence[Mapping[str, Any]], comparisons: Sequenc
         comparisons: as `study.questions.comparison_of` gives them.
     """
     console = Console(highlight=False)
-    for task in dict.fromkeys(result["task"]["name"] for result in results):
-        of_task = [result for result in results if result["task"]["name"] == task]
+    for task in dict.fromkeys(result["title"] for result in results):
+        of_task = [result for result in results if result["title"] == task]
         title, table = results_table(of_task)
         console.print(Text(printable(title), style="bold"), soft_wrap=True)
         console.print(table)
@@ -139,7 +139,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> tuple[str, Table]:
     task = first["task"]
     template = f", template {task['template']}" if task["template"] else ""
     title = (
-        f"{task['name']} (version {task['version']}{template}): {first['num_questions']:,} questions{samples}, {how}"
+        f"{first['title']} (version {task['version']}{template}): {first['num_questions']:,} questions{samples}, {how}"
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from rl_posttrain.evaluation.alone import evaluate_alone
 from rl_posttrain.evaluation.evaluate import Amount, evaluate
 from rl_posttrain.evaluation.sampler import Sampler
-from rl_posttrain.evaluation.subjects import find_subject
+from rl_posttrain.evaluation.subjects import find_subject, find_subjects
 from rl_posttrain.recipe.evaluation import evaluation_for
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.tasks.arithmetic import arithmetic
@@ -135,6 +135,82 @@ def test_models_that_share_an_engine_answer_as_each_does_alone(tiny_model, other
     assert together[1]["metrics"] == alone["metrics"]
     assert samples_of(together[1]["folder"]) == samples_of(alone["folder"])
     assert samples_of(together[0]["folder"]) != samples_of(alone["folder"])
+
+
+@pytest.fixture(scope="module")
+def other_formats(other_model, tmp_path_factory) -> list[Path]:
+    """The other model as a file of torch, and with further tokens that end a completion."""
+    folder = tmp_path_factory.mktemp("models")
+    torch_file, many_ends = shutil.copytree(other_model, folder / "bin"), shutil.copytree(other_model, folder / "ends")
+    (torch_file / "model.safetensors").unlink()
+    torch.save(AutoModelForCausalLM.from_pretrained(other_model).state_dict(), torch_file / "pytorch_model.bin")
+    (many_ends / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(2, 40))}))
+    return [torch_file, many_ends]
+
+
+def test_a_model_that_cannot_take_its_turn_in_an_engine_gets_its_own(tiny_model, other_model, other_formats, tmp_path):
+    def pair(model):
+        options = {"eval": {"num_questions": 20, "max_new_tokens": 8, "temperature": 1}}
+        return find_subject(str(model)), evaluation_for(
+            str(model), task="arithmetic", options=options, overrides=[], recipe=None
+        )
+
+    models = [tiny_model, other_model, *other_formats]
+    together = evaluate_alone([pair(model) for model in models], out=tmp_path, listener=Silent())
+    tiny, other, torch_file, many_ends = (samples_of(result["folder"]) for result in together)
+    assert torch_file == other != tiny
+    num_ended = [sum(row["finish_reason"] == "stop" for row in found.values()) for found in (other, many_ends)]
+    assert num_ended[0] < 10 < num_ended[1]
+
+
+def test_models_are_told_apart_and_each_is_there_once(tiny_model, tmp_path, monkeypatch):
+    for parent in ("a", "b"):
+        final = tmp_path / parent / "run-1" / "checkpoints" / "final"
+        shutil.copytree(tiny_model, final)
+        (tmp_path / parent / "run-1" / "recipe.yaml").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert [subject.name for subject in find_subjects(["a/run-1"]).values()] == ["run-1"]
+    found = find_subjects(["a/run-1", str(tiny_model), "b/run-1", "a/run-1/", "a/run-1/checkpoints/final"])
+    names = ["a/run-1", str(tiny_model), "b/run-1", "a/run-1", "a/run-1"]
+    assert [subject.name for subject in found.values()] == names
+
+
+def test_two_data_files_are_two_tasks_and_the_baseline_is_the_one_asked_for(
+    run_main, tiny_model, other_model, tmp_path
+):
+    for number, name in enumerate(["one", "two"]):
+        rows = [{"question": f"{place} + {number}?", "answer": str(place + number)} for place in range(10)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    status, stdout, stderr = run_main(
+        "eval", tiny_model, other_model, "--task", files[0], "--task", files[1], "--task", files[0],
+        "--max-new-tokens", 8, "--compare", tiny_model, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert status == 0, stderr
+    found = json.loads(stdout)
+    assert [(result["model"], result["title"]) for result in found["evaluations"]] == [
+        (str(model), str(file)) for model in (tiny_model, other_model) for file in files
+    ]
+    assert [(each["task"], each["model"], each["baseline"]) for each in found["comparisons"]] == [
+        (str(file), str(other_model), str(tiny_model)) for file in files
+    ]
+
+
+def test_samples_of_another_reward_or_chat_template_are_other_samples(run_main, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    command = ["eval", model, "--task", "arithmetic", "--num-questions", 4, "--max-new-tokens", 4, "--out", "out",
+               "--engine", "transformers", "task.template=chat", "rewards.0.fn=own.py:own"]  # fmt: skip
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    own = "def own(completions, **columns):\n    return [{}] * len(completions)\n"
+    (tmp_path / "own.py").write_text(own.format(1.0))
+    status, _, stderr = run_main(*command)
+    assert status == 0, stderr
+    status, _, stderr = run_main(*command, "trl.chat_template_kwargs={a: 1}")
+    assert (status, "were drawn with chat=" in stderr) == (2, True)
+    (tmp_path / "own.py").write_text(own.format(0.5))
+    status, _, stderr = run_main(*command)
+    assert (status, "were drawn with reward_files=" in stderr) == (2, True), stderr
 
 
 def test_the_command_evaluates_compares_and_tells_where_the_samples_are(run_main, tiny_model, other_model, tmp_path):

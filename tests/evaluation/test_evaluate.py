@@ -35,8 +35,8 @@ def reward(name, function):
     Any other name judges nothing.
     """
     built_in = resolve_reward(RewardSection(fn=name if name in REWARDS else "math_accuracy"), f"rewards.{name}")
-    judges = built_in.judges if name in REWARDS else None
-    return Reward(dataclasses.replace(built_in, name=name, judges=judges, function=function))
+    unknown = {} if name in REWARDS else {"judges": None, "range": None}
+    return Reward(dataclasses.replace(built_in, name=name, function=function, **unknown))
 
 
 def draw_answers(rows, seeds):
@@ -214,6 +214,13 @@ def test_partial_credit_is_no_right_answer_and_other_rewards_tell_only_their_mea
     assert "accuracy" not in metrics
     assert "pass@1" not in metrics
     assert metrics["well_formed"] == 0.0
+
+
+def test_a_reward_that_is_no_number_counts_the_same_when_it_is_read_back(tmp_path):
+    rewards = {"mine": lambda completions, **_: [1.0, float("nan")][: len(completions)]}
+    first, again = (run(tmp_path, Amount(5, 1, (1,)), rewards=rewards)[0]["metrics"] for _ in range(2))
+    assert first == again
+    assert first["mine"]["value"] == 1.0
 
 
 def test_a_reward_that_judges_nothing_is_null(tmp_path):
