@@ -71,13 +71,14 @@ def evaluate(
 
     prepare_process(verbose=verbose)
     from rl_posttrain.evaluation.alone import evaluate_alone
-    from rl_posttrain.evaluation.results import BREAKDOWNS
     from rl_posttrain.evaluation.subjects import find_subjects
     from rl_posttrain.recipe.evaluation import evaluation_for
     from rl_posttrain.study.questions import comparison_of
     from rl_posttrain.views.evaluation import Progress, print_evaluations
 
     models = [target for target in targets if not _OVERRIDE.fullmatch(target)]
+    if mistaken := next((model for model in models if "=" in model and not Path(model).exists()), None):
+        raise RecipeError(f"{mistaken}: no model, and a change is written section.key=value, such as eval.top_p=0.9")
     if not models:
         raise RecipeError(f"MODEL: missing; {targets[0]} is a change of a key; name a run, a checkpoint or a model")
     named = find_subjects([*models, *([] if compare is None else [compare])])
@@ -112,7 +113,9 @@ def evaluate(
         for name in dict.fromkeys(task or [None])
     ]
     listener = Progress(quiet=not is_main_process())
-    columns = tuple(by.split(",")) if by else BREAKDOWNS
+    if compare is not None and not all(any(reward.judges == "answer" for reward in e.rewards) for _, e in pairs):
+        raise RecipeError(f"--compare={compare}: it needs a reward that judges answers; set rewards.0.judges=answer")
+    columns = [name.strip() for name in by.split(",")] if by is not None else None
     with listener:
         results = evaluate_alone(pairs, out=out, listener=listener, by=columns)
     if not is_main_process():

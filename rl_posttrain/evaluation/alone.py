@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 
 import torch
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.evaluation.evaluate import Amount, Processes, evaluate
 from rl_posttrain.evaluation.results import BREAKDOWNS
 from rl_posttrain.evaluation.sampler import Sampler
+from rl_posttrain.evaluation.samples import check_folder
 from rl_posttrain.evaluation.settings import settings_of
 from rl_posttrain.evaluation.subjects import Subject
 from rl_posttrain.machine.process import use_cpu_if_no_gpu, world_size
@@ -71,7 +73,7 @@ def evaluate_alone(
     *,
     out: Path | None,
     listener: Listener,
-    by: Sequence[str] = BREAKDOWNS,
+    by: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate each model on its task. Under torchrun every process calls this, and they share the samples.
 
@@ -79,7 +81,7 @@ def evaluate_alone(
         pairs: models that stand beside each other and have one architecture share an engine.
         out: the folder of the samples; several evaluations get a folder each in it. None for one below ``evals``, whose
             name says model, task and settings. What is there is not drawn again.
-        by: columns to break results down by.
+        by: columns to break results down by; None for those of `BREAKDOWNS` that rows have.
 
     Returns:
         The content of each results.json; the folder under ``folder``, and what tables call the task under ``title``:
@@ -90,12 +92,18 @@ def evaluate_alone(
     """
     use_cpu_if_no_gpu()
     jobs = [_job(subject, evaluation, listener) for subject, evaluation in pairs]
+    _check_columns(by or (), jobs)
+    all_settings = [_settings(job) for job in jobs]
+    folders = [
+        _folder(out, settings, job.title, alone=len(jobs) == 1)
+        for job, settings in zip(jobs, all_settings, strict=True)
+    ]
+    for folder, settings in zip(folders, all_settings, strict=True):
+        check_folder(folder, json.loads(to_json(settings)))
     processes = _processes()
     results = []
     sampler: Sampler | None = None
-    for place, job in enumerate(jobs):
-        settings = _settings(job)
-        folder = _folder(out, settings, job.title, alone=len(jobs) == 1)
+    for place, (job, folder, settings) in enumerate(zip(jobs, folders, all_settings, strict=True)):
         longest = max(later.longest for later in jobs[place:] if later.subject == job.subject)
         sampler = _sampler_for(job, sampler, longest, listener)
         listener.begin(job.subject.name, job.title, job.num_questions, job.evaluation.eval.num_samples)
@@ -105,7 +113,7 @@ def evaluate_alone(
                 rows, seeds, job.sampling, job.evaluation.trl.get("chat_template_kwargs") or {}
             ),
             job.rewards,
-            Amount(job.num_questions, job.evaluation.eval.num_samples, job.evaluation.eval.k, by),
+            Amount(job.num_questions, job.evaluation.eval.num_samples, job.evaluation.eval.k, by or BREAKDOWNS),
             seed=job.evaluation.run.seed,
             depends_on_batch=sampler.depends_on_batch,
             folder=folder,
@@ -149,6 +157,12 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     longest = longest_sequence(longest_prompt, {"eval": sampling.max_tokens}, config, name=subject.name)
     chat_template = None if isinstance(prompts[0], str) else str(tokenizer.chat_template)
     return _Job(subject, evaluation, task, rows, rewards, sampling, chat_template, asked or len(rows.eval), longest)
+
+
+def _check_columns(by: Sequence[str], jobs: Sequence[_Job]) -> None:
+    columns = list(dict.fromkeys(column for job in jobs for column in job.rows.eval[0] if column != "prompt"))
+    if unknown := next((name for name in by if name not in columns), None):
+        raise RecipeError(f"--by={unknown}: rows have no such column; {did_you_mean(unknown, columns)}")
 
 
 def _sampler_for(job: _Job, sampler: Sampler | None, longest: int, listener: Listener) -> Sampler:

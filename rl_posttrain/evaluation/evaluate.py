@@ -113,7 +113,8 @@ def _draw(
     """Samples of `blocks`, as samples.jsonl has them."""
     places = [place for block in blocks for place in block.places]
     completions = draw([rows[question] for question, _ in places], [seed_of(seed, *place) for place in places])
-    score(completions, rewards)
+    # A reward may need what it logs with; what it logs is of a training step, and nothing is kept here.
+    score(completions, rewards, log_metric=_nothing, log_extra=_nothing)
     judge, form = judging_rewards([reward.spec for reward in rewards])
     sampled = []
     for (question, sample), completion in zip(places, completions, strict=True):
@@ -135,6 +136,10 @@ def _draw(
             }
         )
     return sampled
+
+
+def _nothing(name: str, value: Any) -> None:
+    """What a reward logs in an evaluation goes here."""
 
 
 def _credit(judge: Judge | None, completion: Completion) -> bool | None:

@@ -51,6 +51,31 @@ class Sample:
         )
 
 
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Fail where samples of `settings` cannot go into `folder`, as far as is seen before anything is written.
+
+    Args:
+        settings: as JSON gives them back.
+
+    Raises:
+        RunError: there is a file of that name, or it has samples of other settings.
+    """
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RunError(f"{folder}: cannot be written ({above} is no folder that you can write); name another folder")
+    earlier = read_json_object(folder / SETTINGS_FILE)
+    if earlier is None:
+        if (folder / SAMPLES_FILE).exists():
+            raise RunError(f"{folder}: has {SAMPLES_FILE} and no {SETTINGS_FILE}; name another folder")
+        return
+    changed = next((key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)), None)
+    if changed is not None:
+        raise RunError(
+            f"{folder}: its samples were drawn with {changed}={_short(earlier.get(changed))}, not "
+            f"{_short(settings.get(changed))}; name another folder, or remove this one"
+        )
+
+
 class SampleFile:
     """The folder of one evaluation; only the main process has one.
 
@@ -65,6 +90,8 @@ class SampleFile:
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         self.folder = folder
         self._path = folder / SAMPLES_FILE
+        plain = json.loads(to_json(settings))
+        check_folder(folder, plain)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
@@ -72,7 +99,9 @@ class SampleFile:
             raise RunError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
         self.samples: dict[Place, Sample] = {}
         try:
-            self._check_settings(json.loads(to_json(settings)))
+            check_folder(folder, plain)  # another process may have written it
+            if not (folder / SETTINGS_FILE).exists():
+                write_atomically(folder / SETTINGS_FILE, to_json(settings, indent=2) + "\n")
             self._read()
         except BaseException:
             self._lock.close()  # the error may outlive this, and would hold the lock
@@ -114,21 +143,6 @@ class SampleFile:
                 f"{self.folder}: another process evaluates into it; wait for it, or name another folder"
             ) from None
         return file
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        path = self.folder / SETTINGS_FILE
-        earlier = read_json_object(path)
-        if earlier is None:
-            if self._path.exists():
-                raise RunError(f"{self.folder}: has {SAMPLES_FILE} and no {SETTINGS_FILE}; name another folder")
-            write_atomically(path, to_json(settings, indent=2) + "\n")
-            return
-        changed = next((key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)), None)
-        if changed is not None:
-            raise RunError(
-                f"{self.folder}: its samples were drawn with {changed}={_short(earlier.get(changed))}, not "
-                f"{_short(settings.get(changed))}; name another folder, or remove this one"
-            )
 
 
 def _short(value: Any) -> str:

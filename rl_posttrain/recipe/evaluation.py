@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.recipe.checks import check_evaluation
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins
@@ -17,6 +17,8 @@ from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.tasks import TASKS
 
 DEFAULT_NEW_TOKENS = 1024
+# What an evaluation reads of TRL's own fields.
+TRL_OPTIONS = ("top_k", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs")
 _DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
 
 
@@ -67,7 +69,7 @@ def evaluation_for(
     data["rollout"] = data.get("rollout", {"max_new_tokens": DEFAULT_NEW_TOKENS}) | {"gpu_memory_share": 0.85}
     data["eval"] = dict(data.get("eval", {}))
     own_task = data.get("task", {}).get("name")
-    if task is None and own_task is None:
+    if task == "" or (task is None and own_task is None):
         raise RecipeError(f"--task: missing; {model} has no recipe that names one; give a name of {', '.join(TASKS)}")
     if task is not None and task != own_task:
         data["task"] = _task_of(task)
@@ -76,7 +78,12 @@ def evaluation_for(
     for section, values in options.items():
         data[section] = data[section] | values
     for override in overrides:
-        apply_override(data, override)
+        key = apply_override(data, override)
+        if key == "model.name":
+            raise RecipeError(f"{override}: the model is the first argument; name it there")
+        section, name, *_ = key.split(".")
+        if section == "trl" and name not in TRL_OPTIONS:
+            raise RecipeError(f"{override}: an evaluation does not read it; {did_you_mean(name, TRL_OPTIONS)}")
     if not recipe and isinstance(data["eval"], dict) and data["eval"].get("temperature") is None:
         data["eval"]["temperature"] = 1.0 if data["eval"].get("num_samples", 1) != 1 else 0.0
     try:

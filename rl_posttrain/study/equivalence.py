@@ -55,6 +55,7 @@ class Estimate:
 
     Attributes:
         unit: what makes a pair.
+        measured: the difference that is shown, where `difference` was moved towards zero for the interval.
     """
 
     difference: float
@@ -63,6 +64,12 @@ class Estimate:
     num_pairs: int
     paired: bool
     unit: str = "seeds"
+    measured: float | None = None
+
+    @property
+    def shown(self) -> float:
+        """The difference as it is shown."""
+        return self.difference if self.measured is None else self.measured
 
     def p_below(self, limit: float) -> float:
         """P value of the claim that the true difference is below `limit`."""
@@ -127,7 +134,7 @@ def judge_differences(
         low, high = found.interval()
         results.append(
             Comparison(
-                variant, baseline, word, found.num_pairs, found.paired, found.difference, low, high,
+                variant, baseline, word, found.num_pairs, found.paired, found.shown, low, high,
                 p_different, p_equivalent, needed,
                 _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed),
             )
@@ -225,7 +232,7 @@ def _most_pairs(found: Estimate) -> int:
 def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed) -> str:
     low, high = found.interval()
     kind = found.unit if found.paired else "runs, unpaired"
-    shown = f"{found.difference:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
+    shown = f"{found.shown:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
     if word == "equivalent":
         side = f", and a little {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
         return f"{variant} is equivalent to {baseline} within {margin:.3g}{side}: {shown}, p = {p_equivalent:.2g})"

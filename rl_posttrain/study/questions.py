@@ -51,7 +51,8 @@ def paired_estimate(one: Sequence[float], other: Sequence[float], step: float = 
     joined = np.concatenate([differences, [step, -step]]) if step else differences
     number = len(joined)
     error = float(joined.std(ddof=0 if step else 1)) / math.sqrt(number)
-    return Estimate(float(joined.mean()), error, len(differences) - 1, len(differences), True, "questions")
+    mean, measured = float(joined.mean()), float(differences.mean())
+    return Estimate(mean, error, len(differences) - 1, len(differences), True, "questions", measured)
 
 
 def differences(
@@ -74,8 +75,7 @@ def differences(
             continue
         estimate = _estimate_of(name, pairs, num_samples)
         low, high = estimate.interval()
-        mean = sum(mine - theirs for mine, theirs in pairs) / len(pairs)
-        found[name] = Difference(mean, low, high, len(pairs))
+        found[name] = Difference(estimate.shown, low, high, len(pairs))
     return found
 
 

@@ -91,10 +91,14 @@ def print_evaluations(results: Sequence[Mapping[str, Any]], comparisons: Sequenc
         console.print()
         for result in of_task:
             for column, groups in result["by"].items():
-                console.print(_breakdown_table(column, groups, result["model"], several=len(of_task) > 1))
+                if len(of_task) > 1:
+                    console.print(Text(printable(result["model"]), style="bold"), soft_wrap=True)
+                console.print(_breakdown_table(column, groups))
                 console.print()
         for comparison in comparisons:
             if comparison["task"] == task:
+                pair = f"{printable(comparison['model'])} minus {printable(comparison['baseline'])}"
+                console.print(Text(pair, style="bold"), soft_wrap=True)
                 console.print(_comparison_table(comparison))
                 console.print(Text(printable(comparison["sentence"])), soft_wrap=True)
                 console.print()
@@ -120,7 +124,7 @@ def print_before_and_after(run: RunDirectory, step: int, console: Console) -> No
             table.add_column(heading, justify="right" if heading else "left")
         questions = [read_questions(run.evaluation_folder(number)) for number in (step, 0)]
         found = differences(*questions, after["num_samples"])
-        for name, words in _rows(after["metrics"]).items():
+        for name, words in _rows(after["metrics"], before["metrics"]).items():
             cells = [with_error(results["metrics"][name]) for results in (before, after)]
             if name in found:
                 difference = found[name]
@@ -144,8 +148,9 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> tuple[str, Table]:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for result in results:
-        table.add_column(Text(printable(result["model"])), justify="right")
-    for name, words in _rows(first["metrics"]).items():
+        # A long name goes on below: cut off, two of them may look alike.
+        table.add_column(Text(printable(result["model"]), overflow="fold"), justify="right", overflow="fold")
+    for name, words in _rows(*(result["metrics"] for result in results)).items():
         table.add_row(words, *(with_error(result["metrics"][name]) for result in results))
     return title, table
 
@@ -167,8 +172,12 @@ def with_error(estimate: Mapping[str, float | None]) -> str:
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
-def _rows(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The metrics of the table, each with its words; a reward that stands for itself alone is left out."""
+def _rows(metrics: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, str]:
+    """The metrics of the table, each with its words; where there is one reward, it is the weighted sum.
+
+    Args:
+        others: further columns. A sum that is the accuracy in every column is left out.
+    """
     rows = {}
     for name, words in _ROWS.items():
         if name in metrics:
@@ -178,18 +187,22 @@ def _rows(metrics: Mapping[str, Any]) -> dict[str, str]:
             rows |= {key: key for key in metrics if key.startswith(("pass@", "maj@")) and key != "pass@1"}
     known = {*rows, "pass@1", *_ROWS}
     rewards = {key: key for key in metrics if key not in known}
-    if len(rewards) == 1:  # it is the reward, and mostly the accuracy, too
+    if all(_middle(column, "reward") == _middle(column, "accuracy") for column in (metrics, *others)):
         rows.pop("reward", None)
-        return rows
-    return rows | rewards
+    return rows if len(rewards) == 1 else rows | rewards
 
 
-def _breakdown_table(column: str, groups: Mapping[str, Any], model: str, *, several: bool) -> Table:
-    whose = f"{printable(model)}, " if several else ""
+def _middle(metrics: Mapping[str, Any], name: str) -> float | None:
+    """The value of a metric, or the difference of two values; None where there is none."""
+    estimate = metrics.get(name, {})
+    return estimate.get("value", estimate.get("difference"))
+
+
+def _breakdown_table(column: str, groups: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(Text(f"{whose}by {printable(column)}", style="bold"))
+    table.add_column(Text(f"by {printable(column)}", style="bold"))
     table.add_column("questions", justify="right")
-    names = list(_rows(next(iter(groups.values()))["metrics"]).items())[:4]
+    names = list(_rows(*(group["metrics"] for group in groups.values())).items())[:4]
     for _, words in names:
         table.add_column(words, justify="right")
     for value, group in groups.items():
@@ -200,7 +213,7 @@ def _breakdown_table(column: str, groups: Mapping[str, Any], model: str, *, seve
 
 def _comparison_table(comparison: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(Text(f"{printable(comparison['model'])} minus {printable(comparison['baseline'])}", style="bold"))
+    table.add_column("")
     table.add_column("difference", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, words in _rows(comparison["differences"]).items():

@@ -1,6 +1,5 @@
 """`rl-posttrain eval` on the real engines: the same samples however they are asked for, continued, compared."""
 
-import contextlib
 import io
 import json
 import shutil
@@ -247,38 +246,3 @@ def test_two_processes_share_the_samples_and_draw_those_of_one(tiny_model, run_m
     assert status == 0, stderr
     texts = [(tmp_path / name / "samples.jsonl").read_text().splitlines() for name in ("one", "two")]
     assert sorted(texts[0]) == sorted(texts[1])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere/at/all"], "MODEL=nowhere/at/all: no such folder; name a local model folder, a hub model or"),
-        (["eval.num_samples=2"], "MODEL: missing; eval.num_samples=2 is a change of a key; name a run"),
-        (["MODEL"], "--task: missing; "),
-        (
-            ["MODEL", "--task", "arithmetics"],
-            "task.name=arithmetics: no built-in of that name; did you mean 'arithmetic'?",
-        ),
-        (
-            ["MODEL", "--task", "arithmetic", "--k", "1,x"],
-            "--k=1,x: it is one or more whole numbers; give such as 1,4,16",
-        ),
-        (["MODEL", "--task", "arithmetic", "--k", "4"], "eval.k=[4]: pass@4 needs 4 samples or more, but"),
-        (
-            ["MODEL", "--task", "arithmetic", "--num-samples", "2", "--temperature", "0"],
-            "eval.num_samples=2: at temperature 0 every sample of a question is the same; set eval.num_samples=1",
-        ),
-        (["MODEL", "--task", "arithmetic", "--num-questions", "999"], "--num-questions=999: the task has 100 rows to"),
-        (["MODEL", "--task", "arithmetic", "eval.temprature=1"], "eval.temprature=1: unknown key; did you mean"),
-        (["MODEL", "--task", "arithmetic"], "eval.max_new_tokens=1024: with the longest prompt of"),
-        (["MODEL", "--task", "arithmetic", "--engine", "hf"], "rollout.engine=hf: it should be 'vllm' or"),
-    ],
-)
-def test_a_mistake_is_one_line(run_main, tiny_model, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    status, _, stderr = run_main("eval", *[str(tiny_model) if a == "MODEL" else a for a in arguments])
-    assert status == 2
-    assert stderr.splitlines()[-1].startswith(f"rl-posttrain: {message}"), stderr
-    assert "Traceback" not in stderr
-    with contextlib.suppress(FileNotFoundError):
-        assert not list(Path("evals").iterdir())

@@ -38,6 +38,12 @@ def test_the_interval_of_zeros_and_ones_is_that_of_bonett_and_price():
     assert estimate.error == pytest.approx(((first + second - (first - second) ** 2) / 62) ** 0.5)
 
 
+def test_the_sentence_has_the_difference_that_was_measured():
+    comparison = verdict([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], [0] * 10)
+    assert comparison.difference == pytest.approx(0.3)
+    assert "+0.3 (95 % CI" in comparison.sentence
+
+
 def questions(values):
     return [{"metrics": {"accuracy": float(value), "length": 10.0 * value}} for value in values]
 
