@@ -71,6 +71,8 @@ def shown(row: dict, key: str, form: str) -> str:
 def evaluation_text(row: dict) -> str:
     """The row's `eval/...` values in one line; empty where no evaluation followed the step."""
     keys = [key for key in row if key.startswith("eval/") and not key.endswith("_error")]
+    if "eval/accuracy" in keys:  # pass@1 is the same number
+        keys = [key for key in keys if key != "eval/pass@1"]
     # A narrow screen cuts off the end of the line, so the most important values come first.
     keys.sort(key=lambda key: not key.startswith(("eval/accuracy", "eval/pass@", "eval/maj@")))
     parts = []
