@@ -11,7 +11,7 @@ from rich.text import Text
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.evaluations import read_questions
 from rl_posttrain.study.questions import differences
-from rl_posttrain.views.text import duration, printable
+from rl_posttrain.views.text import duration, make_console, printable
 
 # Names and words of what stands in the table, in its order; pass@k and maj@k follow accuracy.
 _ROWS = {
@@ -32,7 +32,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False):
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = make_console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
         self._what, self._last_line = "", 0.0
 
@@ -82,7 +82,7 @@ def print_evaluations(results: Sequence[Mapping[str, Any]], comparisons: Sequenc
         results: as `evaluation.alone.evaluate_alone` gives them.
         comparisons: as `study.questions.comparison_of` gives them.
     """
-    console = Console(highlight=False)
+    console = make_console()
     for task in dict.fromkeys(result["title"] for result in results):
         of_task = [result for result in results if result["title"] == task]
         title, table = results_table(of_task)

@@ -31,6 +31,7 @@ def test_one_reward_is_shown_unless_it_is_the_accuracy_of_every_model():
 @pytest.mark.parametrize("width", [60, 80])
 def test_long_names_are_not_cut_off(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as CI services do; a file is no terminal
     names = [f"/a/long/way/to/the/folder/of/many/models/number-{number}" for number in range(3)]
     results = [result(name, accuracy=0.5) for name in names]
     for each in results:
@@ -44,4 +45,5 @@ def test_long_names_are_not_cut_off(capsys, monkeypatch, width):
     assert "…" not in printed
     assert all(f"\n{name}\n" in printed for name in names)  # above its breakdown
     assert f"\n{names[1]} minus {names[0]}\n" in printed
+    assert "\x1b" not in printed
     assert printed.startswith("q.jsonl (version 1, template qa): 10 questions, greedy\n")
