@@ -116,12 +116,12 @@ def _transformers_engine(subject: Subject, dtype: str) -> TransformersEngine:
     model = AutoModelForCausalLM.from_pretrained(subject.location, dtype=getattr(torch, dtype)).to(device).eval()
     tokenizer = load_tokenizer(subject.location, name=subject.name)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        # Padding is masked, so that any token will do where the model has no end of sequence either.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    return TransformersEngine(
-        lambda: contextlib.nullcontext(model), tokenizer, list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
-    )
+    ends = dict.fromkeys(end for end in (tokenizer.eos_token_id, *ends) if end is not None)
+    return TransformersEngine(lambda: contextlib.nullcontext(model), tokenizer, list(ends))
 
 
 def _end_tokens(subject: Subject) -> tuple:

@@ -68,11 +68,11 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         if (folder / SAMPLES_FILE).exists():
             raise RunError(f"{folder}: has {SAMPLES_FILE} and no {SETTINGS_FILE}; name another folder")
         return
-    changed = next((key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)), None)
-    if changed is not None:
+    if earlier != settings:
+        changed, before, now = _first_change(earlier, settings)
         raise RunError(
-            f"{folder}: its samples were drawn with {changed}={_short(earlier.get(changed))}, not "
-            f"{_short(settings.get(changed))}; name another folder, or remove this one"
+            f"{folder}: its samples were drawn with {changed}={_short(before)}, not {_short(now)}; name another "
+            "folder, or remove this one"
         )
 
 
@@ -143,6 +143,16 @@ class SampleFile:
                 f"{self.folder}: another process evaluates into it; wait for it, or name another folder"
             ) from None
         return file
+
+
+def _first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first key that differs, such as ``sampling.temperature``, and its two values."""
+    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
+    one, other = before.get(key), now.get(key)
+    if isinstance(one, dict) and isinstance(other, dict):
+        inner, one, other = _first_change(one, other)
+        key = f"{key}.{inner}"
+    return key, one, other
 
 
 def _short(value: Any) -> str:

@@ -64,7 +64,7 @@ def majority_at_k(num_right: int, wrong: Sequence[int], num_unreadable: int, k: 
     """
     several = [count for count in wrong if count > 1]
     num_single = len(wrong) - len(several)
-    wins = 0.0
+    wins: Counter[int] = Counter()  # choices of k samples that the right answer wins, by the answers that tie with it
     for votes in range(1, min(num_right, k) + 1):
         # ways[(v, t)]: choices of v votes for wrong answers, none with more than `votes`, and t with exactly so many.
         ways: Counter[tuple[int, int]] = Counter()
@@ -78,5 +78,7 @@ def majority_at_k(num_right: int, wrong: Sequence[int], num_unreadable: int, k: 
             ways = grown
         for (used, tied), number in ways.items():
             rest = k - votes - used
-            wins += number * math.comb(num_unreadable, rest) * math.comb(num_right, votes) / (tied + 1)
-    return wins / math.comb(num_right + sum(wrong) + num_unreadable, k)
+            wins[tied] += number * math.comb(num_unreadable, rest) * math.comb(num_right, votes)
+    # Whole numbers until here: with thousands of samples they are too large for a float.
+    choices = math.comb(num_right + sum(wrong) + num_unreadable, k)
+    return math.fsum(number / ((tied + 1) * choices) for tied, number in wins.items())

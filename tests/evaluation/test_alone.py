@@ -162,6 +162,19 @@ def test_a_model_that_cannot_take_its_turn_in_an_engine_gets_its_own(tiny_model,
     assert num_ended[0] < 10 < num_ended[1]
 
 
+def test_a_model_without_tokens_for_padding_and_the_end_draws_to_the_limit(tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        content = json.loads((model / name).read_text())
+        gone = dict.fromkeys(key for key in content if key.startswith(("eos_token", "pad_token")))
+        (model / name).write_text(json.dumps(content | gone))
+    options = {"eval": {"num_questions": 4, "max_new_tokens": 4}, "rollout": {"engine": "transformers"}}
+    evaluation = evaluation_for(str(model), task="arithmetic", options=options, overrides=[], recipe=None)
+    (result,) = evaluate_alone([(find_subject(str(model)), evaluation)], out=tmp_path / "out", listener=Silent())
+    assert result["metrics"]["length"]["value"] == 4
+    assert result["metrics"]["truncated"]["value"] == 1
+
+
 def test_models_are_told_apart_and_each_is_there_once(tiny_model, tmp_path, monkeypatch):
     for parent in ("a", "b"):
         final = tmp_path / parent / "run-1" / "checkpoints" / "final"
@@ -206,10 +219,10 @@ def test_samples_of_another_reward_or_chat_template_are_other_samples(run_main, 
     status, _, stderr = run_main(*command)
     assert status == 0, stderr
     status, _, stderr = run_main(*command, "trl.chat_template_kwargs={a: 1}")
-    assert (status, "were drawn with chat=" in stderr) == (2, True)
+    assert (status, "were drawn with chat.options.a=null, not 1" in stderr) == (2, True)
     (tmp_path / "own.py").write_text(own.format(0.5))
     status, _, stderr = run_main(*command)
-    assert (status, "were drawn with reward_files=" in stderr) == (2, True), stderr
+    assert (status, "were drawn with reward_files.own.py:own=" in stderr) == (2, True), stderr
 
 
 def test_the_command_evaluates_compares_and_tells_where_the_samples_are(run_main, tiny_model, other_model, tmp_path):

@@ -20,7 +20,7 @@ from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.scoring.rewards import Reward
 
 ROWS = [{"prompt": f"p{number}", "answer": str(number), "level": number % 2} for number in range(5)]
-SETTINGS = {"model": "m", "temperature": 1.0}
+SETTINGS = {"model": "m", "sampling": {"top_p": 1.0, "temperature": 1.0}}
 
 
 @pytest.fixture(autouse=True)
@@ -172,9 +172,10 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, cut):
 def test_samples_of_other_settings_are_not_mixed(tmp_path):
     run(tmp_path, Amount(5, 1, (1,)))
     with pytest.raises(RunError) as caught:
-        run(tmp_path, Amount(5, 1, (1,)), settings=SETTINGS | {"temperature": 0.5})
+        run(tmp_path, Amount(5, 1, (1,)), settings=SETTINGS | {"sampling": {"top_p": 1.0, "temperature": 0.5}})
     assert str(caught.value) == (
-        f"{tmp_path}: its samples were drawn with temperature=1.0, not 0.5; name another folder, or remove this one"
+        f"{tmp_path}: its samples were drawn with sampling.temperature=1.0, not 0.5; name another folder, or remove "
+        "this one"
     )
 
 

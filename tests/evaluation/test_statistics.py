@@ -79,3 +79,8 @@ def test_questions_without_a_value_are_left_out_and_one_alone_has_no_error():
     assert mean_over_questions([1.0, None, 0.0]).error == pytest.approx(0.5)  # sqrt(0.5) / sqrt(2)
     assert mean_over_questions([0.25]).error is None
     assert mean_over_questions([None]).value is None
+
+
+def test_a_vote_among_thousands_of_samples_has_a_chance():
+    """The right answer has as many samples as the only other one, so it wins half of the votes."""
+    assert majority_at_k(1_500, [1_500], 0, 301) == pytest.approx(0.5)
