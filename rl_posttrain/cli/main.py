@@ -49,6 +49,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
+    message = "\\n".join(message.splitlines())  # a value of the user's may have several lines
     typer.echo(f"rl-posttrain: {message}", err=True)
     sys.exit(2)
 

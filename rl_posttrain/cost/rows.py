@@ -11,7 +11,7 @@ from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.rollout.prompts import longest_sequence, tokenize
-from rl_posttrain.scoring.rewards import build_rewards
+from rl_posttrain.scoring.rewards import build_rewards, check_golds
 
 
 def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
 
     Raises:
         RecipeError: the task refuses its options, the rewards do not fit its columns, the model has no chat template,
-            or its context is too short for this row.
+            too many golds cannot be read, or the model's context is too short for a row.
     """
     counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
     try:
@@ -39,12 +39,14 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     check_rows_to_evaluate(recipe, rows)
     row = rows.train[0]
     build_rewards(specs.rewards, list(row), rows.parts)
+    unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
     prompt, num_tokens = row["prompt"], None
     if tokenizer is not None:
         options = recipe.trl.get("chat_template_kwargs") or {}
-        num_tokens = len(tokenize(tokenizer, [prompt], options)[0])
-        longest_sequence(num_tokens, recipe.max_new_tokens, config, name=recipe.model.name)
+        prompts = [prompt, *(row["prompt"] for row in (*rows.train[1:], *rows.eval))]
+        num_tokens, *others = map(len, tokenize(tokenizer, prompts, options))
+        longest_sequence(max(num_tokens, *others), recipe.max_new_tokens, config, name=recipe.model.name)
         if not isinstance(prompt, str):
             prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
     elif not isinstance(prompt, str):
@@ -55,7 +57,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         "template": rows.template,
         "num_train": len(rows.train),
         "num_eval": len(rows.eval),
-        "notes": list(rows.notes),
+        "notes": [*rows.notes, *([unreadable] if unreadable else [])],
         "prompt": prompt,
         "prompt_tokens": num_tokens,
         "answer": row.get("answer"),

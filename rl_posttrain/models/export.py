@@ -72,7 +72,11 @@ def export_model(
         raise RunError(f"--dtype={dtype}: an export has {' or '.join(DTYPES)}; set one of them, or leave it out")
     source, step = _source(run, step, best)
     to = Path(os.path.abspath(to))
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    try:
+        is_taken = to.exists() and (not to.is_dir() or any(to.iterdir()))
+    except (OSError, ValueError) as error:  # too long, or not to be read
+        raise RunError(f"--to={to}: no possible folder ({one_line(error, limit=60)}); name another") from error
+    if is_taken:
         raise RunError(f"--to={to}: it exists and is not an empty folder; name another")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,9 @@ def _source(run: RunDirectory, step: int | None, best: bool) -> tuple[Path, int]
             raise RunError(
                 f"--best: {run.path} kept no best checkpoint; train with checkpoint.keep_best, or leave --best out"
             )
-        step = kept["step"]
+        step = kept.get("step")
+        if not isinstance(step, int):
+            raise RunError(f"--best: {run.path / 'checkpoints' / 'best.json'} names no step; the file is damaged")
     checkpoints = {checkpoint_step(folder): folder for folder in run.checkpoints()}
     last = run.last_row()
     final = {last["step"]: run.final_model_path} if last and run.final_model_path.is_dir() else {}

@@ -44,7 +44,7 @@ def aime(*, years: tuple[int, ...] = tuple(ON_HUB), path: str | None = None) -> 
 
 
 def _file_of(folder: Path, year: int) -> str:
-    found = sorted(file for file in folder.iterdir() if f"{year}" in file.stem and file.suffix in READERS)
+    found = sorted(file for file in folder.iterdir() if f"{year}" in file.stem and file.suffix.lower() in READERS)
     if not found:
         raise RecipeError(f"task.path={folder}: no file of the year {year}; add aime{year}.jsonl, or set task.years")
     return str(found[0])

@@ -131,6 +131,8 @@ def _proposal(names: list[str], columns: Mapping[str, str | None]) -> str:
 
 def _check_columns(columns: Mapping[str, str | None], names: list[str], where: str) -> None:
     for name, source in columns.items():
+        if source is None and name in _OWN:
+            raise RecipeError(f"{where}: task.columns gives the {name} no column; {_proposal(names, {})}")
         if source is not None and source not in names:
             raise RecipeError(
                 f"{where}: has no column {source!r} for the {name}, but {', '.join(names)}; {_proposal(names, columns)}"

@@ -134,8 +134,9 @@ def pass_rates(folder: str) -> dict[str, float]:
             if sample["right"] is not None:
                 right.setdefault(_key(sample["prompt"]), []).append(bool(sample["right"]))
     except (OSError, KeyError, RunError) as error:
+        reason = f"a line has no {error}" if isinstance(error, KeyError) else one_line(error)
         raise RecipeError(
-            f"task.filter.difficulty.results={folder}: {SAMPLES_FILE} cannot be read there ({one_line(error)}); name "
+            f"task.filter.difficulty.results={folder}: {SAMPLES_FILE} cannot be read there ({reason}); name "
             "the folder that `rl-posttrain eval` wrote"
         ) from error
     return {prompt: sum(found) / len(found) for prompt, found in right.items()}
@@ -144,9 +145,11 @@ def pass_rates(folder: str) -> dict[str, float]:
 def _ordered(rows: Rows, order_by: str) -> tuple[Rows, str]:
     """Rows in the order of a column, equal ones as they stood, those without a value last; and what to say."""
     column = order_by.removeprefix("-")
+    if not column:
+        raise RecipeError(f"task.order_by={order_by}: names no column; name one, or leave it out")
     _check_column(rows, column, "task.order_by")
-    known = [row for row in rows if row[column] is not None]
-    unknown = [row for row in rows if row[column] is None]
+    known = [row for row in rows if not _is_missing(row[column])]
+    unknown = [row for row in rows if _is_missing(row[column])]
     numbers = [_number(row[column]) for row in known]
     keys: list[Any] = [str(row[column]) for row in known] if None in numbers else numbers
     sign = -1 if order_by.startswith("-") else 1
@@ -160,9 +163,13 @@ def _ordered(rows: Rows, order_by: str) -> tuple[Rows, str]:
 def _number(value: Any) -> float | None:
     """The number that a value is, or the first that its text has, as in "Level 3"; None where there is none."""
     if isinstance(value, (int, float)):
-        return float(value)
+        return None if _is_missing(value) else float(value)
     found = _NUMBER.search(value) if isinstance(value, str) else None
     return float(found[0]) if found else None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value  # NaN, as parquet files have it, is not equal to itself
 
 
 def _check_column(rows: Sequence[Mapping[str, Any]], column: str, key: str) -> None:

@@ -12,7 +12,10 @@ from rl_posttrain.errors import RecipeError, one_line
 
 Record = dict[str, Any]
 
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
+_LONGEST_NUMBER = 40  # longer ones are texts
+# Half of a pair: no text that could be encoded.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST_NAME = 80
 
 
@@ -27,7 +30,7 @@ def read_records(path: Path, where: str) -> Iterator[Record]:
     """
     found = False
     try:
-        for record in READERS[path.suffix](path, where):
+        for record in READERS[path.suffix.lower()](path, where):
             found = True
             yield record
     except UnicodeDecodeError as error:
@@ -53,15 +56,17 @@ def _json(path: Path, where: str) -> Iterator[Record]:
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
-                if number == 1 and path.suffix == ".json":
+            except (ValueError, RecursionError) as error:
+                if number == 1 and path.suffix.lower() == ".json":
                     file.seek(0)
                     yield from _json_list(file.read(), path, where)
                     return
                 raise RecipeError(
-                    f"{where}: line {number} of {path.name} is not JSON ({error.msg} at column {error.colno}); write "
-                    "one object on each line"
+                    f"{where}: line {number} of {path.name} is not JSON ({_json_reason(error)}); write one object on "
+                    "each line"
                 ) from None
+            if _SURROGATE.search(line):
+                _check_text(record, f"{where}: line {number} of {path.name}")
             if not isinstance(record, dict):
                 raise RecipeError(
                     f"{where}: line {number} of {path.name} is a {type(record).__name__}; write an object with "
@@ -73,10 +78,10 @@ def _json(path: Path, where: str) -> Iterator[Record]:
 def _json_list(text: str, path: Path, where: str) -> list[Record]:
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError(
-            f"{where}: {path.name} is not JSON ({error.msg} at line {error.lineno}); correct it"
-        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: {path.name} is not JSON ({_json_reason(error)}); correct it") from None
+    if _SURROGATE.search(text):
+        _check_text(data, f"{where}: {path.name}")
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
         data = lists[0] if len(lists) == 1 else data
@@ -87,13 +92,28 @@ def _json_list(text: str, path: Path, where: str) -> list[Record]:
     return data
 
 
+def _json_reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at {f'line {error.lineno}, ' if error.lineno > 1 else ''}column {error.colno}"
+    return one_line(error, limit=100)  # a number of thousands of digits, or objects a thousand levels deep
+
+
+def _check_text(data: Any, where: str) -> None:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RecipeError(
+            f"{where} has half of a surrogate pair, such as \\ud83d alone; write whole characters"
+        ) from None
+
+
 def _csv(path: Path, where: str) -> Iterator[Record]:
     """Texts, and numbers in columns where every value is one and no digit would be lost."""
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
+        lines = csv.reader(file, strict=True)
         try:
-            names = next(lines, [])
+            names = [name.strip() for name in next(lines, [])]
             _check_header(names, path, where)
             rows = []
             for values in lines:
@@ -102,7 +122,7 @@ def _csv(path: Path, where: str) -> Iterator[Record]:
                         f"{where}: line {lines.line_num} of {path.name} has {len(values)} values for {len(names)} "
                         'columns; put texts with commas into "quotes"'
                     )
-                if values:
+                if any(values):  # spreadsheets end in rows of commas
                     rows.append(values + [""] * (len(names) - len(values)))
         except csv.Error as error:
             raise RecipeError(
@@ -120,6 +140,14 @@ def _check_header(names: list[str], path: Path, where: str) -> None:
     def is_no_name(text: str) -> bool:
         return bool(not text.strip() or _NUMBER.fullmatch(text) or len(text) > _LONGEST_NAME or names.count(text) > 1)
 
+    for separator, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise RecipeError(f"{where}: {path.name} has its columns between {called}; save it with commas")
+    if "" in names and any(names):
+        raise RecipeError(
+            f"{where}: column {names.index('') + 1} of {path.name} has no name; name it, or remove it (pandas "
+            "writes one unless index=False)"
+        )
     bad = next(filter(is_no_name, names), None)
     if bad is not None:
         raise RecipeError(
@@ -130,7 +158,7 @@ def _check_header(names: list[str], path: Path, where: str) -> None:
 
 def _numbers_where_all_are(texts: tuple[str, ...]) -> list[Any]:
     filled = [text for text in texts if text]
-    if not filled or not all(_NUMBER.fullmatch(text) for text in filled):
+    if not filled or not all(len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) for text in filled):
         return list(texts)
     if all(text.lstrip("-").isdigit() for text in filled):
         return [int(text) if text else None for text in texts]

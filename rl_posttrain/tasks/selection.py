@@ -55,6 +55,12 @@ class Selection:
             notes += [note] if note else []
             if "num_train" not in self.taken:
                 train = self._draw("num_train", len(train) if self.num_train is None else self.num_train, train)
+        if trained_on and rows.train and not train:
+            key = next((key for key in ("eval_share", "num_eval") if getattr(self, key) is not None), "max_overlap")
+            raise RecipeError(
+                f"task.{key}={getattr(self, key)}: no row is left to train on, since all {len(rows.train)} are held "
+                "out or have a question to evaluate on; lower it, or give more rows"
+            )
         return replace(rows, train=train, eval=eval_rows, notes=(*rows.notes, *notes))
 
     def _check_share(self, rows: TaskRows) -> None:

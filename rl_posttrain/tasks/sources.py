@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from rl_posttrain.errors import HubError, RecipeError, class_and_message
+from rl_posttrain.errors import HubError, RecipeError, class_and_message, one_line
 from rl_posttrain.tasks.readers import READERS, Record, read_records
 
 # How the files of a split are called at their start.
@@ -37,15 +37,19 @@ def load_splits(
         RecipeError: there is no such file or folder, or it has no data in it.
         HubError: the hub has no such data set or subset, or cannot be reached and has not been before.
     """
-    local = Path(path).expanduser()
     where = f"{key}={path}"
-    if local.is_file():
-        if local.suffix not in READERS:
+    try:
+        local = Path(path).expanduser()
+        is_file, is_folder = local.is_file(), local.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
+        raise RecipeError(f"{where}: no path of a file ({one_line(error, limit=60)}); correct it") from None
+    if is_file:
+        if local.suffix.lower() not in READERS:
             raise RecipeError(f"{where}: not of a known kind; give a file that ends in {', '.join(READERS)}")
         return {"train": read_records(local, where)}
-    if local.is_dir():
+    if is_folder:
         return _of_folder(local, where, subset)
-    if local.suffix in READERS or not _HUB_NAME.fullmatch(path) or path.startswith("."):
+    if local.suffix.lower() in READERS or not _HUB_NAME.fullmatch(path) or path.startswith("."):
         raise RecipeError(
             f"{where}: no such file or folder; correct it, or name a data set on the hub, such as openai/gsm8k"
         )
@@ -61,12 +65,16 @@ def _of_folder(folder: Path, where: str, subset: str | None) -> dict[str, Iterab
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         import datasets
 
-        return _in_parts(datasets.load_from_disk(str(folder)))
+        try:
+            return _in_parts(datasets.load_from_disk(str(folder)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = class_and_message(error, limit=200)
+            raise RecipeError(f"{where}: no whole folder of save_to_disk ({reason}); save it again") from error
     others: list[Path] = []
     for name in (subset,) if subset else _PLACES:
         place = folder / name
         files = sorted(file for file in place.glob("*") if file.is_file() and file.name not in _NOT_DATA)
-        files = [file for file in files if file.suffix in READERS]
+        files = [file for file in files if file.suffix.lower() in READERS]
         splits = {
             split: _of_one_kind([f for f in files if f.name.startswith(starts)]) for split, starts in SPLITS.items()
         }
@@ -80,7 +88,7 @@ def _of_folder(folder: Path, where: str, subset: str | None) -> dict[str, Iterab
 
 def _of_one_kind(files: list[Path]) -> list[Path]:
     """The files of one ending: data sets often come in two forms side by side."""
-    return next((found for kind in READERS if (found := [file for file in files if file.suffix == kind])), [])
+    return next((found for kind in READERS if (found := [file for file in files if file.suffix.lower() == kind])), [])
 
 
 def _read_all(files: list[Path], where: str) -> Iterator[Record]:

@@ -54,15 +54,16 @@ def read_text(path: str, key: str) -> str:
         RecipeError: there is no such file, or it is not UTF-8.
     """
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
             f"{key}={path}: no such file; give a path relative to the working directory, or an absolute one"
         ) from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{key}={path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except OSError as error:
-        raise RecipeError(f"{key}={path}: cannot be read ({error.strerror}); name a text file") from None
+    except (OSError, ValueError, RuntimeError) as error:  # the last two are of no possible path
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise RecipeError(f"{key}={path}: cannot be read ({reason}); name a text file") from None
 
 
 def _plain(path: str, text: str) -> FillIn:
@@ -100,8 +101,10 @@ def _jinja(path: str, text: str) -> FillIn:
         except Exception as error:  # whatever an expression in somebody's template raises
             columns_found = ", ".join(columns)
             raise RecipeError(
-                f"task.template={path}: {one_line(error)}; the row has the columns {columns_found}"
+                f"task.template={path}: {one_line(error).rstrip('.')}; correct it (columns: {columns_found})"
             ) from None
+        if not filled.strip():
+            raise RecipeError(f"task.template={path}: makes an empty prompt of {question[:60]!r}; correct it")
         return _with_system(filled, texts, "system" in names)
 
     return fill_in

@@ -49,6 +49,19 @@ def test_parameters_are_counted_once_where_they_are_tied(tiny_model):
     assert sum(p.numel() for p in models.model_without_weights(config).parameters()) == TINY + 128 * 64
 
 
+def test_check_refuses_the_rows_that_training_refuses(tiny_recipe, tmp_path):
+    rows = [{"question": f"What is {i}?", "answer": str(i)} for i in range(8)]
+    for row, message in (
+        ({"question": "Why?", "answer": "\\frac{"}, r"task\.max_unreadable_golds=0\.01: 1 of 9 golds cannot be read"),
+        ({"question": "a" * 600, "answer": "1"}, r"rollout\.max_new_tokens=8: with the longest prompt of 606 tokens"),
+    ):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in [*rows, row]))
+        # Wherever the seed puts the row, to train or to evaluate on, and in whichever place.
+        with pytest.raises(RecipeError, match=message):
+            check_recipe(load_recipe(tiny_recipe, [f"task={{name: file, path: {path}, num_eval: 2}}"]), 1)
+
+
 def test_optimizer_groups_are_shown_and_what_the_model_refuses_is_an_error(tiny_recipe, capsys):
     overrides = ["optimizer.weight_decay=0.1", "optimizer.lr_by_role={embeddings: 1.0e-4}"]
     result = check_recipe(load_recipe(tiny_recipe, overrides), 1)

@@ -96,7 +96,7 @@ def test_difficulty_from_an_evaluation_is_the_share_of_right_samples_of_a_prompt
     with pytest.raises(RecipeError, match=r"^task\.filter\.difficulty\.results=nowhere: samples\.jsonl cannot be read"):
         task(filter={"difficulty": {"max": 0.9, "results": "nowhere"}})
     (tmp_path / "eval" / "samples.jsonl").write_text('{"prompt": "Q"}\n')
-    with pytest.raises(RecipeError, match=r"samples\.jsonl cannot be read there \('right'\)"):
+    with pytest.raises(RecipeError, match=r"samples\.jsonl cannot be read there \(a line has no 'right'\)"):
         task(filter={"difficulty": {"max": 0.9, "results": results}})
 
 
