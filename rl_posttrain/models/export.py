@@ -74,7 +74,7 @@ def export_model(
     to = Path(os.path.abspath(to))
     try:
         is_taken = to.exists() and (not to.is_dir() or any(to.iterdir()))
-    except (OSError, ValueError) as error:  # too long, or not to be read
+    except OSError as error:  # too long, or not to be read
         raise RunError(f"--to={to}: no possible folder ({one_line(error, limit=60)}); name another") from error
     if is_taken:
         raise RunError(f"--to={to}: it exists and is not an empty folder; name another")

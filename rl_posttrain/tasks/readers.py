@@ -55,7 +55,7 @@ def _json(path: Path, where: str) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line.rstrip())
             except (ValueError, RecursionError) as error:
                 if number == 1 and path.suffix.lower() == ".json":
                     file.seek(0)

@@ -101,7 +101,7 @@ def _jinja(path: str, text: str) -> FillIn:
         except Exception as error:  # whatever an expression in somebody's template raises
             columns_found = ", ".join(columns)
             raise RecipeError(
-                f"task.template={path}: {one_line(error).rstrip('.')}; correct it (columns: {columns_found})"
+                f"task.template={path}: {one_line(error).rstrip('.')}; the row has the columns {columns_found}"
             ) from None
         if not filled.strip():
             raise RecipeError(f"task.template={path}: makes an empty prompt of {question[:60]!r}; correct it")

@@ -228,6 +228,8 @@ def test_a_folder_that_has_something_stays_as_it_is(run, tmp_path):
         with pytest.raises(RunError, match=r"--to=.*: it exists and is not an empty folder; name another"):
             export_model(run, path)
     assert [file.read_text() for file in (tmp_path / "taken").iterdir()] == ["mine"]
+    with pytest.raises(RunError, match=r"--to=.*: no possible folder"):
+        export_model(run, tmp_path / ("a" * 5000))
     with pytest.raises(RunError, match=r"--to=.*file/model: cannot write it: .*; name another folder"):
         export_model(run, tmp_path / "file" / "model")
     (tmp_path / "empty").mkdir()
