@@ -150,14 +150,16 @@ def _ordered(rows: Rows, order_by: str) -> tuple[Rows, str]:
     _check_column(rows, column, "task.order_by")
     known = [row for row in rows if not _is_missing(row[column])]
     unknown = [row for row in rows if _is_missing(row[column])]
+    if not known:
+        raise RecipeError(f"task.order_by={order_by}: no row has a value there; name another column, or leave it out")
     numbers = [_number(row[column]) for row in known]
     keys: list[Any] = [str(row[column]) for row in known] if None in numbers else numbers
     sign = -1 if order_by.startswith("-") else 1
     ranks = {key: sign * rank for rank, key in enumerate(sorted(set(keys)))}
     places = sorted(range(len(known)), key=lambda place: ranks[keys[place]])
-    rows = [known[place] for place in places] + unknown
-    first, last = (rows[place][column] for place in (0, -1))
-    return rows, f"training rows in the order of {order_by}, from {first} to {last}; they are not shuffled"
+    first, last = (known[places[end]][column] for end in (0, -1))
+    said = f"training rows in the order of {order_by}, from {first} to {last}; they are not shuffled"
+    return [known[place] for place in places] + unknown, said
 
 
 def _number(value: Any) -> float | None:

@@ -127,6 +127,13 @@ def test_training_rows_come_in_the_order_of_a_column(task, order_by, expected):
     assert rows.notes[-1].startswith(f"training rows in the order of {order_by}, from ")
 
 
+def test_an_order_says_where_it_begins_and_ends_and_a_column_without_values_gives_none(task, tmp_path):
+    assert task(order_by="pass_rate").notes[-1].startswith("training rows in the order of pass_rate, from 0.0 to 1.0;")
+    write(tmp_path / "train.jsonl", [row | {"pass_rate": None} for row in ROWS])
+    with pytest.raises(RecipeError, match=r"^task\.order_by=-pass_rate: no row has a value there; name another column"):
+        task(order_by="-pass_rate")
+
+
 def test_equal_rows_stay_as_they_stood_and_words_come_by_letters(task, tmp_path):
     drawn = answers(task().train)
     by_points = answers(task(order_by="points").train)
