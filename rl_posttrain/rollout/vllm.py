@@ -36,7 +36,7 @@ class VLLMEngine:
     Args:
         model: local folder or hub name; gives the architecture.
         weights: ``synced``: it starts from random weights, and `load_weights` must bring the policy's before it
-            samples. ``model``: it has those of `model`.
+            samples. ``model``: it has those of `model`, and gives no log-probabilities, which only training needs.
         dtype: ``bfloat16`` or ``float32``.
         max_tokens_per_sequence: longest prompt and completion together.
         max_sequences: completions drawn at the same time.
@@ -47,8 +47,6 @@ class VLLMEngine:
     Raises:
         EngineError: vLLM is missing or does not start here.
     """
-
-    gives_logprobs = True
 
     def __init__(
         self,
@@ -65,7 +63,11 @@ class VLLMEngine:
         require_vllm()
         from vllm import LLM
 
+        self.gives_logprobs = weights == "synced"
         options: dict[str, Any] = {}
+        if self.gives_logprobs:
+            # Of the distribution that was sampled from, which is what importance ratios need.
+            options["logprobs_mode"] = "processed_logprobs"
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = gpu_memory_share
         else:
@@ -91,8 +93,6 @@ class VLLMEngine:
                 distributed_executor_backend="external_launcher",
                 # Where the first sync brings the weights, reading them here would only take time.
                 load_format="dummy" if weights == "synced" else "auto",
-                # The distribution that was sampled from, which is what importance ratios need.
-                logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 seed=seed,
@@ -113,7 +113,8 @@ class VLLMEngine:
         options = {name: value for name, value in vars(sampling).items() if name != "other"} | dict(sampling.other)
         own_seeds = seeds if self._seeds_requests else [None] * len(prompts)
         try:
-            parameters = [SamplingParams(n=1, logprobs=0, detokenize=False, seed=own, **options) for own in own_seeds]
+            common = {"n": 1, "logprobs": 0 if self.gives_logprobs else None, "detokenize": False}
+            parameters = [SamplingParams(**common, seed=own, **options) for own in own_seeds]
         except (TypeError, ValueError) as error:
             raise EngineError(
                 f"trl.generation_kwargs={dict(sampling.other)}: vLLM's SamplingParams refuse them: {one_line(error)}"
@@ -183,5 +184,6 @@ def _completion(prompt: list[int], drawn: Any) -> Completion:
         prompt_ids=prompt,
         token_ids=list(drawn.token_ids),
         finish_reason="length" if drawn.finish_reason == "length" else "stop",
-        logprobs=[place[token].logprob for token, place in zip(drawn.token_ids, drawn.logprobs, strict=True)],
+        logprobs=drawn.logprobs
+        and [place[token].logprob for token, place in zip(drawn.token_ids, drawn.logprobs, strict=True)],
     )
