@@ -2,6 +2,7 @@
 
 import gc
 import os
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -104,6 +105,11 @@ class VLLMEngine:
                 f"rollout.engine=vllm: the engine did not start ({reason}); "
                 "run with --verbose, lower rollout.gpu_memory_share, or set rollout.engine=transformers"
             ) from error
+        client = self._llm.llm_engine.engine_core
+        # vLLM's own shutdown destroys the process group that the trainer and later engines use, also when an engine is
+        # only collected. So another one takes its place, without that part.
+        client._finalizer.detach()
+        self._shut_down = weakref.finalize(self, client.engine_core.model_executor.shutdown)
         self._check_threads(num_threads)
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
@@ -137,15 +143,9 @@ class VLLMEngine:
         self._repack_tied_head()
 
     def close(self) -> None:
-        """Free the engine's weights and KV cache.
-
-        vLLM's own shutdown, which would also run when the engine is collected, destroys the process group that the
-        trainer and later engines use. So its parts are called here without that one.
-        """
-        client = self._llm.llm_engine.engine_core
-        client._finalizer.detach()
-        client.engine_core.model_executor.shutdown()
-        del client, self._llm
+        """Free the engine's weights and KV cache."""
+        self._shut_down()
+        del self._llm
         gc.unfreeze()  # vLLM froze what it allocated at its start
         gc.collect()
 

@@ -35,7 +35,9 @@ def samplers(tiny_model):
             str(tiny_model), task="arithmetic", options={"rollout": {"engine": engine}}, overrides=[], recipe=None
         )
         made[engine] = Sampler(find_subject(str(tiny_model)), evaluation, longest=64)
-    return made
+    yield made
+    for sampler in made.values():
+        sampler.close()
 
 
 @pytest.fixture(params=ENGINES)

@@ -149,14 +149,18 @@ def test_finders():
 
 def test_tables_name_the_functions_and_import_stays_light():
     program = (
-        "import sys; from rl_posttrain.rewards import math_accuracy, countdown_equation, think_answer_format\n"
-        "from rl_posttrain.plugins import load_object; from rl_posttrain.rewards import REWARDS\n"
-        "for name, own in REWARDS.items():\n"
-        "    assert own.is_factory or load_object(own.location, table={}, key='k') is globals()[name], name\n"
-        "assert math_accuracy(['7'], ['7']) == [1.0]\n"
+        "import sys; from rl_posttrain import rewards; from rl_posttrain.plugins import load_object\n"
+        "for name, own in rewards.REWARDS.items():\n"
+        "    assert own.is_factory or load_object(own.location, table={}, key='k') is getattr(rewards, name), name\n"
+        "assert rewards.math_accuracy(['7'], ['7']) == [1.0]\n"
         "assert not {'torch', 'sympy', 'math_verify', 'trl', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     judging = {name: own.judges for name, own in REWARDS.items() if own.judges}
-    assert judging == {"math_accuracy": "answer", "countdown_equation": "answer", "think_answer_format": "form"}
+    assert judging == {
+        "math_accuracy": "answer",
+        "countdown_equation": "answer",
+        "think_answer_format": "form",
+        "reasoning_gym_score": "answer",
+    }
     assert all(REWARDS[name].range == (0.0, 1.0) for name in judging)
