@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.rewards.answers import (
+    MAX_CHARACTERS,
     Answer,
+    UndecidedError,
     Words,
     chosen_letter,
     cleaned,
@@ -17,6 +19,7 @@ from rl_posttrain.rewards.answers import (
     read_choice,
     same_answer,
 )
+from rl_posttrain.rewards.answers.unfinished import asks_too_much, leaves_undone
 from rl_posttrain.rewards.cache import Cache
 from rl_posttrain.rewards.completions import (
     after_gsm8k_mark,
@@ -26,9 +29,6 @@ from rl_posttrain.rewards.completions import (
     last_boxed,
     last_number,
 )
-from rl_posttrain.rewards.estimate import differ
-from rl_posttrain.rewards.numbers import MAX_CHARACTERS
-from rl_posttrain.rewards.unfinished import asks_too_much, leaves_undone
 from rl_posttrain.rewards.workers import WorkerPool, pool_for
 
 FINDERS = {
@@ -40,8 +40,7 @@ FINDERS = {
 TIMEOUT_S = 5.0
 DECIDED = ("exact", "symbolic", "timeout", "unparseable", "missing")
 _WORKER_MEMORY_BYTES = 2**30
-_COMPARE = "rl_posttrain.rewards.symbolic:compare"
-_EQUALS = re.compile(r"(?<![<>!=])=")
+_COMPARE = "rl_posttrain.rewards.answers.symbolic:compare"
 _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -170,7 +169,7 @@ def _without_sympy(found: str, gold: str) -> Verdict | None:
 
 
 def _by_math_verify(questions: list[tuple[str, str]], timeout_s: float) -> dict[tuple[str, str], Verdict]:
-    calls = [(_read_gold(gold).text, _comparable(cleaned(found), _read_gold(gold))) for found, gold in questions]
+    calls = [(_read_gold(gold).text, cleaned(found)) for found, gold in questions]
     outcomes = _pool().run(calls, timeout_s=timeout_s, keys=[gold for _, gold in questions])
     verdicts = {}
     for question, outcome in zip(questions, outcomes, strict=True):
@@ -196,23 +195,20 @@ class _Gold(NamedTuple):
     choice: str | None
     answer: Answer | None
     is_only_numbers: bool
-    has_equals: bool
+    decided: Literal["exact", "symbolic"]
 
 
 @functools.lru_cache(maxsize=4096)
 def _read_gold(gold: str) -> _Gold:
     text = cleaned(gold)
     answer = read_answer(text)
-    has_equals = _EQUALS.search(text) is not None
-    return _Gold(text, read_choice(text), answer, answer is not None and is_only_numbers(answer), has_equals)
-
-
-def _comparable(found: str, gold: _Gold) -> str:
-    """The part of an answer after its last equals sign, such as 7 in "3 + 4 = 7"; all of it if the gold has one."""
-    return found if gold.has_equals else _EQUALS.split(found)[-1].strip()
+    is_plain = answer is not None and is_only_numbers(answer)
+    decided = "exact" if is_plain or isinstance(answer, Words) else "symbolic"
+    return _Gold(text, read_choice(text), answer, is_plain, decided)
 
 
 def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
+    """The verdict that needs no other process; None where only math-verify can tell."""
     if not found.strip() or len(found) > MAX_CHARACTERS or _UNREADABLE.search(found):
         return Verdict(0.0, "unparseable")
     gold, found = _read_gold(gold_text), cleaned(found)
@@ -221,18 +217,18 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
     if gold.choice is not None:
         return Verdict(float(chosen_letter(found) == gold.choice), "exact")
     answer = read_answer(found)
-    if answer is None:
-        found = _comparable(found, gold)
-        answer = read_answer(found)
-    if gold.answer is not None:
-        if answer is not None:
-            return Verdict(float(same_answer(answer, gold.answer)), "exact")
-        if isinstance(gold.answer, Words):
-            return Verdict(0.0, "exact")
-        if gold.is_only_numbers:
-            return Verdict(0.0, "unparseable")
-    if leaves_undone(found, gold.text):
+    if answer is None and isinstance(gold.answer, Words):
         return Verdict(0.0, "exact")
-    if asks_too_much(found, gold.text):
+    if answer is None and gold.is_only_numbers:
         return Verdict(0.0, "unparseable")
-    return Verdict(0.0, "symbolic") if differ(found, gold.text) else None
+    is_plain = answer is not None and is_only_numbers(answer)
+    if not is_plain and leaves_undone(found, gold.text):
+        return Verdict(0.0, "exact")
+    if not is_plain and asks_too_much(found, gold.text):
+        return Verdict(0.0, "unparseable")
+    if answer is None or gold.answer is None:
+        return None
+    try:
+        return Verdict(float(same_answer(answer, gold.answer)), gold.decided)
+    except UndecidedError:
+        return None

@@ -4,8 +4,7 @@ from rl_posttrain.plugins import load_object
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.rewards.accuracy import final_answer
-from rl_posttrain.rewards.answers import cleaned
-from rl_posttrain.rewards.numbers import MAX_CHARACTERS, read_number
+from rl_posttrain.rewards.answers import MAX_CHARACTERS, cleaned, read_number
 
 RIGHT = "right"
 """The vote of every right answer, however it is written."""

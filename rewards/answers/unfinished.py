@@ -60,4 +60,5 @@ def _nesting(text: str) -> int:
 
 
 def _kinds(text: str) -> list[str]:
-    return [re.sub(r"[\s\\{}]", "", operation)[:4] for operation in _OPERATIONS.findall(text)]
+    found = [re.sub(r"[\s\\{}]", "", operation)[:4] for operation in _OPERATIONS.findall(text)]
+    return ["!" if kind == "bino" else kind for kind in found]  # a binomial can be written in factorials

@@ -8,18 +8,19 @@ MAX_CHARACTERS = 1_000  # below Python's own limit on the digits of an int
 _DIGITS = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
 # At most three digits of exponent: 1e999 takes little memory, 1e999999999 does not.
 _DECIMAL = re.compile(rf"([-+]?)({_DIGITS})?(\.[0-9]*)?(?:[eE]([-+]?[0-9]{{1,3}}))?(%?)")
+_TIMES = r"(?:\\times|\\cdot|\*|\u00d7)"
 _POWER_OF_TEN = re.compile(
-    rf"([-+]?)(?:({_DIGITS})(\.[0-9]+)?(?:\\times|\\cdot|\u00d7))?10\^(?:\{{([-+]?[0-9]{{1,3}})\}}|([0-9]))(%?)"
+    rf"([-+]?)(?:(?=[0-9.])({_DIGITS})?(\.[0-9]+)?{_TIMES})?10\^(?:[{{(]([-+]?[0-9]{{1,3}})[)}}]|(-?[0-9]{{1,3}}))(%?)"
 )
-_QUOTIENT = re.compile(rf"([-+]?)(?:({_DIGITS}) )?({_DIGITS})/({_DIGITS})")
-_LATEX_FRACTION = re.compile(
-    rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac\s*(?:\{{([-+]?)([0-9]+)\}}|([0-9]))\s*(?:\{{([0-9]+)\}}|([0-9]))"
-)
-_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar)\{([0-9]+)\}")
+_SIGNED = rf"([-+]?)({_DIGITS})"
+_QUOTIENT = re.compile(rf"([-+]?)(?:({_DIGITS}) )?(?:({_DIGITS})|\({_SIGNED}\))/(?:({_DIGITS})|\({_SIGNED}\))(%?)")
+_PART = rf"\s*(?:\{{{_SIGNED}\}}|([0-9]))"
+_LATEX_FRACTION = re.compile(rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac{_PART}{_PART}(%?)")
+_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar|dot)(?:\{([0-9]+)\}|([0-9]))")
 # Marks that do not change a number's value: dollar signs, LaTeX spaces, and LaTeX's forms of , and %.
 _CLEANED = {r"\$": "", "$": "", r"\!": "", r"\,": "", r"\ ": "", "{,}": ",", r"\%": "%", "\N{MINUS SIGN}": "-"}
 _MARK = re.compile("|".join(map(re.escape, _CLEANED)))
-_OPERATOR = re.compile(r"\s*([-+/%\u00d7]|\\times|\\cdot)\s*")
+_OPERATOR = re.compile(r"\s*([-+/%*\u00d7]|\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\^)\s*|(?<=[{(])\s+|\s+(?=[})])")
 
 
 class Number(NamedTuple):
@@ -33,31 +34,39 @@ class Number(NamedTuple):
 def read_number(text: str) -> Number | None:
     r"""Reads all of `text` as one number; None where it is not one.
 
-    Reads integers, decimals, thousands separators, 1e5, 3 \times 10^4, fractions (3/4, \frac{3}{4}, 1\frac{3}{4},
-    1 3/4), repeating decimals (0.\overline{3}) and percent. Refuses more than 1,000 characters, and exponents of more
-    than three digits.
+    Reads integers, decimals, thousands separators, 1e5, 3 \times 10^4, fractions (3/4, \frac{3}{4}, \frac{3}{-4},
+    1\frac{3}{4}, 1 3/4), repeating decimals (0.\overline{3}), percent, and these in parentheses, with a sign before.
+    Refuses more than 1,000 characters, and exponents of more than three digits.
     """
     if len(text) > MAX_CHARACTERS:
         return None
     if text.isascii() and text.isdigit():  # most of them
         return Number(Fraction(int(text)), False, False)
+    if not any(character in "0123456789" for character in text):
+        return None
     text = _MARK.sub(lambda match: _CLEANED[match.group()], text)
-    text = _OPERATOR.sub(r"\1", text.strip()).removesuffix(".")
+    text = _OPERATOR.sub(lambda match: match[1] or "", text.strip()).removesuffix(".")
+    if text[-1:] == ")" and (text[:1] == "(" or text[:2] in ("-(", "+(")):
+        return _in_parentheses(text)
     if (match := _DECIMAL.fullmatch(text)) and (match[2] or len(match[3] or "") > 1):
         return _decimal(*match.groups())
     if match := _POWER_OF_TEN.fullmatch(text):
         sign, whole, decimals, braced, bare, percent = match.groups()
-        return _decimal(sign, whole or "1", decimals, braced or bare, percent)
+        return _decimal(sign, whole or ("0" if decimals else "1"), decimals, braced or bare, percent)
     if match := _QUOTIENT.fullmatch(text):
-        return _quotient(match[1] == "-", match[2] or "0", match[3], match[4])
-    if match := _LATEX_FRACTION.fullmatch(text):
-        sign, whole, inner_sign, numerator, bare_numerator, denominator, bare_denominator = match.groups()
-        if whole and inner_sign:
+        sign, whole, top, top_sign, signed_top, bottom, bottom_sign, signed_bottom, percent = match.groups()
+        if whole and (top_sign or bottom_sign):
             return None
-        is_negative = (sign == "-") != (inner_sign == "-")
-        return _quotient(is_negative, whole or "0", numerator or bare_numerator, denominator or bare_denominator)
+        signs = (sign, top_sign, bottom_sign)
+        return _quotient(signs, whole or "0", top or signed_top, bottom or signed_bottom, percent)
+    if match := _LATEX_FRACTION.fullmatch(text):
+        sign, whole, top_sign, top, bare_top, bottom_sign, bottom, bare_bottom, percent = match.groups()
+        if whole and (top_sign or bottom_sign):
+            return None
+        return _quotient((sign, top_sign, bottom_sign), whole or "0", top or bare_top, bottom or bare_bottom, percent)
     if match := _REPEATING.fullmatch(text):
-        return _repeating(*match.groups())
+        sign, whole, decimals, braced, bare = match.groups()
+        return _repeating(sign, whole, decimals, braced or bare)
     return None
 
 
@@ -68,6 +77,17 @@ def same_number(a: Number, b: Number) -> bool:
     if a.is_percent == b.is_percent:
         return False
     return (a.value * 100 == b.value) if a.is_percent else (a.value == b.value * 100)
+
+
+def _in_parentheses(text: str) -> Number | None:
+    """(7), (-7) and -(1/6); not -(-7), where the sign is left to be worked out."""
+    sign, inner = (text[0], text[2:-1]) if text[0] in "+-" else ("", text[1:-1])
+    if inner[:1] == "(" or "," in inner or (sign and inner[:1] in ("-", "+")):
+        return None  # (1,234) is a point
+    number = read_number(inner)
+    if number is not None and number.is_percent:
+        return None
+    return number._replace(value=-number.value) if number is not None and sign == "-" else number
 
 
 def _int(digits: str) -> int:
@@ -81,11 +101,12 @@ def _decimal(sign: str, whole: str | None, decimals: str | None, exponent: str |
     return Number((-value if sign == "-" else value) / (100 if percent else 1), bool(percent), False)
 
 
-def _quotient(is_negative: bool, whole: str, numerator: str, denominator: str) -> Number | None:
+def _quotient(signs: tuple, whole: str, numerator: str, denominator: str, percent: str) -> Number | None:
     if _int(denominator) == 0:
         return None
     value = _int(whole) + Fraction(_int(numerator), _int(denominator))
-    return Number(-value if is_negative else value, False, True)
+    value = -value if signs.count("-") % 2 else value
+    return Number(value / (100 if percent else 1), bool(percent), True)
 
 
 def _repeating(sign: str, whole: str | None, decimals: str, repeated: str) -> Number:

@@ -1,0 +1,25 @@
+"""Letters of multiple choice."""
+
+import re
+
+_CHOICE = re.compile(r"\(\s*([A-J])\s*\)|\[([A-J])\]|([A-J])[.):]?|([a-j])\)|\(([a-j])\)")
+_CHOSEN = re.compile(
+    r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?\(?\s*([A-Ja-j])\s*(?:[.):]+(?:\s*.*)?)?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def read_choice(gold: str) -> str | None:
+    """The letter, A to J, where a cleaned gold is a multiple-choice letter; else None."""
+    match = _CHOICE.fullmatch(_shown(gold))
+    return next(letter for letter in match.groups() if letter).upper() if match else None
+
+
+def chosen_letter(found: str) -> str | None:
+    """The letter at the start of an answer to a multiple-choice question, such as C in "(C) 12"; else None."""
+    match = _CHOSEN.fullmatch(_shown(found))
+    return match[1].upper() if match else None
+
+
+def _shown(text: str) -> str:
+    return " ".join(re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).split())

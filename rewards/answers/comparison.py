@@ -1,0 +1,255 @@
+"""Do two answers say the same?"""
+
+from rl_posttrain.rewards.answers.expressions import parse
+from rl_posttrain.rewards.answers.forms import (
+    Answer,
+    Based,
+    Chain,
+    Clock,
+    Equation,
+    Expression,
+    Group,
+    Inequality,
+    Infinite,
+    Matrix,
+    Quantity,
+    Range,
+    Words,
+)
+from rl_posttrain.rewards.answers.nodes import Node, difference, variables
+from rl_posttrain.rewards.answers.numbers import Number, same_number
+from rl_posttrain.rewards.answers.relations import as_inequality, is_function, merged, node_of
+from rl_posttrain.rewards.answers.units import same_quantity
+from rl_posttrain.rewards.answers.values import equal, proportional, real_value
+
+_NOON = 12 * 3600
+_FREE = {"", "{}"}
+_INTERVALS = {"()", "[]", "[)", "(]"}
+
+
+class UndecidedError(ValueError):
+    """Neither the same nor different, as far as values at points can tell."""
+
+
+def same_answer(found: Answer, gold: Answer) -> bool:
+    """Whether two answers are the same. "8/4" is not the same as 2: the division is left undone.
+
+    Raises:
+        UndecidedError: the values of two expressions cannot be compared.
+    """
+    if isinstance(gold, Chain):
+        return _answers_chain(found, gold)
+    if isinstance(found, Chain):
+        return _chain_answers(found, gold)
+    if isinstance(gold, Range) or isinstance(found, Range):
+        return _same_range(found, gold)
+    if isinstance(gold, Words):
+        if isinstance(found, Words):
+            return found.text == gold.text
+        return gold.product is not None and isinstance(found, Expression) and _same_node(found.node, gold.product)
+    if isinstance(found, Words) and isinstance(gold, Expression) and found.product is not None:
+        found = Expression(found.product)
+    if isinstance(found, Group) and len(found.items) == 1 and found.brackets == "{}" and not isinstance(gold, Group):
+        found = found.items[0]  # \{7\}
+    if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
+        # f = 2x + 3 answers 2x + 3; so does (x+1)^2 = x^2 + 2x + 1, but y^2 = 4x does not answer 4x.
+        is_value = not variables(found.right) or equal(found.left, found.right)
+        return bool(is_value) and same_answer(_value(found.right), gold)
+    if isinstance(gold, Expression):
+        return _same_expression(found, gold)
+    if type(found) is not type(gold):
+        return False
+    if isinstance(gold, Quantity):
+        return _same_quantity(found, gold)
+    if isinstance(gold, Equation):
+        return _decided(proportional(found.difference, gold.difference))
+    if isinstance(gold, Inequality):
+        return found.is_strict == gold.is_strict and _decided(
+            proportional(found.difference, gold.difference, only_positive=True)
+        )
+    if isinstance(gold, Matrix):
+        return [len(row) for row in found.rows] == [len(row) for row in gold.rows] and all(
+            same_answer(a, b)
+            for found_row, gold_row in zip(found.rows, gold.rows, strict=True)
+            for a, b in zip(found_row, gold_row, strict=True)
+        )
+    if isinstance(gold, Group):
+        return _same_group(found, gold)
+    if isinstance(gold, Clock):
+        return _same_time(found, gold)
+    assert isinstance(gold, Infinite | Based)
+    return found == gold
+
+
+def _value(node: Node) -> Answer:
+    return Quantity(Number(node[1], False, False)) if node[0] == "num" else Expression(node)
+
+
+def _decided(result: bool | None) -> bool:
+    if result is None:
+        raise UndecidedError
+    return result
+
+
+def _same_node(found: Node, gold: Node) -> bool:
+    return _decided(equal(found, gold))
+
+
+def _same_expression(found: Answer, gold: Expression) -> bool:
+    node = node_of(found)
+    if node is None:
+        return False
+    wanted = gold.node
+    if found.unit is not None and gold.unit is not None:
+        if found.unit.dimensions != gold.unit.dimensions:
+            return False
+        node, wanted = ("*", ("num", found.unit.factor), node), ("*", ("num", gold.unit.factor), wanted)
+    elif found.unit is not None and variables(gold.node):
+        return False  # 3 \text{ m} is no product of 3 and m
+    return _same_node(node, wanted)
+
+
+def _same_quantity(found: Quantity, gold: Quantity) -> bool:
+    a, b = found.number, gold.number
+    if a.is_quotient and b.value.denominator == 1 and not b.is_quotient:
+        return False
+    if found.unit is None or gold.unit is None:
+        return same_number(a, b)
+    return same_quantity(a.value, found.unit, b.value, gold.unit)
+
+
+def _same_time(found: Clock, gold: Clock) -> bool:
+    def seconds(clock: Clock) -> int:
+        late = clock.half == "pm" and clock.seconds < _NOON
+        midnight = clock.half == "am" and clock.seconds >= _NOON
+        return clock.seconds + _NOON * (late - midnight)
+
+    if bool(found.half) != bool(gold.half) and max(found.seconds, gold.seconds) < 13 * 3600:
+        return False  # 3:30 says neither a.m. nor p.m.
+    return seconds(found) == seconds(gold)
+
+
+def _answers_chain(found: Answer, gold: Chain) -> bool:
+    """Whether `found` is an answer to a gold with equals signs: x = 3, 0.56 = 56\\%, \\log_6(216) = 3."""
+    if isinstance(found, Equation):
+        variable, value = parse(gold.name) if gold.name else None, node_of(gold.sides[gold.num_exact - 1])
+        if variable is None or value is None or variable[0] != "var":
+            return False
+        return _decided(proportional(found.difference, difference(variable, value)))
+    if isinstance(found, Chain):
+        if found.name and gold.name and not _same_name(found, gold):
+            return False
+        if not _is_consistent(found):
+            return False
+        candidates = [found.sides[found.num_exact - 1]]
+    else:
+        candidates = [found]
+    wanted = dict.fromkeys([*gold.sides[gold.num_exact :], gold.sides[gold.num_exact - 1]])
+    return any(same_answer(candidate, side) for candidate in candidates for side in wanted)
+
+
+def _chain_answers(found: Chain, gold: Answer) -> bool:
+    """Whether the value of a chain such as x = 5+6 = 11 is the gold."""
+    if isinstance(gold, Equation):
+        variable, value = parse(found.name) if found.name else None, node_of(found.sides[-1])
+        if variable is None or value is None or variable[0] != "var":
+            return False
+        return _decided(proportional(difference(variable, value), gold.difference))
+    if not _is_consistent(found):
+        return False
+    exact, rounded = found.sides[found.num_exact - 1], found.sides[found.num_exact :]
+    if same_answer(exact, gold):
+        return True
+    is_decimal = isinstance(gold, Quantity) and not gold.number.is_quotient
+    return is_decimal and not found.name and any(same_answer(side, gold) for side in rounded)
+
+
+def _is_consistent(chain: Chain) -> bool:
+    """Whether the exact sides of a chain have the same value; 5+6 = 12 does not say what its answer is."""
+    *before, last = chain.sides[: chain.num_exact]
+    node = node_of(last)
+    if node is None:
+        return True
+    for side in before:
+        other = node_of(side)
+        if other is None or (variables(other) and not variables(node)):
+            continue  # a + b = 5
+        if isinstance(last, Quantity) and isinstance(side, Quantity):
+            if not _same_quantity(side, last) and not same_number(side.number, last.number):
+                return False
+        elif equal(other, node) is False:
+            return False
+    return _rounds(chain)
+
+
+def _rounds(chain: Chain) -> bool:
+    """Whether what stands behind the sign for "about" is near the exact value."""
+    exact = node_of(chain.sides[chain.num_exact - 1])
+    for side in chain.sides[chain.num_exact :]:
+        near = node_of(side)
+        if exact is not None and near is not None and not variables(exact) and not variables(near):
+            a, b = real_value(exact), real_value(near)
+            if a is not None and b is not None and abs(float(a) - float(b)) > 0.05 * abs(float(a)) + 0.005:
+                return False
+    return True
+
+
+def _same_name(found: Chain, gold: Chain) -> bool:
+    a, b = "".join(found.name.split()), "".join(gold.name.split())
+    if a == b or "text" in a or "text" in b or (len(a) > 3 and a.isalpha()) or (len(b) > 3 and b.isalpha()):
+        return True
+    return (is_function(a) and is_function(b) and a[1:] in ("", b[1:])) or (
+        is_function(a) and is_function(b) and b[1:] == ""
+    )
+
+
+def _same_range(found: Answer, gold: Answer) -> bool:
+    if isinstance(found, Range) and isinstance(gold, Range) and found.variable != gold.variable:
+        found, gold = as_inequality(found), as_inequality(gold)
+        return found is not None and gold is not None and same_answer(found, gold)
+    if isinstance(found, Inequality) or isinstance(gold, Inequality):
+        found, gold = (as_inequality(side) if isinstance(side, Range) else side for side in (found, gold))
+        return found is not None and gold is not None and same_answer(found, gold)
+    found, gold = (side.values if isinstance(side, Range) else side for side in (found, gold))
+    return isinstance(found, Group) and isinstance(gold, Group) and _same_group(found, gold)
+
+
+def _same_group(found: Group, gold: Group) -> bool:
+    if "u" in (found.brackets, gold.brackets):
+        found, gold = merged(found), merged(gold)
+        if found.brackets == gold.brackets == "u":
+            return len(found.items) == len(gold.items) and all(
+                _same_group(a, b) for a, b in zip(found.items, gold.items, strict=True)
+            )
+    if gold.brackets not in _FREE or found.brackets not in _FREE:
+        return (
+            found.brackets == gold.brackets
+            and len(found.items) == len(gold.items)
+            and all(same_answer(a, b) for a, b in zip(found.items, gold.items, strict=True))
+        )
+    # "1, 2" answers "x = 1 or x = 2". It does not answer "x = 1, y = 2": it does not say which is which.
+    names = {item.name for item in gold.items if isinstance(item, Chain) and item.name}
+    if len(names) > 1 and not all(isinstance(item, Chain) and item.name for item in found.items):
+        return False
+    if gold.brackets == "" and _repeats(gold):
+        return len(found.items) == len(gold.items) and _matched(list(found.items), list(gold.items))
+    covered = all(any(_same(item, wanted) for wanted in gold.items) for item in found.items)
+    return covered and all(any(_same(item, wanted) for item in found.items) for wanted in gold.items)
+
+
+def _same(a: Answer, b: Answer) -> bool:
+    return same_answer(a, b)
+
+
+def _repeats(group: Group) -> bool:
+    return any(_same(a, b) for place, a in enumerate(group.items) for b in group.items[:place])
+
+
+def _matched(found: list, gold: list) -> bool:
+    """Whether each item of the gold has an item of its own."""
+    for item in found:
+        place = next((place for place, wanted in enumerate(gold) if _same(item, wanted)), None)
+        if place is None:
+            return False
+        del gold[place]
+    return not gold

@@ -1,0 +1,273 @@
+"""Reading all of an answer: numbers, units, words, times, expressions, relations, and groups of these."""
+
+import functools
+import itertools
+import re
+
+from rl_posttrain.rewards.answers.expressions import parse
+from rl_posttrain.rewards.answers.forms import (
+    Answer,
+    Based,
+    Clock,
+    Expression,
+    Group,
+    Infinite,
+    Matrix,
+    Quantity,
+    Words,
+)
+from rl_posttrain.rewards.answers.numbers import Number, read_number
+from rl_posttrain.rewards.answers.pieces import in_one_bracket, pieces_of
+from rl_posttrain.rewards.answers.relations import read_relation, union_of, without
+from rl_posttrain.rewards.answers.tokens import WORDS
+from rl_posttrain.rewards.answers.units import MAGNITUDES, Unit, read_unit
+
+MAX_DEPTH = 8
+_MATRIX = re.compile(
+    r"[(\[|]?\s*\\begin\s*\{([pbvBV]?(?:small)?matrix|array)\}\s*(?:\{[clr| ]*\})?(.*)\\end\s*\{\1\}\s*[)\]|]?",
+    re.DOTALL,
+)
+_CLOCK = re.compile(
+    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\.?m\b\.?|o'?clock|noon)?", re.IGNORECASE
+)
+_BASED = re.compile(r"\(?\s*([0-9A-Fa-f]+)\s*\)?\s*(?:_\s*(?:\{(.*)\}|([0-9]))|\(?\s*\\?(?:text\{)?\s*(base\b.*))")
+_BASE_NAMES = [
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
+    "fifteen", "sixteen",
+]  # fmt: skip
+_BASES = {name: base for base, name in enumerate(_BASE_NAMES, start=2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
+_CONGRUENCE = re.compile(
+    r"(?:[A-Za-z]\w*\s*\\equiv(?![A-Za-z])\s*)?(.+?)\s*\(?(?:\\pmod|\\bmod|\\?mod)(?![A-Za-z])\s*\{?\s*([^{}()]+?)\s*\}?\)?"
+)
+_SET_BUILDER = re.compile(
+    r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:[|:]|\\text\{\s*such that\s*\})(.+)", re.DOTALL
+)
+_CURRENCY = re.compile(
+    r"(-?)\s*(\\\$|Rs\.?|INR|USD|EUR|GBP|\\text\{\s*(?:euro|pounds sterling|rupees|yen|Rs\.?)\s*\})\s*(?=-?[0-9.\\])",
+    re.IGNORECASE,
+)
+_QUANTITY = re.compile(
+    r"((?:[-+0-9.,/{}()^%\s*]|\\(?:frac|times|cdot|overline|%|\$)(?![A-Za-z])|(?<=[0-9])[eE](?=[-+]?[0-9]))+)"
+    r"((?:\\text\s*\{|\\degree|[A-Za-z]).*)"
+)
+_UNIT_BEHIND = re.compile(
+    r"(.*?[^\s\\])(\s*)(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[0-9]\}?)?|(?<![\\A-Za-z])[A-Za-z]{2,}[A-Za-z /^0-9]*)"
+)
+_PAIR = re.compile(r"([0-9.]+)\s*(?:\\text\{\s*)?([A-Za-z]+)\}?(?:\s|,|and|\}|$)*")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '\-][^\W\d_]+)*")
+_SAID = {
+    "all real numbers": r"\mathbb{R}", "all reals": r"\mathbb{R}", "real numbers": r"\mathbb{R}",
+    "empty set": r"\emptyset", "the empty set": r"\emptyset", "infinity": r"\infty",
+}  # fmt: skip
+REALS = Group("()", (Infinite(-1), Infinite(1)))
+
+
+@functools.lru_cache(maxsize=16384)
+def read_answer(text: str, depth: int = 0) -> Answer | None:
+    """Reads all of a cleaned `text`; None where it is no answer that is known here."""
+    text = text.strip()
+    if (number := read_number(text)) is not None:
+        return Quantity(number, read_unit("dollar", is_text=True, is_apart=True) if r"\$" in text[:3] else None)
+    if not text or depth > MAX_DEPTH:
+        return None
+    if "matrix}" in text or "array}" in text:
+        return _matrix(text, depth)
+    if (special := _clock(text) or _based(text) or _congruence(text, depth)) is not None:
+        return special
+    if (group := _group(text, depth)) is not None:
+        return group
+    if (relation := read_relation(text, lambda part: read_answer(part, depth + 1))) is not None:
+        return relation
+    if (quantity := _quantity(text)) is not None:
+        return quantity
+    return _plain(text)
+
+
+def _plain(text: str) -> Answer | None:
+    words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
+    words = " ".join(words.replace("-", " ").replace('"', " ").split()).lower() if "\\" not in words else ""
+    text = _SAID.get(words, text)
+    if infinite := re.fullmatch(r"([-+]?)\s*\\infty", text):
+        return Infinite(-1 if infinite[1] == "-" else 1)
+    if text in (r"\emptyset", r"\{ \}", r"\{\}"):
+        return Group("{}", ())
+    if text == r"\mathbb{R}":
+        return REALS
+    is_text = text.startswith(r"\text")
+    node = parse(text)
+    if _WORDS.fullmatch(words) and (is_text or (len(words) >= 3 and re.search("[aeiouy]", words) and _is_plain(text))):
+        return Words(words, None if is_text else node)
+    if node is not None:
+        return Expression(node)
+    return _with_unit(text)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether words are no names of functions such as sin x."""
+    return WORDS.isdisjoint(text.split())
+
+
+def _with_unit(text: str) -> Expression | None:
+    """An expression with a unit behind it: 2\\sqrt{3}\\text{ inches}, 12\\pi cm^2."""
+    match = _UNIT_BEHIND.fullmatch(text)
+    if match is None:
+        return None
+    is_text = match[3].startswith(r"\text")
+    unit = read_unit(_shown(match[3]), is_text=is_text, is_apart=bool(match[2]))
+    node = parse(match[1])
+    return None if unit is None or node is None else Expression(node, unit)
+
+
+def _shown(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).replace(r"\degree", " degree ")
+
+
+def _quantity(text: str) -> Quantity | Expression | None:
+    """A number with a unit, a magnitude or a currency."""
+    unit, rest = None, text
+    if currency := _CURRENCY.match(text):
+        name = _shown(currency[2]).strip().lower().rstrip(".")
+        unit = read_unit("dollar" if name == r"\$" else name, is_text=True, is_apart=True)
+        rest = currency[1] + text[currency.end() :].strip()
+        if (number := read_number(rest)) is not None:
+            return Quantity(number, unit)
+    if pairs := _pairs(rest):
+        return pairs
+    match = _QUANTITY.fullmatch(rest)
+    number = read_number(match[1].rstrip(" (")) if match is not None else None
+    if number is None:
+        node = parse(rest) if unit is not None else None
+        return None if node is None else Expression(node, unit)
+    shown = " ".join(_shown(match[2]).split())
+    if match[1].rstrip().endswith("("):
+        if not shown.endswith(")"):
+            return None
+        shown = shown[:-1]  # 9 (apples)
+    word, _, after = shown.partition(" ")
+    is_text, is_apart = match[2].startswith(r"\text"), match[1][-1].isspace()
+    if word.lower() in MAGNITUDES:
+        number, shown, is_apart = Number(number.value * MAGNITUDES[word.lower()], False, False), after, True
+    elif word.lower() in ("percent", "pct", "percentage") and not number.is_percent:
+        number, shown, is_apart = Number(number.value / 100, True, number.is_quotient), after, True
+    if not shown:
+        return Quantity(number, unit)
+    own = read_unit(shown, is_text=is_text, is_apart=is_apart or match[2].startswith(r"\degree"))
+    return None if own is None else Quantity(number, _joined(unit, own))
+
+
+def _joined(currency: Unit | None, unit: Unit) -> Unit:
+    """The unit of $5 per hour; of $5 dollars, dollars."""
+    if currency is None or unit.dimensions == currency.dimensions:
+        return unit
+    return Unit(currency.factor * unit.factor, tuple(sorted((*currency.dimensions, *unit.dimensions))))
+
+
+def _pairs(text: str) -> Quantity | None:
+    """5 feet 6 inches as one length."""
+    pairs = _PAIR.findall(text)
+    if len(pairs) < 2 or _PAIR.sub("", text).strip():
+        return None
+    units = [read_unit(name, is_text=False, is_apart=True) for _, name in pairs]
+    numbers = [read_number(number) for number, _ in pairs]
+    if None in units or None in numbers or len({unit.dimensions for unit in units}) != 1:
+        return None
+    if any(before.factor <= after.factor for before, after in itertools.pairwise(units)):
+        return None
+    total = sum(number.value * unit.factor for number, unit in zip(numbers, units, strict=True))
+    return Quantity(Number(total / units[0].factor, False, False), units[0])
+
+
+def _clock(text: str) -> Clock | Group | None:
+    shown = " ".join(_shown(text).split()).rstrip(".") if any(mark in text for mark in ":mMoO") else ""
+    if (match := _CLOCK.fullmatch(shown)) and (match[2] or match[4]) and int(match[1]) <= 24:
+        half = (match[4] or "").lower().replace(".", "")
+        half = half if half in ("am", "pm") else ""
+        return Clock(int(match[1]) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), half)
+    if ":" in shown:
+        items = [read_number(part) for part in shown.split(":")]
+        return None if None in items else Group(":", tuple(Quantity(item) for item in items))
+    return None
+
+
+def _based(text: str) -> Based | None:
+    match = _BASED.fullmatch(text) if "_" in text or "base" in text else None
+    if match is None:
+        return None
+    base = _shown(match[2] or match[3] or match[4]).lower().replace("base", " ").strip(" ()}{-.")
+    number = _BASES.get(base, int(base) if base.isdigit() and base[0] != "0" and len(base) < 3 else 0)
+    digits = match[1].upper().lstrip("0") or "0"
+    return Based(digits, number) if 2 <= number <= 36 and match[1][0].isdigit() else None
+
+
+def _congruence(text: str, depth: int) -> Group | None:
+    match = _CONGRUENCE.fullmatch(text) if "mod" in text and "begin" not in text else None
+    items = [read_answer(part, depth + 1) for part in match.groups()] if match else [None]
+    return None if None in items else Group("mod", tuple(items))
+
+
+def _matrix(text: str, depth: int) -> Matrix | None:
+    match = _MATRIX.fullmatch(text)
+    if match is None:
+        return None
+    rows = [row.split("&") for row in re.sub(r"\\hline", "", match[2]).split(r"\cr") if row.strip()]
+    read = tuple(tuple(read_answer(entry, depth + 1) for entry in row) for row in rows)
+    return None if not read or any(entry is None for row in read for entry in row) else Matrix(read)
+
+
+def _group(text: str, depth: int) -> Answer | None:
+    """A list, set, point, interval or union; None where the text is none of them."""
+    if (union := _union(text, depth)) is not None:
+        return union
+    brackets, inner = "", text
+    if text.startswith(r"\{") and text.endswith(r"\}") and in_one_bracket(text[1:-2] + "}"):
+        brackets, inner = "{}", text[2:-2]
+        if builder := _SET_BUILDER.fullmatch(inner):
+            return read_answer(builder[2], depth + 1)
+    elif text.startswith(r"\langle") and text.endswith(r"\rangle"):
+        brackets, inner = "()", text[len(r"\langle") : -len(r"\rangle")]
+    elif text[0] in "([" and text[-1] in ")]" and in_one_bracket(text):
+        brackets, inner = text[0] + text[-1], text[1:-1]
+    pieces, connectors = pieces_of(inner)
+    if brackets in ("()", "[]", "(]", "[)") and len(pieces) == 1:
+        if re.fullmatch(r"-?[0-9]+(,[0-9]+)+", pieces[0].strip()):
+            pieces = pieces[0].split(",")  # (1,234) is a point
+        elif brackets == "()" and r"\pm" not in inner:
+            # (7), (x+1): parentheses around one answer.
+            return read_answer(inner, depth + 1) if read_number(inner) is None else None
+        else:
+            return None
+    if not brackets and len(pieces) < 2 and r"\pm" not in text and r"\mp" not in text:
+        return None
+    items: list[Answer | None] = []
+    for piece in pieces:
+        if r"\pm" not in piece and r"\mp" not in piece:
+            items.append(read_answer(piece, depth + 1))
+        elif brackets not in ("", "{}"):
+            return None
+        else:
+            items += [read_answer(signed, depth + 1) for signed in _both_signs(piece)]
+    if any(item is None for item in items):
+        return None
+    if not brackets and connectors == {"or"} and (union := union_of(items)) is not None:
+        return union
+    return Group(brackets, tuple(items))
+
+
+def _both_signs(text: str) -> list[str]:
+    upper = re.sub(r"^\s*\\pm(?![A-Za-z])\s*|(?<=[=({])\s*\\pm(?![A-Za-z])\s*", "", text)
+    upper = re.sub(r"\\pm(?![A-Za-z])", "+", re.sub(r"\\mp(?![A-Za-z])", "-", upper))
+    lower = re.sub(r"\\pm(?![A-Za-z])", "-", re.sub(r"\\mp(?![A-Za-z])", "+", text))
+    return [upper, lower]
+
+
+def _union(text: str, depth: int) -> Group | None:
+    """A union of intervals, or the real numbers without some."""
+    if r"\setminus" in text or re.search(r"\\mathbb\{R\}\s*-", text):
+        match = re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|-)\s*(\\\{.*\\\})", text)
+        left_out = read_answer(match[1], depth + 1) if match else None
+        return without(left_out.items) if isinstance(left_out, Group) else None
+    parts = re.split(r"\\cup(?![A-Za-z])", text)
+    if len(parts) < 2:
+        return None
+    read = [read_answer(part, depth + 1) for part in parts]
+    return None if not all(isinstance(part, Group) for part in read) else Group("u", tuple(read))

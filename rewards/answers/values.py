@@ -1,0 +1,164 @@
+"""Are two expressions equal? They are compared by their values at several points, exactly or in 60 digits and more.
+
+Rational numbers stay exact. Other values are computed twice, the second time with 30 digits more: what is zero then
+shrinks with the precision, and what is only near zero does not. So 1/2^98 is not 1/2^99, and e^{i pi} is -1. The time
+is bounded: numbers that are too large are refused before they are computed.
+
+Two expressions are the same if they agree at all points where both have real values; if there is no such point, in
+their complex principal values. sqrt(x^2) is then not x, and ln(x^2) is 2 ln(x).
+"""
+
+import functools
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from rl_posttrain.rewards.answers.evaluation import DIGITS, Point, TooLargeError, UndefinedError, evaluate
+from rl_posttrain.rewards.answers.nodes import ZERO, Node, variables
+
+_MORE_DIGITS = 30
+_PRIME = 1_000_003
+
+
+def equal(a: Node, b: Node) -> bool | None:
+    """Whether two expressions have the same value wherever both are real; None where that cannot be told."""
+    if a == b:
+        return True
+    num_agreeing, complex_same = 0, []
+    try:
+        for point in _points(a, b):
+            same, is_real = _same_at(a, b, point)
+            if same is None:
+                continue
+            if is_real and not same:
+                return False
+            if is_real:
+                num_agreeing += 1
+            else:
+                complex_same.append(same)
+    except TooLargeError:
+        return None
+    if num_agreeing:
+        return True
+    return all(complex_same) if complex_same else None
+
+
+def proportional(a: Node, b: Node, *, only_positive: bool = False) -> bool | None:
+    """Whether a = c b for a number c that is not 0, or that is above 0; None where that cannot be told."""
+    names = variables(a) | variables(b)
+    if not names:
+        return None
+    # a(x) b(y) = a(y) b(x) for all x and y.
+    same = equal(("*", a, _elsewhere(b)), ("*", b, _elsewhere(a)))
+    if not same or equal(a, ZERO) or equal(b, ZERO):
+        return same and False
+    return sign(("/", a, b)) == 1 if only_positive else True
+
+
+def sign(node: Node) -> int | None:
+    """1, 0 or -1: the sign at the first point where the value is real; None if there is none."""
+    for point in _points(node, node):
+        try:
+            number, is_real = evaluate(node, point)
+        except UndefinedError:
+            continue
+        except TooLargeError:
+            return None
+        if is_real and not number.imag:
+            return (number.real > 0) - (number.real < 0)
+    return None
+
+
+def real_value(node: Node) -> Any | None:
+    """The value of an expression without variables, exact or in 60 digits; None if it is not one real number."""
+    if variables(node):
+        return None
+    try:
+        number, _ = evaluate(node, Point(()))
+    except (UndefinedError, TooLargeError):
+        return None
+    return None if number.imag else number.real
+
+
+def _same_at(a: Node, b: Node, point: Point) -> tuple[bool | None, bool]:
+    """Whether the values at a point are equal, and whether they are real; None where one of them has no value."""
+    try:
+        (first, first_real), (second, second_real) = evaluate(a, point), evaluate(b, point)
+    except UndefinedError:
+        return None, False
+    is_real = first_real and second_real
+    if isinstance(first, Fraction) and isinstance(second, Fraction):
+        return first == second, is_real
+    difference, size = _difference(first, second)
+    if difference > size * 10 ** (15 - point.digits):
+        # Clearly different, unless the size has cancelled: then more digits make the difference smaller.
+        if difference > 10.0 ** (15 - point.digits):
+            return False, is_real
+    elif size > 10.0 ** (15 - point.digits):
+        return True, is_real
+    finer = point._replace(digits=point.digits + _MORE_DIGITS)
+    shrunk, _ = _difference(evaluate(a, finer)[0], evaluate(b, finer)[0])
+    return shrunk == 0 or shrunk < difference * 10.0 ** (-_MORE_DIGITS // 2), is_real
+
+
+def _difference(a: Any, b: Any) -> tuple[Any, Any]:
+    if isinstance(a, Fraction):
+        a, b = b, a
+    context = a.context
+    if isinstance(b, Fraction):
+        b = context.mpf(b.numerator) / b.denominator
+    return abs(a - b), max(abs(a), abs(b))
+
+
+def _points(a: Node, b: Node) -> Iterator[Point]:
+    """Points at which all variables have different values: within 0 to 1, above 1, below 0, and of both signs."""
+    names = tuple(sorted(variables(a) | variables(b)))
+    # A large whole number beside a small difference needs more digits.
+    digits = DIGITS + min(400, max(_num_digits(a), _num_digits(b)))
+    if not names:
+        yield Point((), digits)
+        return
+    whole = _whole_names(a) | _whole_names(b)
+    for number in range(7 if whole else 4):
+        yield Point(tuple((name, _coordinate(name, number, name in whole)) for name in names), digits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _coordinate(name: str, number: int, is_whole: bool) -> Fraction:
+    mixed = zlib.crc32(name.encode()) * 2_654_435_761 % _PRIME
+    if is_whole:
+        return Fraction(2 + number + mixed % 5)
+    share = Fraction(100_003 + mixed * 8 // 10, _PRIME)  # 0.1 to 0.9
+    if number == 0:
+        return share
+    if number == 1:
+        return 1 + 3 * share
+    return -share if number == 2 else (1 + 2 * share) * (-1 if mixed % 2 else 1)
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_names(node: Node) -> frozenset[str]:
+    """Variables in the bounds of a sum or product, which are whole numbers."""
+    if not isinstance(node, tuple) or not node or node[0] in ("num", "var", "const"):
+        return frozenset()
+    found = frozenset().union(*(_whole_names(part) for part in node[1:]))
+    if node[0] == "big" and node[1] in ("sum", "prod"):
+        found |= frozenset().union(*(variables(bound) for bound in node[3:5] if bound))
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _num_digits(node: Node) -> int:
+    if not isinstance(node, tuple) or not node:
+        return 0
+    if node[0] == "num":
+        return len(str(node[1].numerator)) if abs(node[1]) > 10**9 else 0
+    return max((_num_digits(part) for part in node[1:]), default=0)
+
+
+def _elsewhere(node: Node) -> Node:
+    """The expression with other variables in the place of its own."""
+    if node[0] == "var":
+        return ("var", f"{node[1]}@")
+    return tuple(_elsewhere(part) if isinstance(part, tuple) and part else part for part in node)
