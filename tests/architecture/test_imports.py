@@ -54,6 +54,13 @@ def test_some_rooms_import_less(name):
     assert not wrong, wrong
 
 
+def test_the_generator_of_writings_shares_no_code_with_the_reader_that_it_checks():
+    for module, path in MODULES.items():
+        if lies_in(module, {"rewards.writings"}):
+            used = {name for name in project_imports(path) if name != "rewards"}
+            assert all(lies_in(name, {"rewards.writings"}) for name in used), module
+
+
 def test_no_circle_within_a_room():
     graph = {module: project_imports(path) - {module} for module, path in MODULES.items()}
     while leaves := [module for module, needed in graph.items() if not needed & graph.keys()]:

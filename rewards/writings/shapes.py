@@ -1,0 +1,145 @@
+"""What kind of answer a gold looks like, told from its text alone."""
+
+import re
+
+from rl_posttrain.rewards.writings.text import (
+    NUMBER,
+    WHOLE,
+    is_one_bracket,
+    items_of,
+    split_at,
+    tokens,
+)
+from rl_posttrain.rewards.writings.units import known_unit
+
+SIGN = "[-+\N{MINUS SIGN}]?\\s*"
+INTEGER = re.compile(rf"({SIGN})({WHOLE})")
+DECIMAL = re.compile(rf"({SIGN})({WHOLE}?)\.([0-9]+)")
+FRACTION = re.compile(
+    rf"({SIGN})(?:([0-9]+)\s*)??(?:\\[dtc]?frac\s*(?:\{{\s*(-?{WHOLE})\s*\}}|([0-9]))\s*(?:\{{\s*({WHOLE})\s*\}}|([0-9]))"
+    rf"|({WHOLE})/({WHOLE}))"
+)
+PERCENT = re.compile(rf"({SIGN}{NUMBER})\s*\\?%")
+MONEY = re.compile(
+    rf"(?:(\\?\$|\N{{POUND SIGN}}|\\pounds|\N{{EURO SIGN}})\s*({NUMBER})|({NUMBER})\s*(?:\\text\{{\s*)?(dollars)\}}?)"
+)
+TIME = re.compile(
+    r"([0-9]{1,2})\s*(?::|\\text\{:\}|\{:\})\s*([0-9]{2})(?:\s*(?:\\text\s*\{)?\s*([ap])\.?\s*m\.?\s*\}?)?",
+    re.IGNORECASE,
+)
+BASE = re.compile(r"\(?\s*([0-9A-F]+)\s*\)?_\s*(?:\{\s*(?:\\text\{)?\s*([0-9]+|[a-z]+)\s*\}?\s*\}|([0-9]))")
+CHOICE = re.compile(
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?\(?(?:\\(?:text|textbf)\s*\{)?\(?([A-J])\)?\}?\)?\}?[.,]?"
+)
+_TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
+QUANTITY = re.compile(
+    rf"({SIGN}(?:{NUMBER}|\\[dt]?frac\s*\{{{WHOLE}\}}\{{{WHOLE}\}}))\s*(?:\\[,; ]|~)*\s*"
+    rf"(?:{_TEXT}((?:\s*\^\s*\{{?[23]\}}?)?)|([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)((?:\s*\^\s*\{{?[23]\}}?)?)"
+    r"|(\^\s*\\circ|\^\s*\{\s*\\circ\s*\}|\N{DEGREE SIGN}|\\degree))"
+)
+WORDS = re.compile(r"[A-Za-z]+(?:[ '\-][A-Za-z]+)*")
+EMPTY = re.compile("\\\\emptyset|\\\\varnothing|\N{EMPTY SET}")
+MATRIX = re.compile(
+    r"(?:\\left\s*[(\[])?\s*\\begin\{([pb]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}\s*(?:\\right\s*[)\]])?",
+    re.DOTALL,
+)
+RELATION = r"\\(?:leqslant|geqslant|leq?|geq?|lt|gt)(?![a-z])|[<>\u2264\u2265]"
+_MAX_WORDS = 5
+_MATHEMATICS = {
+    "frac", "dfrac", "tfrac", "cfrac", "sqrt", "pi", "left", "right", "cdot", "times", "sin", "cos", "tan", "cot",
+    "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp", "binom", "circ", "pm", "infty", "mathrm", "sinh",
+    "cosh", "tanh", "lfloor", "rfloor", "phantom", "overline", "bar", "vec", "div", "quad",
+    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "rho", "sigma", "tau", "phi", "omega",
+}  # fmt: skip
+
+
+def bare(gold: str) -> str:
+    """A gold without the dollar signs around all of it, and without a full stop or comma behind it."""
+    gold = gold.strip()
+    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        inner = gold[len(opening) : len(gold) - len(closing)]
+        if len(gold) > len(opening + closing) and gold == opening + inner + closing and "$" not in inner:
+            return bare(inner)
+    return gold if re.search(r"[ap]\.\s?m\.$|[A-Z]\.[A-Z]\.$", gold, re.IGNORECASE) else gold.rstrip(".,; ").strip()
+
+
+def shape_of(gold: str) -> str:
+    """The kind of a bare gold: integer, decimal, fraction, percent, money, time, base, quantity, choice, word, matrix,
+    equation, inequality, interval, set, point, list, expression, or other."""
+    for shape, pattern in _WHOLE_PATTERNS.items():
+        if (match := pattern.fullmatch(gold)) and (shape != "quantity" or _is_quantity(match)):
+            return shape
+    text = re.fullmatch(_TEXT, gold)
+    words = (text[1] if text else gold).strip()
+    if WORDS.fullmatch(words) and (text or _is_word(gold)) and len(words.split()) <= _MAX_WORDS:
+        return "word"
+    if len(split_at(gold, r"(?<![<>!=\\])=")) == 2 and len(items_of(gold)) == 1 and not re.search(RELATION, gold):
+        return "equation"
+    if re.search(RELATION, gold):
+        return "inequality" if _is_inequality(gold) else "other"
+    return _bracket_shape(gold)
+
+
+_WHOLE_PATTERNS = {
+    "choice": CHOICE, "integer": INTEGER, "decimal": DECIMAL, "fraction": FRACTION, "percent": PERCENT, "money": MONEY,
+    "time": TIME, "base": BASE, "matrix": MATRIX, "quantity": QUANTITY,
+}  # fmt: skip
+
+
+def _is_quantity(match: re.Match) -> bool:
+    """Whether letters behind a number are a unit: text, degrees, a known unit, or words behind a space."""
+    word = match[4]
+    if word is None:
+        return True
+    is_apart = match[0][match.end(1) : match.start(4)].isspace()
+    return known_unit(word) is not None or (is_apart and all(map(_is_word, re.split("[ /]", word))))
+
+
+def _is_word(text: str) -> bool:
+    return len(text) >= 3 and any(vowel in text.lower() for vowel in "aeiou")
+
+
+def _is_inequality(gold: str) -> bool:
+    sides = split_at(gold, RELATION)
+    variable = re.compile(r"[A-Za-z]|\\(?:theta|alpha|lambda|mu)")
+    return len(sides) in (2, 3) and all(sides) and sum(variable.fullmatch(side) is not None for side in sides) == 1
+
+
+def _bracket_shape(gold: str) -> str:
+    flat = re.sub(r"\\(?:left|right)\s*", "", gold)
+    if EMPTY.fullmatch(flat):
+        return "set"
+    pieces = split_at(flat, "\\\\cup(?![a-z])|\N{UNION}")
+    if len(pieces) > 1:
+        return "interval" if all(_interval(piece) for piece in pieces) else "other"
+    if flat.startswith(r"\{") and flat.endswith(r"\}"):
+        return "set" if is_one_bracket(flat[1:].replace(r"\}", "}").replace(r"\{", "{")) else "other"
+    if flat[0] in "([" and flat[-1] in ")]" and is_one_bracket(flat):
+        if _interval(flat):
+            return "interval"
+        return "point" if flat[0] == "(" and flat[-1] == ")" and len(items_of(flat[1:-1])) > 1 else _expression(gold)
+    if len(items_of(gold)) > 1 or r"\pm" in gold:
+        return "list" if all(map(_is_item, items_of(gold.replace(r"\pm", "-")))) else "other"
+    return _expression(gold)
+
+
+def _is_item(item: str) -> bool:
+    """Whether a part between commas is an item of a list, and not a part of a sentence."""
+    return bool(item) and shape_of(item) != "other" and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,} ", item)
+
+
+def _interval(text: str) -> bool:
+    """Whether brackets hold two ends, and are not those of a point."""
+    if text[0] not in "([" or text[-1] not in ")]" or not is_one_bracket(text) or len(items_of(text[1:-1])) != 2:
+        return False
+    return text[0] + text[-1] != "()" or "\\infty" in text or "\N{INFINITY}" in text
+
+
+def _expression(gold: str) -> str:
+    for token in tokens(gold):
+        name = token[1:] if token.startswith("\\") else ""
+        if name.isalpha() and name not in _MATHEMATICS:
+            return "other"
+        if token.isalpha() and len(token) > 5:
+            return "other"
+    return "expression" if not re.search(r"[,;:?\"']|\s[A-Za-z]{3,}\s", gold) else "other"

@@ -1,0 +1,19 @@
+"""Units of measure by their names; the generator's own table, not that of the reward's reader."""
+
+# Abbreviation, singular, plural.
+UNITS = (
+    ("cm", "centimeter", "centimeters"), ("m", "meter", "meters"), ("km", "kilometer", "kilometers"),
+    ("mm", "millimeter", "millimeters"), ("in", "inch", "inches"), ("ft", "foot", "feet"), ("yd", "yard", "yards"),
+    ("mi", "mile", "miles"), ("g", "gram", "grams"), ("kg", "kilogram", "kilograms"),
+    ("mg", "milligram", "milligrams"), ("lb", "pound", "pounds"), ("oz", "ounce", "ounces"),
+    ("s", "second", "seconds"), ("min", "minute", "minutes"), ("h", "hour", "hours"), ("L", "liter", "liters"),
+    ("ml", "milliliter", "milliliters"), ("mph", "mile per hour", "miles per hour"),
+    ("km/h", "kilometer per hour", "kilometers per hour"), ("m/s", "meter per second", "meters per second"),
+    ("ft/s", "foot per second", "feet per second"),
+)  # fmt: skip
+
+
+def known_unit(unit: str) -> tuple[str, str, str] | None:
+    """Abbreviation, singular and plural of a unit that is in the table."""
+    unit = " ".join(unit.split()).rstrip(".")
+    return next((row for row in UNITS if unit in row or unit.lower() in row), None)

@@ -1,0 +1,293 @@
+"""Wrong answers to lists, sets, points, intervals, inequalities and matrices."""
+
+from collections.abc import Sequence
+
+from rl_posttrain.rewards.writings.groups import (
+    flat,
+    matrix_of,
+    members,
+    names_of,
+    rows_of,
+)
+from rl_posttrain.rewards.writings.intervals import as_interval, pieces_of, relations_of
+from rl_posttrain.rewards.writings.numbers import decimal_of, value_of
+from rl_posttrain.rewards.writings.shapes import EMPTY
+from rl_posttrain.rewards.writings.text import items_of
+from rl_posttrain.rewards.writings.writing import Texts
+
+_NOT_EMPTY = (
+    "0", "1", "-1", "x", "all", "0, 0", "x = 0", r"\{0\}", r"\{\emptyset\}", r"\infty", r"\mathbb{R}", "(0, 0)",
+    "(0, 1)", r"\{0, 1\}", r"\{1\}", r"\{x\}", r"(-\infty, \infty)", r"\text{not } \emptyset", r"\frac{1}{2}",
+    r"\emptyset \text{ or } 0", r"\phi_1",
+)  # fmt: skip
+_OTHER_RELATIONS = {
+    "<": (r"\le", ">", "="),
+    ">": (r"\ge", "<", "="),
+    r"\le": ("<", r"\ge", "="),
+    r"\ge": (">", r"\le", "="),
+}
+
+
+def changed_items(item: str) -> Texts:
+    """Other items in the place of one: a number that is one more or less, an expression with a sign or a factor."""
+    value = value_of(item)
+    if value is not None:
+        if value:
+            yield "sign", item[1:] if item.startswith("-") else f"-{item}"
+        if value.denominator == 1:
+            yield "one more", str(value + 1)
+            yield "one less", str(value - 1)
+            yield "ten times", f"{value}0" if value else "10"
+        elif (text := decimal_of(value)) is not None and "." in item:
+            yield "one more", decimal_of(value + 1)
+            yield "a digit more", f"{text}1"
+        else:
+            top, bottom = value.numerator, value.denominator
+            yield "numerator one more", rf"\frac{{{top + 1}}}{{{bottom}}}"
+            yield "denominator one more", rf"\frac{{{top}}}{{{bottom + 1}}}"
+            yield "numerator alone", str(top)
+        return
+    if item.startswith(("(", r"\{")) or "=" in item:
+        return
+    yield "sign", f"-({item})"
+    yield "one more", f"{item} + 1"
+    yield "doubled", f"2({item})"
+    yield "off by a ten-millionth", f"1.0000001({item})"
+
+
+def wrong_members(gold: str) -> Texts:
+    """Wrong answers to a set or a list: an item left out, added or changed, brackets of a point or an interval."""
+    if EMPTY.fullmatch(flat(gold)):
+        for text in _NOT_EMPTY:
+            yield f"not empty: {text}", text
+        return
+    if len(names_of(gold)) > 1:
+        yield from _wrong_named(items_of(gold))
+        return
+    items, name = members(gold), next(iter(names_of(gold)), None)
+
+    def listed(others: Sequence[str]) -> str:
+        return ", ".join(f"{name} = {item}" for item in others) if name else ", ".join(others)
+
+    for place, item in enumerate(items):
+        rest = [*items[:place], *items[place + 1 :]]
+        if rest:
+            yield f"item {place + 1} left out", listed(rest)
+            yield f"item {place + 1} left out, a set", rf"\{{{', '.join(rest)}\}}"
+        for rule, other in changed_items(item):
+            if other not in items and value_of(other) not in {value_of(kept) for kept in items} - {None}:
+                changed = [*items[:place], other, *items[place + 1 :]]
+                yield f"item {place + 1}: {rule}", listed(changed)
+                yield f"item {place + 1}: {rule}, a set", rf"\{{{', '.join(changed)}\}}"
+    if len(set(items)) < len(items):
+        yield "each item once", listed(list(dict.fromkeys(items)))
+    yield "an item added", listed([*items, _new_item(items)])
+    yield "an item added, a set", rf"\{{{', '.join([*items, _new_item(items)])}\}}"
+    yield "an item added in front", listed([_new_item(items), *items])
+    if len(items) > 1:
+        yield "brackets of a point", f"({', '.join(items)})"
+        if flat(gold).startswith(r"\{"):
+            yield "brackets of an interval", f"[{', '.join(items[:2])}]"
+        yield "brackets of half an interval", f"[{', '.join(items[:2])})"
+        yield "digits joined", "".join(items) if all(item.isdigit() for item in items) else listed(items[:1])
+        yield (
+            "all signs flipped",
+            listed([f"-({item})" for item in items]) if not _symmetric(items) else listed(items[1:]),
+        )
+        yield "a sum", " + ".join(f"({item})" for item in items)
+    yield (
+        "a variable added",
+        listed([*items[:-1], f"({items[-1]})q"]) if not items[-1].startswith("(") else listed([*items, "q"]),
+    )
+
+
+def _symmetric(items: list[str]) -> bool:
+    """Whether flipping all signs may give the same items; in doubt True."""
+    values = [value_of(item) for item in items]
+    return None in values or {-value for value in values} == set(values)
+
+
+def _new_item(items: list[str]) -> str:
+    values = [value_of(item) for item in items]
+    return (
+        str(int(max(abs(value) for value in values)) + 7)
+        if None not in values
+        else ("(91, 92)" if items[0][0] == "(" else "91")
+    )
+
+
+def _wrong_named(items: list[str]) -> Texts:
+    """x = 1, y = 2 with values swapped, left out or changed."""
+    pairs = [tuple(part.strip() for part in item.split("=", 1)) for item in items]
+    names, values = [name for name, _ in pairs], [value for _, value in pairs]
+
+    def listed(others: Sequence[str]) -> str:
+        return ", ".join(f"{name} = {value}" for name, value in zip(names, others, strict=True))
+
+    if values[::-1] != values:
+        yield "values the other way", listed(values[::-1])
+        yield "values without names", ", ".join(values)
+    for place, value in enumerate(values):
+        yield f"item {place + 1} left out", ", ".join(f"{a} = {b}" for a, b in [*pairs[:place], *pairs[place + 1 :]])
+        for rule, other in changed_items(value):
+            yield f"item {place + 1}: {rule}", listed([*values[:place], other, *values[place + 1 :]])
+        yield (
+            f"item {place + 1} renamed",
+            ", ".join(f"{'q' if at == place else name} = {kept}" for at, (name, kept) in enumerate(pairs)),
+        )
+    yield "an item added", f"{listed(values)}, q = 91"
+
+
+def wrong_points(gold: str) -> Texts:
+    """Wrong answers to a point: coordinates swapped, changed, left out or added, and other brackets."""
+    items = items_of(flat(gold)[1:-1])
+
+    def point(others: Sequence[str]) -> str:
+        return f"({', '.join(others)})"
+
+    for place, item in enumerate(items):
+        for rule, other in changed_items(item):
+            yield f"coordinate {place + 1}: {rule}", point([*items[:place], other, *items[place + 1 :]])
+        if len(items) > 2:
+            yield f"coordinate {place + 1} left out", point([*items[:place], *items[place + 1 :]])
+        else:
+            yield f"coordinate {place + 1} alone", items[1 - place]
+        yield f"coordinate {place + 1} twice", point([*items[:place], item, *items[place:]])
+        yield f"coordinate {place + 1} with a variable", point([*items[:place], f"{item} + q", *items[place + 1 :]])
+    if items[::-1] != items and _differ(items[0], items[-1]):
+        yield "coordinates turned around", point(items[::-1])
+        yield "tall, coordinates turned around", rf"\left({', '.join(items[::-1])}\right)"
+    yield "a coordinate added", point([*items, "0"])
+    yield "a coordinate added in front", point(["0", *items])
+    yield "brackets of a set", rf"\{{{', '.join(items)}\}}"
+    yield "tall brackets of a set", rf"\left\{{{', '.join(items)}\right\}}"
+    yield "no brackets", ", ".join(items)
+    yield "brackets of an interval", f"[{', '.join(items)}]"
+    yield "half an interval", f"[{', '.join(items)})"
+    yield "another half", f"({', '.join(items)}]"
+    yield "a sum", " + ".join(f"({item})" for item in items)
+    yield "with and", r" \text{ and } ".join(items)
+
+
+def _differ(first: str, second: str) -> bool:
+    values = value_of(first), value_of(second)
+    return first != second and (None in values or values[0] != values[1])
+
+
+def wrong_intervals(gold: str) -> Texts:
+    """Wrong answers to an interval or a union: ends that belong or do not, other ends, a part left out."""
+    pieces = pieces_of(gold)
+
+    def union(place: int, text: str) -> str:
+        return r" \cup ".join([*(p.text() for p in pieces[:place]), text, *(p.text() for p in pieces[place + 1 :])])
+
+    for place, piece in enumerate(pieces):
+        what = f"interval {place + 1}: "
+        for side in ("low", "high"):
+            end = getattr(piece, side)
+            if end is None:
+                yield (
+                    f"{what}{side} end made finite",
+                    union(place, piece.text(**{side: "-91" if side == "low" else "91"})),
+                )
+                continue
+            yield (
+                f"{what}{side} bracket",
+                union(place, piece.text(**{f"has_{side}": not getattr(piece, f"has_{side}")})),
+            )
+            yield f"{what}no {side} end", union(place, piece.text(**{side: None, f"has_{side}": False}))
+            for rule, other in changed_items(end):
+                yield f"{what}{side} end: {rule}", union(place, piece.text(**{side: other}))
+    ends = [end for piece in pieces for end in (piece.low, piece.high) if end is not None]
+    if not ends:
+        return
+    yield "ends as a set", rf"\{{{', '.join(ends)}\}}"
+    yield "ends as a list", ", ".join(ends)
+    if len(ends) > 1:
+        yield "ends as a list of solutions", ", ".join(f"x = {end}" for end in ends)
+        yield "ends with or", r" \text{ or } ".join(ends)
+    yield "first end alone", ends[0]
+    yield "less than", f"x < {ends[0]} - 1"
+    yield "equal", f"x = {ends[0]}"
+    yield "all numbers", r"(-\infty, \infty)"
+    if len(pieces) > 1:
+        for place in range(len(pieces)):
+            yield (
+                f"interval {place + 1} left out",
+                r" \cup ".join(p.text() for at, p in enumerate(pieces) if at != place),
+            )
+        yield "sign of the intersection", r" \cap ".join(piece.text() for piece in pieces)
+    else:
+        yield (
+            "a part added",
+            rf"{gold} \cup (1000, 1001)" if pieces[0].high is not None else rf"(-1001, -1000) \cup {gold}",
+        )
+    if len(pieces) == 1 and pieces[0].low is not None and pieces[0].high is not None:
+        piece = pieces[0]
+        yield "ends turned around", piece.text(low=piece.high, high=piece.low)
+        yield "both brackets", piece.text(has_low=not piece.has_low, has_high=not piece.has_high)
+        yield "a sum", f"{piece.low} + {piece.high}"
+
+
+def wrong_inequalities(gold: str) -> Texts:
+    """Wrong answers to an inequality: another relation, another end, the end alone, and the intervals of these."""
+    sides, marks = relations_of(gold)
+    for place, mark in enumerate(marks):
+        for other in _OTHER_RELATIONS[mark]:
+            if len(marks) == 1 or other not in (">", "<", "=") or other in _OTHER_RELATIONS[mark][:1]:
+                yield f"relation {place + 1} as {other}", _joined(sides, [*marks[:place], other, *marks[place + 1 :]])
+    interval, name = as_interval(gold)
+    ends = [side for side in sides if side != name]
+    for place, side in enumerate(sides):
+        if side != name:
+            for rule, other in changed_items(side):
+                yield f"side {place + 1}: {rule}", _joined([*sides[:place], other, *sides[place + 1 :]], marks)
+    yield "end alone", ends[0]
+    yield "ends as a list", ", ".join([*ends, "91"] if len(ends) < 2 else ends)
+    yield "equal to the end", f"{name} = {ends[0]}"
+    yield "unequal to the end", rf"{name} \ne {ends[0]}"
+    if interval is not None:
+        yield from ((f"as an interval: {rule}", text) for rule, text in wrong_intervals(interval.text()))
+
+
+def _joined(sides: list[str], marks: list[str]) -> str:
+    return sides[0] + "".join(f" {mark} {side}" for mark, side in zip(marks, sides[1:], strict=True))
+
+
+def wrong_matrices(gold: str) -> Texts:
+    """Wrong answers to a matrix: an entry changed or left out, rows swapped or left out, the transpose, a flat list."""
+    rows = rows_of(gold)
+
+    def with_entry(at: int, place: int, other: str) -> str:
+        row = [*rows[at][:place], other, *rows[at][place + 1 :]]
+        return matrix_of([*rows[:at], row, *rows[at + 1 :]])
+
+    for at, row in enumerate(rows):
+        for place, entry in enumerate(row):
+            for rule, other in changed_items(entry):
+                yield f"entry {at + 1}, {place + 1}: {rule}", with_entry(at, place, other)
+        if len(rows) > 1:
+            yield f"row {at + 1} left out", matrix_of([*rows[:at], *rows[at + 1 :]])
+        yield f"row {at + 1} twice", matrix_of([*rows[:at], row, *rows[at:]])
+    if len({len(row) for row in rows}) > 1:
+        return
+    turned = [list(column) for column in zip(*rows, strict=True)]
+    if turned != rows:
+        yield "transpose", matrix_of(turned)
+        yield "transpose, bmatrix", matrix_of(turned, r"\begin{bmatrix} %s \end{bmatrix}")
+    if len(rows) > 1 and rows[::-1] != rows:
+        yield "rows turned around", matrix_of(rows[::-1])
+    mirrored = [row[::-1] for row in rows]
+    if mirrored != rows:
+        yield "columns turned around", matrix_of(mirrored)
+    if len(rows) > 1 and len(rows[0]) > 1:
+        yield "all in one row", matrix_of([[entry for row in rows for entry in row]])
+        yield "all in one column", matrix_of([[entry] for row in rows for entry in row])
+    yield "a column added", matrix_of([[*row, "0"] for row in rows])
+    yield "a row added", matrix_of([*rows, ["0"] * len(rows[0])])
+    if any(entry.strip("0. ") for row in rows for entry in row):
+        yield "doubled", f"2{matrix_of(rows)}"
+        yield "sign of all", f"-{matrix_of(rows)}"
+    if len(rows) * len(rows[0]) > 1:
+        yield "first entry alone", rows[0][0]
+    yield "entries as a set", rf"\{{{', '.join(entry for row in rows for entry in row)}\}}"
