@@ -1,5 +1,6 @@
 """Does a completion's final answer have the value of the gold answer?"""
 
+import contextlib
 import functools
 import re
 from collections import Counter
@@ -224,11 +225,7 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
     is_plain = answer is not None and is_only_numbers(answer)
     if not is_plain and leaves_undone(found, gold.text):
         return Verdict(0.0, "exact")
-    if not is_plain and asks_too_much(found, gold.text):
-        return Verdict(0.0, "unparseable")
-    if answer is None or gold.answer is None:
-        return None
-    try:
-        return Verdict(float(same_answer(answer, gold.answer)), gold.decided)
-    except UndecidedError:
-        return None
+    if answer is not None and gold.answer is not None:
+        with contextlib.suppress(UndecidedError):
+            return Verdict(float(same_answer(answer, gold.answer)), gold.decided)
+    return Verdict(0.0, "unparseable") if asks_too_much(found, gold.text) else None

@@ -17,9 +17,9 @@ from rl_posttrain.rewards.answers.forms import (
     Words,
 )
 from rl_posttrain.rewards.answers.nodes import Node, difference, variables
-from rl_posttrain.rewards.answers.numbers import Number, same_number
-from rl_posttrain.rewards.answers.relations import as_inequality, is_function, merged, node_of
-from rl_posttrain.rewards.answers.units import same_quantity
+from rl_posttrain.rewards.answers.numbers import same_number
+from rl_posttrain.rewards.answers.relations import answer_of, as_inequality, is_function, merged, node_of
+from rl_posttrain.rewards.answers.units import same_dimensions, same_quantity
 from rl_posttrain.rewards.answers.values import equal, proportional, real_value
 
 _NOON = 12 * 3600
@@ -51,12 +51,18 @@ def same_answer(found: Answer, gold: Answer) -> bool:
         found = Expression(found.product)
     if isinstance(found, Group) and len(found.items) == 1 and found.brackets == "{}" and not isinstance(gold, Group):
         found = found.items[0]  # \{7\}
+    if isinstance(gold, Group) and len(gold.items) == 1 and gold.brackets == "{}" and not isinstance(found, Group):
+        gold = gold.items[0]
     if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
         # f = 2x + 3 answers 2x + 3; so does (x+1)^2 = x^2 + 2x + 1, but y^2 = 4x does not answer 4x.
         is_value = not variables(found.right) or equal(found.left, found.right)
-        return bool(is_value) and same_answer(_value(found.right), gold)
+        return bool(is_value) and same_answer(answer_of(found.right), gold)
     if isinstance(gold, Expression):
+        if isinstance(found, Quantity) and found.product is not None and variables(gold.node):
+            found = Expression(found.product)
         return _same_expression(found, gold)
+    if isinstance(gold, Quantity) and isinstance(found, Expression):
+        return gold.product is not None and _same_node(found.node, gold.product)
     if type(found) is not type(gold):
         return False
     if isinstance(gold, Quantity):
@@ -81,10 +87,6 @@ def same_answer(found: Answer, gold: Answer) -> bool:
     return found == gold
 
 
-def _value(node: Node) -> Answer:
-    return Quantity(Number(node[1], False, False)) if node[0] == "num" else Expression(node)
-
-
 def _decided(result: bool | None) -> bool:
     if result is None:
         raise UndecidedError
@@ -101,7 +103,7 @@ def _same_expression(found: Answer, gold: Expression) -> bool:
         return False
     wanted = gold.node
     if found.unit is not None and gold.unit is not None:
-        if found.unit.dimensions != gold.unit.dimensions:
+        if not same_dimensions(found.unit, gold.unit):
             return False
         node, wanted = ("*", ("num", found.unit.factor), node), ("*", ("num", gold.unit.factor), wanted)
     elif found.unit is not None and variables(gold.node):
@@ -174,6 +176,8 @@ def _is_consistent(chain: Chain) -> bool:
         other = node_of(side)
         if other is None or (variables(other) and not variables(node)):
             continue  # a + b = 5
+        if bool(getattr(side, "unit", None)) != bool(getattr(last, "unit", None)):
+            continue  # 45^\circ = \pi/4
         if isinstance(last, Quantity) and isinstance(side, Quantity):
             if not _same_quantity(side, last) and not same_number(side.number, last.number):
                 return False
@@ -221,6 +225,8 @@ def _same_group(found: Group, gold: Group) -> bool:
             return len(found.items) == len(gold.items) and all(
                 _same_group(a, b) for a, b in zip(found.items, gold.items, strict=True)
             )
+    if "()" in (found.brackets, gold.brackets) and (named := _named_point(found, gold)) is not None:
+        found, gold = named
     if gold.brackets not in _FREE or found.brackets not in _FREE:
         return (
             found.brackets == gold.brackets
@@ -235,6 +241,19 @@ def _same_group(found: Group, gold: Group) -> bool:
         return len(found.items) == len(gold.items) and _matched(list(found.items), list(gold.items))
     covered = all(any(_same(item, wanted) for wanted in gold.items) for item in found.items)
     return covered and all(any(_same(item, wanted) for item in found.items) for wanted in gold.items)
+
+
+def _named_point(found: Group, gold: Group) -> tuple[Group, Group] | None:
+    """Both as points, where one is a list of values by name in the order of the alphabet: x = 1, y = 2 and (1, 2)."""
+    sides = []
+    for side in (found, gold):
+        if side.brackets == "":
+            names = [item.name for item in side.items if isinstance(item, Chain) and len(item.sides) == 1]
+            if len(names) != len(side.items) or names != sorted(set(names)) or "" in names:
+                return None
+            side = Group("()", tuple(item.sides[0] for item in side.items))
+        sides.append(side)
+    return sides[0], sides[1]
 
 
 def _same(a: Answer, b: Answer) -> bool:

@@ -18,6 +18,7 @@ from rl_posttrain.rewards.answers.tokens import (
 )
 
 MAX_CHARACTERS = 1_000
+MAX_TOKENS = 300  # a sum of so many terms is as many levels deep
 # f(2x) is not 2f(x); h(a+b) is a product.
 _APPLIED = set("fgFGP") | {r"\phi", r"\Gamma", r"\zeta", r"\sigma", r"\mu", r"\tau", r"\Phi"}
 
@@ -28,7 +29,10 @@ def parse(text: str) -> Node | None:
     if len(text) > MAX_CHARACTERS or not text.strip():
         return None
     try:
-        parser = _Parser(tokens_of(text))
+        tokens = tokens_of(text)
+        if len(tokens) > MAX_TOKENS:
+            return None
+        parser = _Parser(tokens)
         node = parser.sum()
         return node if parser.peek() == "" else None
     except UnreadableError:

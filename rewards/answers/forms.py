@@ -8,10 +8,11 @@ from rl_posttrain.rewards.answers.units import Unit
 
 
 class Quantity(NamedTuple):
-    """A number with its unit; a bare number has none."""
+    """A number with its unit; a bare number has none. `product`: "5 m" as the product of 5 and m, where it can be."""
 
     number: Number
     unit: Unit | None = None
+    product: Node | None = None
 
 
 class Expression(NamedTuple):

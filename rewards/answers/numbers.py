@@ -16,7 +16,7 @@ _SIGNED = rf"([-+]?)({_DIGITS})"
 _QUOTIENT = re.compile(rf"([-+]?)(?:({_DIGITS}) )?(?:({_DIGITS})|\({_SIGNED}\))/(?:({_DIGITS})|\({_SIGNED}\))(%?)")
 _PART = rf"\s*(?:\{{{_SIGNED}\}}|([0-9]))"
 _LATEX_FRACTION = re.compile(rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac{_PART}{_PART}(%?)")
-_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar|dot)(?:\{([0-9]+)\}|([0-9]))")
+_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar|dot)(?:\{([0-9]+)\}|([0-9]))(%?)")
 # Marks that do not change a number's value: dollar signs, LaTeX spaces, and LaTeX's forms of , and %.
 _CLEANED = {r"\$": "", "$": "", r"\!": "", r"\,": "", r"\ ": "", "{,}": ",", r"\%": "%", "\N{MINUS SIGN}": "-"}
 _MARK = re.compile("|".join(map(re.escape, _CLEANED)))
@@ -65,8 +65,8 @@ def read_number(text: str) -> Number | None:
             return None
         return _quotient((sign, top_sign, bottom_sign), whole or "0", top or bare_top, bottom or bare_bottom, percent)
     if match := _REPEATING.fullmatch(text):
-        sign, whole, decimals, braced, bare = match.groups()
-        return _repeating(sign, whole, decimals, braced or bare)
+        sign, whole, decimals, braced, bare, percent = match.groups()
+        return _repeating(sign, whole, decimals, braced or bare, percent)
     return None
 
 
@@ -109,7 +109,8 @@ def _quotient(signs: tuple, whole: str, numerator: str, denominator: str, percen
     return Number(value / (100 if percent else 1), bool(percent), True)
 
 
-def _repeating(sign: str, whole: str | None, decimals: str, repeated: str) -> Number:
+def _repeating(sign: str, whole: str | None, decimals: str, repeated: str, percent: str) -> Number:
     value = Fraction(int(whole or 0)) + Fraction(int(decimals or 0), 10 ** len(decimals))
     value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(decimals))
-    return Number(-value if sign == "-" else value, False, False)
+    value = -value if sign == "-" else value
+    return Number(value / (100 if percent else 1), bool(percent), False)

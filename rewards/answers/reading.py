@@ -16,11 +16,12 @@ from rl_posttrain.rewards.answers.forms import (
     Quantity,
     Words,
 )
+from rl_posttrain.rewards.answers.nodes import Node
 from rl_posttrain.rewards.answers.numbers import Number, read_number
 from rl_posttrain.rewards.answers.pieces import in_one_bracket, pieces_of
-from rl_posttrain.rewards.answers.relations import read_relation, union_of, without
+from rl_posttrain.rewards.answers.relations import answer_of, node_of, read_relation, union_of, without
 from rl_posttrain.rewards.answers.tokens import WORDS
-from rl_posttrain.rewards.answers.units import MAGNITUDES, Unit, read_unit
+from rl_posttrain.rewards.answers.units import MAGNITUDES, Unit, is_known, read_unit
 
 MAX_DEPTH = 8
 _MATRIX = re.compile(
@@ -53,6 +54,7 @@ _QUANTITY = re.compile(
 _UNIT_BEHIND = re.compile(
     r"(.*?[^\s\\])(\s*)(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[0-9]\}?)?|(?<![\\A-Za-z])[A-Za-z]{2,}[A-Za-z /^0-9]*)"
 )
+_UNIT_FRACTION = re.compile(r"\\frac\s*\{(\\text\{[^{}]*\}[^{}]*)\}\s*\{(\\text\{[^{}]*\}[^{}]*)\}")
 _PAIR = re.compile(r"([0-9.]+)\s*(?:\\text\{\s*)?([A-Za-z]+)\}?(?:\s|,|and|\}|$)*")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-][^\W\d_]+)*")
 _SAID = {
@@ -94,6 +96,9 @@ def _plain(text: str) -> Answer | None:
     if text == r"\mathbb{R}":
         return REALS
     is_text = text.startswith(r"\text")
+    behind = _UNIT_BEHIND.fullmatch(text)
+    if behind is not None and behind[2] and is_known(behind[3]) and (measured := _with_unit(text)) is not None:
+        return measured  # 12\\pi cm^2
     node = parse(text)
     if _WORDS.fullmatch(words) and (is_text or (len(words) >= 3 and re.search("[aeiouy]", words) and _is_plain(text))):
         return Words(words, None if is_text else node)
@@ -119,16 +124,18 @@ def _with_unit(text: str) -> Expression | None:
 
 
 def _shown(text: str) -> str:
+    """What text and units say, without the commands around them."""
+    text = _UNIT_FRACTION.sub(r" \1/\2", text)
     return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).replace(r"\degree", " degree ")
 
 
 def _quantity(text: str) -> Quantity | Expression | None:
     """A number with a unit, a magnitude or a currency."""
-    unit, rest = None, text
+    unit, rest = None, _UNIT_FRACTION.sub(r"\1/\2", text)
     if currency := _CURRENCY.match(text):
         name = _shown(currency[2]).strip().lower().rstrip(".")
         unit = read_unit("dollar" if name == r"\$" else name, is_text=True, is_apart=True)
-        rest = currency[1] + text[currency.end() :].strip()
+        rest = currency[1] + rest[currency.end() :].strip()
         if (number := read_number(rest)) is not None:
             return Quantity(number, unit)
     if pairs := _pairs(rest):
@@ -152,7 +159,8 @@ def _quantity(text: str) -> Quantity | Expression | None:
     if not shown:
         return Quantity(number, unit)
     own = read_unit(shown, is_text=is_text, is_apart=is_apart or match[2].startswith(r"\degree"))
-    return None if own is None else Quantity(number, _joined(unit, own))
+    product = parse(text) if not is_text and len(shown) <= 4 else None
+    return None if own is None else Quantity(number, _joined(unit, own), product)
 
 
 def _joined(currency: Unit | None, unit: Unit) -> Unit:
@@ -206,12 +214,25 @@ def _congruence(text: str, depth: int) -> Group | None:
 
 
 def _matrix(text: str, depth: int) -> Matrix | None:
-    match = _MATRIX.fullmatch(text)
-    if match is None:
+    before, begin, rest = text.partition(r"\begin")
+    factor = before.rstrip("([| ").rstrip()
+    match = _MATRIX.fullmatch(before[len(factor) :].strip() + begin + rest)
+    scale = parse(factor) if factor else None
+    if match is None or (factor and scale is None):
         return None
     rows = [row.split("&") for row in re.sub(r"\\hline", "", match[2]).split(r"\cr") if row.strip()]
     read = tuple(tuple(read_answer(entry, depth + 1) for entry in row) for row in rows)
-    return None if not read or any(entry is None for row in read for entry in row) else Matrix(read)
+    if not read or any(entry is None for row in read for entry in row):
+        return None
+    return Matrix(read) if scale is None else _scaled(scale, read)
+
+
+def _scaled(scale: Node, rows: tuple) -> Matrix | None:
+    """A number or expression times a matrix."""
+    nodes = [[node_of(entry) for entry in row] for row in rows]
+    if any(node is None for row in nodes for node in row):
+        return None
+    return Matrix(tuple(tuple(answer_of(("*", scale, node)) for node in row) for row in nodes))
 
 
 def _group(text: str, depth: int) -> Answer | None:

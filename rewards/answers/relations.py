@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from rl_posttrain.rewards.answers.expressions import parse
 from rl_posttrain.rewards.answers.forms import (
@@ -16,7 +17,8 @@ from rl_posttrain.rewards.answers.forms import (
     Quantity,
     Range,
 )
-from rl_posttrain.rewards.answers.nodes import Node, difference, variables
+from rl_posttrain.rewards.answers.nodes import Node, difference, negative, variables
+from rl_posttrain.rewards.answers.numbers import Number
 from rl_posttrain.rewards.answers.pieces import outside
 from rl_posttrain.rewards.answers.values import real_value
 
@@ -95,6 +97,12 @@ def node_of(value: Answer | None) -> Node | None:
     return None
 
 
+def answer_of(node: Node) -> Quantity | Expression:
+    """An expression as an answer: a number if its value is rational."""
+    value = real_value(node)
+    return Quantity(Number(value, False, False)) if isinstance(value, Fraction) else Expression(node)
+
+
 def _inequality(sides: list[str], signs: list[str], read: Reader) -> Answer | None:
     for place, side in enumerate(sides):
         if re.fullmatch(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+", side) and side not in ("e", "i", r"\pi"):
@@ -103,11 +111,25 @@ def _inequality(sides: list[str], signs: list[str], read: Reader) -> Answer | No
                 return found
     if len(sides) != 2:
         return None
+    if (inside := re.fullmatch(r"\|\s*([A-Za-z])\s*\|", sides[0])) is not None:
+        return _around_zero(inside[1], signs[0], read(sides[1]))
     left, right = (node_of(read(side)) for side in sides)
     if left is None or right is None:
         return None
     upper, lower = (left, right) if signs[0] in (">", r"\ge") else (right, left)
     return Inequality(difference(upper, lower), signs[0] in "<>")
+
+
+def _around_zero(variable: str, sign: str, bound: Answer | None) -> Range | None:
+    """|x| < 3 as an interval, |x| > 3 as a union."""
+    node = node_of(bound)
+    if node is None:
+        return None
+    low, high, is_open = answer_of(negative(node)), answer_of(node), sign in "<>"
+    if sign in ("<", r"\le"):
+        return Range(variable, Group("()" if is_open else "[]", (low, high)))
+    left = Group("()" if is_open else "(]", (Infinite(-1), low))
+    return Range(variable, Group("u", (left, Group("()" if is_open else "[)", (high, Infinite(1))))))
 
 
 def _range(sides: list[str], signs: list[str], place: int, read: Reader) -> Range | None:

@@ -44,7 +44,7 @@ _SYMBOLS = str.maketrans(
     | dict.fromkeys(_DASHES, "-")
     | {"\u00f7": "/", "\u2044": "/", "\u20ac": r"\text{ euro }", "\u00a3": r"\text{ pounds sterling }",
        "\u20b9": r"\text{ rupees }", "\u00a5": r"\text{ yen }", "\u2032": "'", "\u2019": "'", "\u2018": "'",
-       "\uff0c": ", ", "\uff1a": ":", "\u2026": r"\ldots ", "\u201c": '"', "\u201d": '"', "`": " "}
+       "\uff0c": ", ", "\uff1a": ":", "\u2026": r"\ldots ", "\u201c": '"', "\u201d": '"'}
 )  # fmt: skip
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _LOWERED = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
@@ -86,6 +86,9 @@ _SPACED_THOUSANDS = re.compile(
     r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~)[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
 )
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,9}\])?")
+_LINES = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}", re.DOTALL)
+# 2\pi k, k \in Z: what k stands for.
+_WHOLE_NUMBERS = re.compile(r",?\s*(?:\\text\{\s*(?:where|for|with)?\s*\}\s*)?[a-zA-Z]\s*\\in\s*\\mathbb\{[ZN]\}$")
 _LATEX_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~")
 # Not the dollar sign of ${7}, which no other sign closes: that is code and no number.
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\{[^$]*$)")
@@ -95,7 +98,7 @@ _LEAD_IN = re.compile(
     r"|\\approx\s*|:\s*|=(?![=])\s*",
     re.IGNORECASE,
 )
-_BRACES = {"{": "}", "(": ")", "[": "]"}
+_NO_WORDS = re.compile(r"[0-9]|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|;|&|and|or)\s*\(?[A-Za-z]\)?)*\s*$")
 
 
 @functools.lru_cache(maxsize=16384)
@@ -108,12 +111,12 @@ def cleaned(text: str) -> str:
         text = _LOWERED.sub(lambda run: "_{" + "".join(map(_SUBSCRIPTS.get, run.group())) + "}", text)
         text = text.translate(_SYMBOLS)
     else:
-        text = " ".join(text.split()) if "\\ " not in text else re.sub(r"\s", " ", text)
+        text = re.sub(r"\s", " ", text)
     text = _END_TOKENS.sub("", text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _without_commands(text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
-    return _without_wrappers(" ".join(text.split()))
+    return _without_wrappers(" ".join(text.split())).replace("**", "^")
 
 
 def closing(text: str, start: int) -> int | None:
@@ -132,6 +135,7 @@ def closing(text: str, start: int) -> int | None:
 
 def _without_commands(text: str) -> str:
     text = _ROW_END.sub(r" \\cr ", text)
+    text = _LINES.sub(lambda lines: lines[2].replace("&", " ").replace(r"\cr", ","), text)
     text = _FIXED_THOUSANDS.sub("", text).replace(r"\!", "").replace("{,}", ",")
     text = _HIDDEN.sub("", text)
     text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", text))
@@ -191,10 +195,11 @@ def _without_wrappers(text: str) -> str:
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
         held = re.fullmatch(r"\\text\{([^{}]*)\}[.,;:]*", text)
-        if held is not None and re.search(r"[0-9]|^\s*\(?[A-Za-z]\)?\s*$", held[1]):
+        if held is not None and _NO_WORDS.search(held[1]):
             text = held[1]  # \text{1 and 3}, \text{(E)}; of words, \text says that they are no product
         text = re.sub(r"(?<!\\)[.,;:]+$", "", text.strip()).strip()
         text = text[lead.end() :] if (lead := _LEAD_IN.match(text)) else text
+        text = _WHOLE_NUMBERS.sub("", text)
         if text == before:
             break
     return text

@@ -25,6 +25,7 @@ _TABLE = {
     "mass": "g gram=1 kg kilogram kilo=1000 mg milligram=1/1000 lb pound=45359237/100000 "
     "oz ounce=45359237/1600000 ton=907184740/1000 tonne=1000000",
     "time": "s sec second=1 ms millisecond=1/1000 min minute=60 h hr hour=3600 day=86400 week=604800",
+    "calendar": "month=1 year yr=12",
     "money": "dollar usd buck=1 cent=1/100",
     "euro": "euro eur=1",
     "sterling": "sterling gbp=1 penny pence=1/100",
@@ -44,6 +45,7 @@ _KNOWN |= {name: Unit(Fraction(1, 10**6), (("length", 3),)) for name in ("ml", "
 _KNOWN |= {"gallon": Unit(Fraction(3785411784, 10**12), (("length", 3),))}
 _KNOWN |= {name: Unit(Fraction(1609344, 3600000), (("length", 1), ("time", -1))) for name in ("mph",)}
 _KNOWN |= {name: Unit(Fraction(1000, 3600), (("length", 1), ("time", -1))) for name in ("kph", "kmph", "kmh")}
+_KINDS = {*_TABLE}
 MAGNITUDES = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
@@ -124,6 +126,12 @@ def _pieces(text: str) -> list[tuple[str, int]] | None:
     return pieces
 
 
+def is_known(text: str) -> bool:
+    """Whether a text of two letters or more is a unit of the table, with its power: cm, cm^2, inches."""
+    word = re.match("[A-Za-z]{2,}", text)
+    return word is not None and _singular(word.group().lower()) in _KNOWN
+
+
 def _is_word(word: str, is_apart: bool) -> bool:
     if len(word) > 3:
         return re.search("[aeiouy]", word) is not None and "".join(sorted(word)) != word
@@ -131,9 +139,24 @@ def _is_word(word: str, is_apart: bool) -> bool:
 
 
 def _singular(word: str) -> str:
+    if len(word) == 3 and word.endswith("s") and word[:-1] in _KNOWN:
+        return word[:-1]  # lbs
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def same_quantity(a: Fraction, a_unit: Unit, b: Fraction, b_unit: Unit) -> bool:
-    """Whether two numbers with units are equal. A unit of no table is equal only to a unit of the same name."""
-    return a_unit.dimensions == b_unit.dimensions and a * a_unit.factor == b * b_unit.factor
+    """Whether two numbers with units are equal."""
+    return same_dimensions(a_unit, b_unit) and a * a_unit.factor == b * b_unit.factor
+
+
+def same_dimensions(a: Unit, b: Unit) -> bool:
+    """Whether two units measure the same. Of words in no table, one may say more: 7 years old, 7 red apples."""
+    (known, words), (other_known, other_words) = _parts(a), _parts(b)
+    if not known and not (words and other_words):
+        return words == other_words
+    return known == other_known and (words <= other_words or other_words <= words)
+
+
+def _parts(unit: Unit) -> tuple[set, set]:
+    known = {dimension for dimension in unit.dimensions if dimension[0] in _KINDS}
+    return known, set(unit.dimensions) - known
