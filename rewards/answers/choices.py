@@ -4,7 +4,8 @@ import re
 
 _CHOICE = re.compile(r"\(\s*([A-J])\s*\)|\[([A-J])\]|([A-J])[.):]?|([a-j])\)|\(([a-j])\)")
 _CHOSEN = re.compile(
-    r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?\(?\s*([A-Ja-j])\s*(?:[.):]+(?:\s*.*)?)?",
+    r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?[(\[]?\s*([A-Ja-j])\s*"
+    r"(?:[.):\]]+(?!\s*(?:or|and|nor|&|,|/)\s*[(\[]?[A-J](?![A-Za-z]))(?:\s*.*)?)?",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -143,7 +143,7 @@ def _answers_chain(found: Answer, gold: Chain) -> bool:
             return False
         if not _is_consistent(found):
             return False
-        candidates = [found.sides[found.num_exact - 1]]
+        candidates = list(found.sides[: found.num_exact])
     else:
         candidates = [found]
     wanted = dict.fromkeys([*gold.sides[gold.num_exact :], gold.sides[gold.num_exact - 1]])

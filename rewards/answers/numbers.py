@@ -82,7 +82,7 @@ def same_number(a: Number, b: Number) -> bool:
 def _in_parentheses(text: str) -> Number | None:
     """(7), (-7) and -(1/6); not -(-7), where the sign is left to be worked out."""
     sign, inner = (text[0], text[2:-1]) if text[0] in "+-" else ("", text[1:-1])
-    if inner[:1] == "(" or "," in inner or (sign and inner[:1] in ("-", "+")):
+    if (inner[:1] == "(" and inner[-1:] == ")") or "," in inner or (sign and inner[:1] in ("-", "+")):
         return None  # (1,234) is a point
     number = read_number(inner)
     if number is not None and number.is_percent:

@@ -29,9 +29,11 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _CLOCK = re.compile(
-    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\.?m\b\.?|o'?clock|noon)?", re.IGNORECASE
+    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\.?\s?m\b\.?|o'?clock|noon)?", re.IGNORECASE
 )
-_BASED = re.compile(r"\(?\s*([0-9A-Fa-f]+)\s*\)?\s*(?:_\s*(?:\{(.*)\}|([0-9]))|\(?\s*\\?(?:text\{)?\s*(base\b.*))")
+_BASED = re.compile(
+    r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*(?:_\s*(?:\{(.*)\}|([0-9]|\\text\{[^{}]*\}))|\(?\s*\\?(?:text\{)?\s*(base\b.*))"
+)
 _BASE_NAMES = [
     "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
     "fifteen", "sixteen",
@@ -44,17 +46,20 @@ _SET_BUILDER = re.compile(
     r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:[|:]|\\text\{\s*such that\s*\})(.+)", re.DOTALL
 )
 _CURRENCY = re.compile(
-    r"(-?)\s*(\\\$|Rs\.?|INR|USD|EUR|GBP|\\text\{\s*(?:euro|pounds sterling|rupees|yen|Rs\.?)\s*\})\s*(?=-?[0-9.\\])",
+    r"(-?)\s*(\\\$|Rs\.?|INR|USD|EUR|GBP|[\u00a3\u20ac\u00a5\u20b9])\s*(?=-?[0-9.\\])",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(
     r"((?:[-+0-9.,/{}()^%\s*]|\\(?:frac|times|cdot|overline|%|\$)(?![A-Za-z])|(?<=[0-9])[eE](?=[-+]?[0-9]))+)"
-    r"((?:\\text\s*\{|\\degree|[A-Za-z]).*)"
+    r"((?:\\text\s*\{|\\degree|[A-Za-z\u00a2\u00a3\u20ac\u00a5\u20b9]).*)"
 )
 _UNIT_BEHIND = re.compile(
     r"(.*?[^\s\\])(\s*)(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[0-9]\}?)?|(?<![\\A-Za-z])[A-Za-z]{2,}[A-Za-z /^0-9]*)"
 )
 _UNIT_FRACTION = re.compile(r"\\frac\s*\{(\\text\{[^{}]*\}[^{}]*)\}\s*\{(\\text\{[^{}]*\}[^{}]*)\}")
+_SIGNS = str.maketrans({
+    "\u00a2": " cent ", "\u00a3": " sterling ", "\u20ac": " euro ", "\u00a5": " yen ", "\u20b9": " rupee ",
+})  # fmt: skip
 _PAIR = re.compile(r"([0-9.]+)\s*(?:\\text\{\s*)?([A-Za-z]+)\}?(?:\s|,|and|\}|$)*")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-][^\W\d_]+)*")
 _SAID = {
@@ -73,7 +78,7 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
     if not text or depth > MAX_DEPTH:
         return None
     if "matrix}" in text or "array}" in text:
-        return _matrix(text, depth)
+        return _matrix(text, depth) or read_relation(text, lambda part: read_answer(part, depth + 1))
     if (special := _clock(text) or _based(text) or _congruence(text, depth)) is not None:
         return special
     if (group := _group(text, depth)) is not None:
@@ -87,7 +92,9 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
 
 def _plain(text: str) -> Answer | None:
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
-    words = " ".join(words.replace("-", " ").replace('"', " ").split()).lower() if "\\" not in words else ""
+    words = (
+        " ".join(words.replace("-", " ").replace('"', " ").split()).lower().rstrip(".!") if "\\" not in words else ""
+    )
     text = _SAID.get(words, text)
     if infinite := re.fullmatch(r"([-+]?)\s*\\infty", text):
         return Infinite(-1 if infinite[1] == "-" else 1)
@@ -100,7 +107,9 @@ def _plain(text: str) -> Answer | None:
     if behind is not None and behind[2] and is_known(behind[3]) and (measured := _with_unit(text)) is not None:
         return measured  # 12\\pi cm^2
     node = parse(text)
-    if _WORDS.fullmatch(words) and (is_text or (len(words) >= 3 and re.search("[aeiouy]", words) and _is_plain(text))):
+    if _WORDS.fullmatch(words) and (
+        is_text or words == "no" or (len(words) >= 3 and re.search("[aeiouy]", words) and _is_plain(text))
+    ):
         return Words(words, None if is_text else node)
     if node is not None:
         return Expression(node)
@@ -125,7 +134,7 @@ def _with_unit(text: str) -> Expression | None:
 
 def _shown(text: str) -> str:
     """What text and units say, without the commands around them."""
-    text = _UNIT_FRACTION.sub(r" \1/\2", text)
+    text = _UNIT_FRACTION.sub(r" \1/\2", text).translate(_SIGNS)
     return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).replace(r"\degree", " degree ")
 
 
@@ -188,7 +197,7 @@ def _pairs(text: str) -> Quantity | None:
 def _clock(text: str) -> Clock | Group | None:
     shown = " ".join(_shown(text).split()).rstrip(".") if any(mark in text for mark in ":mMoO") else ""
     if (match := _CLOCK.fullmatch(shown)) and (match[2] or match[4]) and int(match[1]) <= 24:
-        half = (match[4] or "").lower().replace(".", "")
+        half = (match[4] or "").lower().replace(".", "").replace(" ", "")
         half = half if half in ("am", "pm") else ""
         return Clock(int(match[1]) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), half)
     if ":" in shown:
@@ -217,7 +226,7 @@ def _matrix(text: str, depth: int) -> Matrix | None:
     before, begin, rest = text.partition(r"\begin")
     factor = before.rstrip("([| ").rstrip()
     match = _MATRIX.fullmatch(before[len(factor) :].strip() + begin + rest)
-    scale = parse(factor) if factor else None
+    scale = parse("-1" if factor == "-" else factor) if factor else None
     if match is None or (factor and scale is None):
         return None
     rows = [row.split("&") for row in re.sub(r"\\hline", "", match[2]).split(r"\cr") if row.strip()]

@@ -42,8 +42,7 @@ _SYMBOLS = str.maketrans(
     | {mark: rf"\frac{{{digits[0]}}}{{{digits[1]}}}" for mark, digits in _VULGAR.items()}
     | dict.fromkeys(_SPACES, " ")
     | dict.fromkeys(_DASHES, "-")
-    | {"\u00f7": "/", "\u2044": "/", "\u20ac": r"\text{ euro }", "\u00a3": r"\text{ pounds sterling }",
-       "\u20b9": r"\text{ rupees }", "\u00a5": r"\text{ yen }", "\u2032": "'", "\u2019": "'", "\u2018": "'",
+    | {"\u00f7": "/", "\u2044": "/", "\u2032": "'", "\u2019": "'", "\u2018": "'",
        "\uff0c": ", ", "\uff1a": ":", "\u2026": r"\ldots ", "\u201c": '"', "\u201d": '"'}
 )  # fmt: skip
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
@@ -75,7 +74,7 @@ _RENAMED = {
     "vartheta": r"\theta", "lg": r"\log", "bullet": r"\cdot", "iff": r"\iff", "lor": r"\text{ or }",
     "vee": r"\text{ or }",
     "bmod": r"\bmod", "setminus": r"\setminus", "backslash": r"\setminus", "imath": "i", "lbrack ": "[",
-    "exponentialE": "e", "pounds": r"\text{ pounds sterling }", "euro": r"\text{ euro }", "quad": " ", "qquad": " ",
+    "exponentialE": "e", "pounds": "\u00a3", "euro": "\u20ac", "textdollar": r"\$", "quad": " ", "qquad": " ",
     "thinspace": " ", "enspace": " ", "space": " ", "nobreakspace": " ", "infin": r"\infty", "R": r"\mathbb{R}",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+) ?")
@@ -92,6 +91,8 @@ _WHOLE_NUMBERS = re.compile(r",?\s*(?:\\text\{\s*(?:where|for|with)?\s*\}\s*)?[a
 _LATEX_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~")
 # Not the dollar sign of ${7}, which no other sign closes: that is code and no number.
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\{[^$]*$)")
+_MONEY = re.compile(r"^(\s*-?\s*)\$(?=\s*[0-9.][^$]*$)")  # no other dollar sign closes it
+_BRACED_NUMBER = re.compile(r"(^|[-+/*(,=\[&<>{]|\\[lgn]e )\s*\{\s*([0-9.,]+)\s*\}")
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|and),? )?(?:the |my )?(?:final |correct |right |only )?"
     r"(?:answer|result|solution|value|option|choice)s?(?: (?:is|are|would be|equals)|:)(?: therefore)?:?\s*"
@@ -151,6 +152,8 @@ def _without_commands(text: str) -> str:
             break
         text = f"{text[: shown.start()]} {text[shown.end() : end]} {text[end + 1 :]}"
     text = _SPACED_THOUSANDS.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
+    text = _MONEY.sub(r"\1\\$", text)
+    text = _BRACED_NUMBER.sub(r"\1\2", re.sub(r"(?<=[0-9])\{:\}", ":", text))
     text = _DOLLARS.sub("", _LATEX_SPACES.sub(" ", text))
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = _DEGREES.sub(r"\\degree ", text)

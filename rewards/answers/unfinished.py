@@ -13,7 +13,7 @@ _FUNCTIONS = {
     "hyperbolic": re.compile(r"\\(?:sinh|cosh|tanh|coth)(?![a-z])"),
     "trigonometric": re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z]|\s*\^\s*\{?\s*-)"),
     "logarithm": re.compile(r"\\(?:log|ln|lg)(?![a-z])"),
-    "absolute value": re.compile(r"\||\\[lr]?vert(?![a-z])"),
+    "absolute value": re.compile(r"\|[^|]*\|"),
 }
 # Exponents of five digits, towers of powers, runs of signs, large or repeated factorials. Right answers do not contain
 # them, and a comparison would use up its time limit. Refusing them here saves that time.
@@ -46,6 +46,7 @@ def asks_too_much(found: str, gold: str) -> bool:
         len(found) > max(MAX_CHARACTERS, 3 * len(gold))
         or _EXPLODES.search(found)
         or r"\boxed" in found
+        or (r"\ne" in found and r"\ne" not in gold)
         or _nesting(found) > MAX_NESTING
         or any(not c.isascii() and unicodedata.category(c) in ("Nd", "No", "Nl") for c in found)
     )
