@@ -21,6 +21,7 @@ from rl_posttrain.rewards.answers import (
     same_answer,
 )
 from rl_posttrain.rewards.answers.unfinished import asks_too_much, leaves_undone
+from rl_posttrain.rewards.by_math_verify import compare_all, read_all
 from rl_posttrain.rewards.cache import Cache
 from rl_posttrain.rewards.completions import (
     after_gsm8k_mark,
@@ -30,7 +31,6 @@ from rl_posttrain.rewards.completions import (
     last_boxed,
     last_number,
 )
-from rl_posttrain.rewards.workers import WorkerPool, pool_for
 
 FINDERS = {
     "boxed": last_boxed,
@@ -39,9 +39,9 @@ FINDERS = {
     "last_number": last_number,
 }
 TIMEOUT_S = 5.0
+BATCH_TIMEOUT_S = 8.0
+GOLDS_TIMEOUT_S = 60.0
 DECIDED = ("exact", "symbolic", "timeout", "unparseable", "missing")
-_WORKER_MEMORY_BYTES = 2**30
-_COMPARE = "rl_posttrain.rewards.answers.symbolic:compare"
 _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -58,6 +58,7 @@ class Verdict(NamedTuple):
 
 
 _verdicts: Cache[tuple[str, str], Verdict] = Cache(max_entries=16384)
+_can_read: Cache[str, bool] = Cache(max_entries=16384)
 
 
 def math_accuracy(
@@ -65,6 +66,7 @@ def math_accuracy(
     answer: Sequence[str | None],
     answer_in: Sequence[str] = ("boxed", "answer_tag", "gsm8k", "last_number"),
     timeout_s: float = TIMEOUT_S,
+    batch_timeout_s: float = BATCH_TIMEOUT_S,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
@@ -82,7 +84,10 @@ def math_accuracy(
         answer: B gold answers, without any text around them; None or blank where there is none.
         answer_in: places, in order of preference: `boxed` (the last balanced \boxed{}), `answer_tag` (the last
             <answer>...</answer>), `gsm8k` (the line after the last ####), `last_number`.
-        timeout_s: time limit of math-verify for one answer, in seconds.
+        timeout_s: time limit of math-verify for one answer, in seconds of a worker's CPU time.
+        batch_timeout_s: time limit of math-verify for all answers of the call, in seconds. If many are slow, each gets
+            its share: slow answers do not cost the reward of quick ones. If the workers must start first, half of it is
+            left after that.
         log_metric: called with ``math_accuracy/WAY`` and the share of completions decided in that way, for each of
             `DECIDED`; TRL passes it.
 
@@ -90,9 +95,9 @@ def math_accuracy(
         B rewards, 1.0 or 0.0; None where there is no gold, or the gold cannot be read.
 
     Raises:
-        RecipeError: `answer_in` names an unknown place, or `timeout_s` is not positive.
+        RecipeError: `answer_in` names an unknown place, or a time limit is not positive.
     """
-    verdicts = judge(completions, answer, answer_in=answer_in, timeout_s=timeout_s)
+    verdicts = judge(completions, answer, answer_in=answer_in, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
     if log_metric is not None and verdicts:
         counts = Counter(verdict.decided for verdict in verdicts if verdict is not None)
         for way in DECIDED:
@@ -106,13 +111,15 @@ def judge(
     *,
     answer_in: Sequence[str] = tuple(FINDERS),
     timeout_s: float = TIMEOUT_S,
+    batch_timeout_s: float = BATCH_TIMEOUT_S,
 ) -> list[Verdict | None]:
     """As `math_accuracy`, but returns a `Verdict` for each completion; None where there is no gold."""
     for place in answer_in:
         if place not in FINDERS:
             raise RecipeError(f"rewards.args.answer_in={place}: no such place; use some of {', '.join(FINDERS)}")
-    if not timeout_s > 0:
-        raise RecipeError(f"rewards.args.timeout_s={timeout_s}: it must be above 0; set a number of seconds, such as 5")
+    for name, limit_s in (("timeout_s", timeout_s), ("batch_timeout_s", batch_timeout_s)):
+        if not limit_s > 0:
+            raise RecipeError(f"rewards.args.{name}={limit_s}: it must be above 0; set a number of seconds, such as 5")
     verdicts: list[Verdict | None] = []
     open_questions: dict[tuple[str, str], list[int]] = {}
     for completion, gold in zip(completions, answer, strict=True):
@@ -128,7 +135,7 @@ def judge(
                     open_questions.setdefault((found, gold), []).append(len(verdicts))
         verdicts.append(verdict)
     if open_questions:
-        for question, verdict in _by_math_verify(list(open_questions), timeout_s).items():
+        for question, verdict in _by_math_verify(list(open_questions), timeout_s, batch_timeout_s).items():
             for place in open_questions[question]:
                 verdicts[place] = verdict
     return verdicts
@@ -143,16 +150,48 @@ def final_answer(completion: str | list[dict[str, Any]], answer_in: Sequence[str
     return _find(after_thinking(completion_text(completion)), [FINDERS[place] for place in answer_in])
 
 
-def unreadable_golds(golds: Sequence[str | None], *, timeout_s: float = TIMEOUT_S) -> list[str]:
-    """The golds, each once, that neither exact comparison nor math-verify can read within the time limit."""
-    distinct = list(dict.fromkeys(str(gold).strip() for gold in golds if gold is not None and str(gold).strip()))
+class UnreadGolds(NamedTuple):
+    """Golds that were not read, each once.
+
+    `unreadable`: neither exact comparison nor math-verify can read them. `too_slow`: math-verify did not read them
+    within its limit for one gold; of their answers, it can compare none. `unchecked`: the time for all golds was over
+    before it had read them or had taken that long.
+    """
+
+    unreadable: list[str]
+    too_slow: list[str]
+    unchecked: list[str]
+
+
+def unread_golds(
+    golds: Sequence[str | None], *, timeout_s: float = TIMEOUT_S, batch_timeout_s: float = GOLDS_TIMEOUT_S
+) -> UnreadGolds:
+    """Read golds as `math_accuracy` does, and say which could not be read.
+
+    Args:
+        timeout_s: time limit of math-verify for one gold, in seconds of a worker's CPU time.
+        batch_timeout_s: time limit of math-verify for all golds, in seconds.
+    """
+    distinct = dict.fromkeys(str(gold).strip() for gold in golds if gold is not None and str(gold).strip())
     hard = [gold for gold in distinct if _read_gold(gold).answer is None and _read_gold(gold).choice is None]
-    outcomes = _pool().run([(_read_gold(gold).text,) * 2 for gold in hard], timeout_s=timeout_s)
-    return [gold for gold, outcome in zip(hard, outcomes, strict=True) if outcome.value != "right"]
+    known = {gold: _can_read.get(gold) for gold in hard}
+    asked = [gold for gold in hard if known[gold] is None]
+    results = read_all([_read_gold(gold).text for gold in asked], timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
+    for gold, result in zip(asked, results, strict=True):
+        if result in ("readable", "no gold"):
+            known[gold] = result == "readable"
+            _can_read.put(gold, known[gold])
+    return UnreadGolds(
+        unreadable=[gold for gold in hard if known[gold] is False],
+        too_slow=[gold for gold, result in zip(asked, results, strict=True) if result == "timeout"],
+        unchecked=[gold for gold, result in zip(asked, results, strict=True) if result == "unfinished"],
+    )
 
 
-def _pool() -> WorkerPool:
-    return pool_for(_COMPARE, memory_bytes=_WORKER_MEMORY_BYTES)
+def may_need_math_verify(gold: str) -> bool:
+    """Whether math-verify may have to compare an answer with this gold; if not, workers need not be started."""
+    read = _read_gold(gold.strip())
+    return read.choice is None and not isinstance(read.answer, Words) and not read.is_only_numbers
 
 
 def _find(text: str, finders: Sequence[Callable[[str], str | None]]) -> str | None:
@@ -169,17 +208,15 @@ def _without_sympy(found: str, gold: str) -> Verdict | None:
     return verdict
 
 
-def _by_math_verify(questions: list[tuple[str, str]], timeout_s: float) -> dict[tuple[str, str], Verdict]:
-    calls = [(_read_gold(gold).text, cleaned(found)) for found, gold in questions]
-    outcomes = _pool().run(calls, timeout_s=timeout_s, keys=[gold for _, gold in questions])
-    verdicts = {}
-    for question, outcome in zip(questions, outcomes, strict=True):
-        if outcome.status in ("timeout", "died"):
-            verdicts[question] = Verdict(0.0, "timeout")  # not cached: the machine may have been busy
-            continue
-        verdict = _SYMBOLIC[outcome.value if outcome.status == "done" else "unparseable"]
-        verdicts[question] = verdict
-        _verdicts.put(question, verdict)
+def _by_math_verify(
+    questions: list[tuple[str, str]], timeout_s: float, batch_timeout_s: float
+) -> dict[tuple[str, str], Verdict]:
+    compared = [(_read_gold(gold).text, cleaned(found)) for found, gold in questions]
+    results = compare_all(compared, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
+    verdicts = {question: _SYMBOLIC[result] for question, result in zip(questions, results, strict=True)}
+    for question, verdict in verdicts.items():
+        if verdict.decided != "timeout":  # another time it may be decided: with a longer limit, or in a smaller batch
+            _verdicts.put(question, verdict)
     return verdicts
 
 
@@ -188,6 +225,7 @@ _SYMBOLIC = {
     "wrong": Verdict(0.0, "symbolic"),
     "unparseable": Verdict(0.0, "unparseable"),
     "no gold": Verdict(None, "unparseable"),
+    "timeout": Verdict(0.0, "timeout"),
 }
 
 

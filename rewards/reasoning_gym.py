@@ -7,7 +7,7 @@ from typing import Any
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.rewards.accuracy import TIMEOUT_S
 from rl_posttrain.rewards.completions import after_thinking, completion_text, last_answer_tag, last_boxed
-from rl_posttrain.rewards.workers import pool_for
+from rl_posttrain.rewards.workers import WorkerPool, pool_for
 
 PLACES = {"answer_tag": last_answer_tag, "boxed": last_boxed, "text": lambda text: text}
 WAYS = ("scored", "failed", "timeout", "missing")
@@ -65,7 +65,7 @@ def reasoning_gym_score(
             else:
                 ways["missing"] += 1
         rewards.append(None if row is None else 0.0)
-    outcomes = pool_for(_SCORE, memory_bytes=_WORKER_MEMORY_BYTES).run(list(calls), timeout_s=timeout_s)
+    outcomes = pool().run(list(calls), timeout_s=timeout_s)
     for places, outcome in zip(calls.values(), outcomes, strict=True):
         ways[_WAY_OF[outcome.status]] += len(places)
         for place in places:
@@ -74,6 +74,11 @@ def reasoning_gym_score(
         for way in WAYS:
             log_metric(f"reasoning_gym_score/{way}", ways[way] / len(rewards))
     return rewards
+
+
+def pool() -> WorkerPool:
+    """This process's workers for the scorers. `pool().start()` starts them in the background."""
+    return pool_for(_SCORE, memory_bytes=_WORKER_MEMORY_BYTES)
 
 
 def stated_answer(completion: str | list[dict[str, Any]], answer_in: Sequence[str] = tuple(PLACES)) -> str | None:

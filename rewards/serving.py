@@ -1,56 +1,122 @@
-"""The worker process: it calls one function on the arguments that its parent sends, until the parent ends.
+"""The processes behind `workers.WorkerPool`: a fork server, and the workers that it forks.
 
-`workers.WorkerPool` starts it as a command of its own: not as a fork, because the parent may hold a GPU, and not by
-multiprocessing, which would run the user's script again. Requests are pickles, because they come from the trainer.
-Replies are JSON: whatever a completion makes a worker say, it cannot run code in the trainer.
+The fork server is a command of its own: it does not fork the trainer, which may hold a GPU, and unlike multiprocessing
+it does not run the user's script again. It imports one function, with the libraries that the function needs, and then
+only forks. So a new worker costs milliseconds, shares the libraries' memory, and begins in the same state as any other.
+
+A worker calls the function on the arguments that the trainer sends, until the trainer closes the connection. Requests
+are pickles, because they come from the trainer. Replies are JSON: whatever a completion makes a worker say, it cannot
+run code in the trainer.
 """
 
 import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
 import pickle
 import resource
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 from rl_posttrain.errors import class_and_message
 
-# The parent kills the worker at the time limit. This many seconds later the worker ends itself, if the parent is gone.
-_ORPHAN_GRACE_S = 2.0
+# What the trainer sends to the fork server: FORK with the worker's connection, or the id of a worker to end. The
+# answer: the new worker's id; or how the worker ended, as `os.waitstatus_to_exitcode` says it (0: not one of its own).
+NUMBER = struct.Struct("!q")
+FORK = 0
+# What the trainer sends to a worker, before the pickled arguments: their length in bytes, the time limit in seconds,
+# and whether that is CPU time.
+HEADER = struct.Struct("!Qd?")
+# At a time limit the kernel ends a worker by one of these: of real time, of CPU time.
+LIMIT_SIGNALS = (signal.SIGALRM, signal.SIGPROF)
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    location, memory_bytes = sys.argv[1], int(sys.argv[2])
-    # Replies use the standard output. So what the function prints goes to standard error.
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    # No handler, not even an inherited one: then the kernel ends the process wherever it is, also in C code.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    location, memory_bytes, control = sys.argv[1], int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
+    os.dup2(2, 1)  # what the function prints goes to standard error
+    # No handlers, not even inherited ones: then the kernel ends a worker wherever it is, also in C code.
+    for limit in LIMIT_SIGNALS:
+        signal.signal(limit, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LIMIT_SIGNALS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A limit on written memory and not on address space: libraries map far more memory than they use.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     module, _, name = location.rpartition(":")
     function = getattr(importlib.import_module(module), name)
-    _reply(replies, {"ready": True})
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone
-        serve(function, requests, replies, memory_bytes)
+    gc.collect()
+    gc.freeze()  # garbage collections of the workers do not write to, and so copy, the pages that they share
+    connection = _fork_on_request(control)
+    if connection is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone
+        serve(function, connection, memory_bytes)
+    os._exit(0)
 
 
-def serve(function: Callable, requests: BinaryIO, replies: BinaryIO, memory_bytes: int) -> None:
-    """Answer requests until the stream ends. A request: 8 bytes of length, a pickle of time limit and arguments."""
-    while length := requests.read(8):
-        timeout_s, request = pickle.loads(requests.read(int.from_bytes(length, "big")))
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + _ORPHAN_GRACE_S)
-        reply = _call(function, request)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        # A process whose caches have grown this large is replaced, which frees them.
-        reply["retires"] = _resident_bytes() > memory_bytes // 2
-        _reply(replies, reply)
+def _fork_on_request(control: socket.socket) -> socket.socket | None:
+    """Fork and end workers as the trainer asks. Returns in a worker with its connection, and None after the trainer."""
+    workers: set[int] = set()
+    server, libc = os.getpid(), ctypes.CDLL(None)
+    while True:
+        request, connections, *_ = socket.recv_fds(control, NUMBER.size, 1)
+        if not request:
+            for pid in workers:
+                _kill(pid)
+            return None
+        (pid,) = NUMBER.unpack(request)
+        if pid == FORK:
+            connection = socket.socket(fileno=connections[0])
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                os.setpgid(0, 0)
+                if sys.platform == "linux":
+                    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                    if os.getppid() != server:
+                        os._exit(0)
+                return connection
+            connection.close()
+            workers.add(pid)
+            answer = pid
+        else:
+            answer = 0
+            if pid in workers:
+                workers.remove(pid)
+                _kill(pid)
+                answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            control.sendall(NUMBER.pack(answer))
+
+
+def _kill(pid: int) -> None:
+    """End a worker and all that it started. It may have ended already; nobody else collects it."""
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(
+        ProcessLookupError, PermissionError
+    ):  # it has no group yet; macOS refuses for an ended one
+        os.killpg(pid, signal.SIGKILL)
+
+
+def serve(function: Callable, connection: socket.socket, memory_bytes: int) -> None:
+    """Answer requests until the connection ends."""
+    with connection.makefile("rb") as requests:
+        while header := requests.read(HEADER.size):
+            num_bytes, limit_s, is_cpu_time = HEADER.unpack(header)
+            request = requests.read(num_bytes)
+            timer = signal.ITIMER_PROF if is_cpu_time else signal.ITIMER_REAL
+            signal.setitimer(timer, limit_s)
+            reply = _call(function, request)
+            signal.setitimer(timer, 0)
+            # A process whose caches have grown this large is replaced, which frees them.
+            reply["retires"] = _resident_bytes() > memory_bytes // 2
+            connection.sendall(json.dumps(reply).encode() + b"\n")
 
 
 def _call(function: Callable, request: bytes) -> dict[str, Any]:
@@ -69,11 +135,6 @@ def _resident_bytes() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except FileNotFoundError:  # macOS: the peak is all there is, in bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _reply(replies: BinaryIO, reply: dict[str, Any]) -> None:
-    replies.write(json.dumps(reply).encode() + b"\n")
-    replies.flush()
 
 
 if __name__ == "__main__":

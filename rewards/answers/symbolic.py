@@ -18,11 +18,16 @@ for _name in ("math_verify.parser", "math_verify.grader"):
 _CONFIG = [math_verify.LatexExtractionConfig()]
 
 
-def compare(gold: str, found: str) -> Literal["right", "wrong", "unparseable", "no gold"]:
-    """Whether two expressions have the same value; "unparseable", "no gold" where `found`, `gold` cannot be read."""
+def compare(gold: str, found: str | None) -> Literal["right", "wrong", "unparseable", "no gold", "readable"]:
+    """Whether two expressions have the same value; "unparseable", "no gold" where `found`, `gold` cannot be read.
+
+    "readable" if `found` is None and the gold can be read.
+    """
     gold_values = _parse_gold(gold)
     if not gold_values:
         return "no gold"
+    if found is None:
+        return "readable"
     found_values = _parse(found)
     if not found_values:
         return "unparseable"
@@ -60,9 +65,20 @@ _parse_gold = functools.lru_cache(maxsize=1024)(_parse)
 
 
 def _warm_up() -> None:
-    """The first parse builds tables, which takes a third of a second; that must not count for the first call."""
-    compare(r"\frac{\sqrt{3}}{2} x^2 + 1", r"1 + \frac{x^2 \sqrt{3}}{2}")
-    compare(r"(-\infty, \pi]", r"(-\infty, \pi]")
+    """Read and compare some of each kind: the first time builds tables, which every worker then has from the start."""
+    for text, other in (
+        (r"\frac{\sqrt{3}}{2} x^2 + 1", r"1 + \frac{x^2 \sqrt{3}}{2}"),
+        (r"(-\infty, \pi]", r"(-\infty, \pi]"),
+        (r"\{1, \sqrt{2}\} \cup (3, 4)", r"\{\sqrt{2}, 1\} \cup (3, 4)"),
+        (
+            r"\begin{pmatrix} 1 & x \\ \sqrt{2} & 3 \end{pmatrix}",
+            r"\begin{pmatrix} 1 & x \\ \sqrt{2} & 3 \end{pmatrix}",
+        ),
+        (r"y = 2x + \ln 3", r"2x - y = -\ln 3"),
+        (r"\sin^2 x + |x|", r"1 - \cos^2 x + |x|"),
+        (r"x \le 3", r"3 \ge x"),
+    ):
+        compare(text, other)
 
 
 _warm_up()

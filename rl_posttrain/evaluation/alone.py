@@ -32,6 +32,7 @@ from rl_posttrain.rollout.sampling import evaluation_sampling, rollout_sampling
 from rl_posttrain.rollout.vllm import require_vllm
 from rl_posttrain.runs.files import to_json
 from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
+from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 
 
@@ -147,6 +148,7 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
             "task.num_eval where the task can make or hold out more"
         )
     rewards = build_rewards(specs, list(rows.eval[0]), rows.parts)
+    start_workers(specs, rows.eval)
     if unreadable := check_golds(specs, rows.eval, evaluation.task.max_unreadable_golds):
         listener.note(unreadable)
     sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))

@@ -7,11 +7,16 @@ from typing import Any
 
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
-from rl_posttrain.rewards.workers import Outcome, pool_for
+from rl_posttrain.rewards.workers import Outcome, WorkerPool, pool_for
 
 # Objects of the trainer that cannot be sent to another process.
 NOT_FOR_WORKERS = ("trainer_state", "log_extra", "log_metric")
 _WORKER_MEMORY_BYTES = 4 * 2**30
+
+
+def pool() -> WorkerPool:
+    """This process's workers for isolated rewards. `pool().start()` starts them in the background."""
+    return pool_for(f"{__name__}:score_row", memory_bytes=_WORKER_MEMORY_BYTES)
 
 
 def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
@@ -24,9 +29,8 @@ def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[O
     Returns:
         One outcome per row; its value is the reward.
     """
-    pool = pool_for(f"{__name__}:score_row", memory_bytes=_WORKER_MEMORY_BYTES)
     named = json.dumps({"fn": spec.fn, "args": spec.args})
-    return pool.run([(named, spec.key, dict(row)) for row in rows], timeout_s=spec.timeout_s)
+    return pool().run([(named, spec.key, dict(row)) for row in rows], timeout_s=spec.timeout_s)
 
 
 def score_row(named: str, key: str, row: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
+from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 from rl_posttrain.training.resume import discard_unstarted, is_over, open_run, rewind
@@ -50,6 +51,7 @@ def train(
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     check_rows_to_evaluate(recipe, rows)
     rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
+    start_workers(specs.rewards, [*rows.train, *rows.eval])
     unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():
         display = None

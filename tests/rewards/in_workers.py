@@ -19,6 +19,17 @@ def meet(folder, pair, own):
     return os.getpid()
 
 
+held = []  # what earlier calls of this process left behind
+
+
+def hold(value, how=""):
+    """Leaves something behind, and says what calls before have left."""
+    before = list(held)
+    held.append(value)
+    misbehave(how)
+    return before
+
+
 def misbehave(how, value=None):
     if how == "raise":
         raise KeyError("two\nlines")
@@ -27,7 +38,8 @@ def misbehave(how, value=None):
     if how == "exit":
         os._exit(3)
     if how == "spin":  # in C, without an end
-        Path(value).touch()
+        if value:
+            Path(value).touch()
         return 9 ** (9 * 9**9)
     if how == "swallow":  # no exception ends it
         while True:
@@ -35,6 +47,11 @@ def misbehave(how, value=None):
                 time.sleep(60)
             except BaseException:
                 continue
+    if how == "loop":  # in Python, without an end
+        while True:
+            pass
+    if how == "sleep":
+        time.sleep(600)
     if how == "allocate":
         return len(bytearray(2**31))
     if how == "print":

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
-from rl_posttrain.rewards.accuracy import _pool, judge
+from rl_posttrain.rewards.accuracy import judge
+from rl_posttrain.rewards.by_math_verify import pool
 
 MEGABYTE = 2**20
 QUESTION = "Q: What is the square of 7, less 42? Show your work, and put the answer into \\boxed{}.\nA:"
@@ -83,15 +84,15 @@ def test_nothing_hostile_is_paid_nor_costs_its_time_limit_and_the_workers_are_wh
     assert len(COMPLETIONS) >= 200
     for gold in GOLDS:
         started = time.process_time()
-        verdicts = judge(COMPLETIONS, [gold] * len(COMPLETIONS), timeout_s=5 * slowness())
+        verdicts = judge(COMPLETIONS, [gold] * len(COMPLETIONS), timeout_s=5 * slowness(), batch_timeout_s=600)
         # Any of the texts of a million characters would take hours if a search took the square of that.
         assert time.process_time() - started < 20 * slowness()
         paid = {c for c, v in zip(COMPLETIONS, verdicts, strict=True) if v.reward}
         assert paid == (PAID_AS_7 if gold == "7" else set())
         assert [c for c, v in zip(COMPLETIONS, verdicts, strict=True) if v.decided == "timeout"] == []
     assert math_accuracy([r"\boxed{1+x}", r"\boxed{1+y}"] * 2, ["x+1", "y+1"] * 2) == [1.0] * 4
-    assert len(_pool().process_ids) == _pool().num_workers
-    for process in _pool().process_ids:
+    assert len(pool().process_ids) == pool().num_workers
+    for process in pool().process_ids:
         assert resident_bytes(process) < 2**30
 
 
@@ -127,7 +128,7 @@ def test_any_text_is_judged_against_golds_that_need_no_library(text, place, gold
 def test_any_batch_is_judged_in_order_whatever_else_is_in_it(texts):
     right, wrong = r"\boxed{\frac{\sqrt{12}}{2}}", r"\boxed{\sqrt{5}}"
     batch = [right, wrong, *(rf"\boxed{{{text}}}" for text in texts), right, wrong]
-    rewards = math_accuracy(batch, [r"\sqrt{3}"] * len(batch), timeout_s=5 * slowness())
+    rewards = math_accuracy(batch, [r"\sqrt{3}"] * len(batch), timeout_s=5 * slowness(), batch_timeout_s=600)
     assert rewards[:2] == rewards[-2:] == [1.0, 0.0]
     assert set(rewards) <= {0.0, 1.0}
 

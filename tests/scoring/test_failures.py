@@ -141,6 +141,13 @@ def test_golds_that_cannot_be_read_are_counted_named_and_refused_above_a_share()
     assert text.startswith("task.max_unreadable_golds=0.01: 2 of 7 golds cannot be read: '\\\\frac{'; ")
     assert check_golds(specs, rows, 0.3).startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
     assert check_golds(specs_of({"fn": "think_answer_format"}), rows, 0.01) is None
+    hurried = specs_of({"fn": "math_accuracy", "args": {"timeout_s": 0.3}})
+    text = check_golds(hurried, [*rows, {"answer": r"\nabla \binom{10000000}{5000000}"}], 0.5)
+    assert text == (
+        "2 of 8 golds cannot be read: '\\\\frac{'; their completions get no reward; "
+        "1 of 8 golds take too long to read: "
+        "'\\\\nabla \\\\binom{10000000}{5000000}'; no other writing of them is paid"
+    )
 
 
 @pytest.mark.parametrize("choice", ["skip", "resample"])
