@@ -3,7 +3,7 @@
 import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -214,9 +214,10 @@ class _Evaluator:
             values = tuple(self.float(value) for value in values)
         return function(values)
 
-    def whole(self, function: Callable, values: tuple) -> Fraction:
+    def whole(self, name: str, function: Callable, values: Sequence) -> Any:
+        """A function of whole numbers; at a point of others, one that nobody defines."""
         if not all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
-            raise TooLargeError
+            return self.unknown(name, values)
         return Fraction(function(*(int(value) for value in values)))
 
     def rounded(self, value: Any, up: bool) -> Fraction:
@@ -262,7 +263,7 @@ class _Evaluator:
             self.names[index] = kept
         return total
 
-    def unknown(self, name: str, values: list) -> Any:
+    def unknown(self, name: str, values: Sequence) -> Any:
         """The value of a function that nobody defines, such as f(x): equal for equal arguments, and smooth."""
         total = self.mp.mpf(zlib.crc32(name.encode()) % 9_973) / 9_973
         for place, value in enumerate(values):
@@ -308,9 +309,9 @@ _CALLS: dict[str, Callable] = {
     "log": _Evaluator.log, "ln": _Evaluator.log, "factorial": _Evaluator.factorial, "binom": _Evaluator.binomial,
     "abs": lambda self, value: abs(value),
     "max": lambda self, *values: self.several(max, values), "min": lambda self, *values: self.several(min, values),
-    "gcd": lambda self, *values: self.whole(math.gcd, values),
-    "lcm": lambda self, *values: self.whole(math.lcm, values),
-    "mod": lambda self, *values: self.whole(lambda a, b: a % b, values),
+    "gcd": lambda self, *values: self.whole("gcd", math.gcd, sorted(values)),
+    "lcm": lambda self, *values: self.whole("lcm", math.lcm, sorted(values)),
+    "mod": lambda self, *values: self.whole("mod", lambda a, b: a % b, values),
     "lfloor": lambda self, value: self.rounded(value, up=False),
     "lceil": lambda self, value: self.rounded(value, up=True),
 }  # fmt: skip

@@ -34,7 +34,7 @@ def parse(text: str) -> Node | None:
             return None
         parser = _Parser(tokens)
         node = parser.sum()
-        return node if parser.peek() == "" else None
+        return Node(node) if parser.peek() == "" else None
     except UnreadableError:
         return None
 

@@ -5,23 +5,39 @@ r"""Expressions as tuples.
 integrals and limits.
 """
 
+import functools
+from collections.abc import Iterator
 from fractions import Fraction
 
-Node = tuple
 
-MINUS_ONE: Node = ("num", Fraction(-1))
-ZERO: Node = ("num", Fraction(0))
+class Node(tuple):
+    """A tuple that keeps its hash: caches look an expression up by it, and a deep one takes long to hash."""
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash = super().__hash__()
+            return self._hash
 
 
-def variables(node: Node) -> set[str]:
+MINUS_ONE = Node(("num", Fraction(-1)))
+ZERO = Node(("num", Fraction(0)))
+
+
+@functools.lru_cache(maxsize=16384)
+def variables(node: Node) -> frozenset[str]:
     """The names of the variables of an expression."""
+    return frozenset(_names(node))
+
+
+def _names(node: Node) -> Iterator[str]:
     if node[0] == "var":
-        return {node[1]}
-    found: set[str] = set()
+        yield node[1]
+        return
     for part in node[1:]:
-        if isinstance(part, tuple):
-            found |= variables(part)
-    return found
+        if isinstance(part, tuple) and part:
+            yield from _names(part)
 
 
 def negative(node: Node) -> Node:
@@ -36,4 +52,4 @@ def is_proper(node: Node) -> bool:
 
 def difference(a: Node, b: Node) -> Node:
     """a - b."""
-    return ("+", a, ("*", MINUS_ONE, b))
+    return Node(("+", a, ("*", MINUS_ONE, b)))

@@ -195,7 +195,9 @@ def _pairs(text: str) -> Quantity | None:
 
 
 def _clock(text: str) -> Clock | Group | None:
-    shown = " ".join(_shown(text).split()).rstrip(".") if any(mark in text for mark in ":mMoO") else ""
+    if ":" not in text and text.rstrip(" .}")[-1:] not in "mMkn":
+        return None
+    shown = " ".join(_shown(text).split()).rstrip(".")
     if (match := _CLOCK.fullmatch(shown)) and (match[2] or match[4]) and int(match[1]) <= 24:
         half = (match[4] or "").lower().replace(".", "").replace(" ", "")
         half = half if half in ("am", "pm") else ""
@@ -241,7 +243,7 @@ def _scaled(scale: Node, rows: tuple) -> Matrix | None:
     nodes = [[node_of(entry) for entry in row] for row in rows]
     if any(node is None for row in nodes for node in row):
         return None
-    return Matrix(tuple(tuple(answer_of(("*", scale, node)) for node in row) for row in nodes))
+    return Matrix(tuple(tuple(answer_of(Node(("*", scale, node))) for node in row) for row in nodes))
 
 
 def _group(text: str, depth: int) -> Answer | None:
@@ -296,7 +298,7 @@ def _union(text: str, depth: int) -> Group | None:
         match = re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|-)\s*(\\\{.*\\\})", text)
         left_out = read_answer(match[1], depth + 1) if match else None
         return without(left_out.items) if isinstance(left_out, Group) else None
-    parts = re.split(r"\\cup(?![A-Za-z])", text)
+    parts = re.split(r"\\cup(?![A-Za-z])", text) if r"\cup" in text else ()
     if len(parts) < 2:
         return None
     read = [read_answer(part, depth + 1) for part in parts]

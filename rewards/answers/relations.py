@@ -25,7 +25,7 @@ from rl_posttrain.rewards.answers.values import real_value
 _RELATION = re.compile(r"<=|>=|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])|[<>=]")
 # What can have a value: x, x_1, f(x), AB, \angle A, \text{area}, (x, y), |AB|, \frac{dy}{dx}.
 _NAME = re.compile(
-    r"[A-Za-z](?:_(?:\{[^{}]*\}|\w))?'*(?:\^\{?-1\}?)?(?:\s*\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
+    r"[A-Za-z](?:_(?:\{[^{}]*\}|\w))?'*(?:\^\{?-1\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
     r"|(?:m\s*)?\\(?:angle|triangle)\s*[A-Z]{1,3}|\|?[A-Z]{2,3}\|?|\\[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?"
     r"|\\(?:vec|hat|bar|overline)\s*\{?[A-Za-z]{1,2}\}?|\\frac\s*\{d\w*\}\s*\{d\w+\}|\\text\{[^{}]*\}(?:\s*\([^()]*\))?"
     r"|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)|[A-Za-z]{3,}(?: [A-Za-z]+){0,5}"
@@ -63,6 +63,8 @@ def read_relation(text: str, read: Reader) -> Answer | None:
 
 
 def _chain(sides: list[str], signs: list[str], read: Reader) -> Answer | None:
+    if len(sides) == 2 and signs == ["="] and is_name(sides[1]) and not is_name(sides[0]):
+        sides = sides[::-1]  # 2x + 3 = y
     name = sides[0] if is_name(sides[0]) else ""
     if name and len(sides) > 1:
         # x = y + z = 7: only what stands on the left of all is a name.

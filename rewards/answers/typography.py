@@ -58,9 +58,11 @@ _SILENT = re.compile(
 _HIDDEN = re.compile(r"\\(?:[hv]?phantom|label|tag|hspace|vspace|color)\*?\s*(?:\{[^{}]*\}|\S)")
 _SHOWN = (
     r"mathbf|mathit|mathsf|mathtt|mathcal|mathscr|mathfrak|mathnormal|boldsymbol|bm|pmb|underline|underbar|uline"
-    r"|boxed|fbox|framebox|ensuremath|emph|mathstrut|bf|it|rm|sf|tt|large|Large"
+    r"|boxed|fbox|framebox|ensuremath|emph|bf|it|rm|sf|tt|large|Large"
 )
-_SHOWN_ARGUMENT = re.compile(rf"\\(?:{_SHOWN})\s*\{{|\\textcolor\s*\{{[^{{}}]*\}}\s*\{{|\\(?:boxed|fbox)\s+(?=[^\s{{])")
+_SHOWN_ARGUMENT = re.compile(
+    rf"\\(?:{_SHOWN})\s*\{{|\\textcolor\s*\{{[^{{}}]*\}}\s*\{{|\\(?:{_SHOWN})(?![A-Za-z])\s*(?=[^\s{{])"
+)
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal|sc|up|md)?|mbox|hbox|mathrm|textnormal|operatorname\*?|mathbb)\s*\{([^{}]*)\}"
 )
@@ -77,6 +79,16 @@ _RENAMED = {
     "exponentialE": "e", "pounds": "\u00a3", "euro": "\u20ac", "textdollar": r"\$", "quad": " ", "qquad": " ",
     "thinspace": " ", "enspace": " ", "space": " ", "nobreakspace": " ", "infin": r"\infty", "R": r"\mathbb{R}",
 }  # fmt: skip
+# Commands that say something and are written as the readers want them: a text with these alone is nearly done.
+_PLAIN = {
+    "frac", "sqrt", "pi", "cdot", "times", "pm", "infty", "le", "ge", "ne", "in", "cup", "sin", "cos", "tan", "ln",
+    "log", "theta",
+    "alpha", "beta", "binom", "begin", "end", "cr", "cot", "sec", "csc", "approx",
+}  # fmt: skip
+_COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
+_SET_NAME = re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])")
+_SIDES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?")
+_DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]")
 _COMMAND = re.compile(r"\\([A-Za-z]+) ?")
 _DEGREES = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\{?\s*\\degree\s*\}?|\s*o(?![A-Za-z]))")
 # LaTeX's thousands: 1{,}000, 1,\!000, 1\,000, and a space of any width between groups of three digits.
@@ -92,7 +104,7 @@ _LATEX_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~")
 # Not the dollar sign of ${7}, which no other sign closes: that is code and no number.
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\{[^$]*$)")
 _MONEY = re.compile(r"^(\s*-?\s*)\$(?=\s*[0-9.][^$]*$)")  # no other dollar sign closes it
-_BRACED_NUMBER = re.compile(r"(^|[-+/*(,=\[&<>{]|\\[lgn]e )\s*\{\s*([0-9.,]+)\s*\}")
+_BRACED_NUMBER = re.compile(r"(^|[-+/*(,=\[&<>{]|\\[lgn]e |\\cr |matrix\})\s*\{\s*([0-9.,]+)\s*\}")
 _LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|and),? )?(?:the |my )?(?:final |correct |right |only )?"
     r"(?:answer|result|solution|value|option|choice)s?(?: (?:is|are|would be|equals)|:)(?: therefore)?:?\s*"
@@ -113,7 +125,8 @@ def cleaned(text: str) -> str:
         text = text.translate(_SYMBOLS)
     else:
         text = re.sub(r"\s", " ", text)
-    text = _END_TOKENS.sub("", text)
+    if text.rstrip().endswith((">", "]")):
+        text = _END_TOKENS.sub("", text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _without_commands(text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
@@ -135,11 +148,30 @@ def closing(text: str, start: int) -> int | None:
 
 
 def _without_commands(text: str) -> str:
-    text = _ROW_END.sub(r" \\cr ", text)
-    text = _LINES.sub(lambda lines: lines[2].replace("&", " ").replace(r"\cr", ","), text)
-    text = _FIXED_THOUSANDS.sub("", text).replace(r"\!", "").replace("{,}", ",")
-    text = _HIDDEN.sub("", text)
-    text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", text))
+    if "\\\\" in text:
+        text = _LINES.sub(_one_line, _ROW_END.sub(r" \\cr ", text))
+    if "," in text:
+        text = _FIXED_THOUSANDS.sub("", text).replace(r"\!", "").replace("{,}", ",")
+    text = _SIDES.sub(" ", text)
+    if not _PLAIN.issuperset(_COMMAND_NAME.findall(text)):
+        text = _without_fonts(text)
+    if "$" in text:
+        text = _DOLLARS.sub("", _MONEY.sub(r"\1\\$", text))
+    if "~" in text or _LATEX_SPACES.search(text):
+        text = _LATEX_SPACES.sub(" ", text)
+    text = _BRACED_NUMBER.sub(r"\1\2", _DELIMITERS.sub(" ", text))
+    if "circ" in text or "degree" in text or "^" in text:
+        text = _DEGREES.sub(r"\\degree ", text)
+    return text
+
+
+def _one_line(lines: re.Match) -> str:
+    return lines[2].replace("&", " ").replace(r"\cr", ",")
+
+
+def _without_fonts(text: str) -> str:
+    """`text` without fonts and hidden parts, and with one name for each symbol."""
+    text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", _HIDDEN.sub("", text)))
     for _ in range(_MAX_WRAPPERS):
         shown = _SHOWN_ARGUMENT.search(text)
         if shown is None:
@@ -151,14 +183,8 @@ def _without_commands(text: str) -> str:
         if end is None:
             break
         text = f"{text[: shown.start()]} {text[shown.end() : end]} {text[end + 1 :]}"
-    text = _SPACED_THOUSANDS.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
-    text = _MONEY.sub(r"\1\\$", text)
-    text = _BRACED_NUMBER.sub(r"\1\2", re.sub(r"(?<=[0-9])\{:\}", ":", text))
-    text = _DOLLARS.sub("", _LATEX_SPACES.sub(" ", text))
-    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
-    text = _DEGREES.sub(r"\\degree ", text)
-    text = _COMMAND.sub(lambda match: _renamed(match), text)
-    return _TEXT.sub(_plain_text, text)
+    text = _TEXT.sub(_plain_text, _SET_NAME.sub(r"\\mathbb{\1}", _COMMAND.sub(_renamed, text)))
+    return re.sub(r"(?<=[0-9])\{:\}", ":", text)
 
 
 def _renamed(match: re.Match) -> str:
@@ -197,12 +223,12 @@ def _without_wrappers(text: str) -> str:
         for mark in ("**", "__", "*", '"', "'"):
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
-        held = re.fullmatch(r"\\text\{([^{}]*)\}[.,;:]*", text)
+        held = re.fullmatch(r"\\text\{([^{}]*)\}[.,;:]*", text) if text.startswith(r"\text") else None
         if held is not None and _NO_WORDS.search(held[1]):
             text = held[1]  # \text{1 and 3}, \text{(E)}; of words, \text says that they are no product
         text = re.sub(r"(?<!\\)[.,;:]+$", "", text.strip()).strip()
         text = text[lead.end() :] if (lead := _LEAD_IN.match(text)) else text
-        text = _WHOLE_NUMBERS.sub("", text)
+        text = _WHOLE_NUMBERS.sub("", text) if r"\mathbb" in text else text
         if text == before:
             break
     return text

@@ -140,25 +140,34 @@ def _coordinate(name: str, number: int, is_whole: bool) -> Fraction:
 @functools.lru_cache(maxsize=4096)
 def _whole_names(node: Node) -> frozenset[str]:
     """Variables in the bounds of a sum or product, which are whole numbers."""
-    if not isinstance(node, tuple) or not node or node[0] in ("num", "var", "const"):
-        return frozenset()
-    found = frozenset().union(*(_whole_names(part) for part in node[1:]))
+    return frozenset(_bounds(node))
+
+
+def _bounds(node: Node) -> Iterator[str]:
     if node[0] == "big" and node[1] in ("sum", "prod"):
-        found |= frozenset().union(*(variables(bound) for bound in node[3:5] if bound))
-    return found
+        yield from (name for bound in node[3:5] if bound for name in variables(bound))
+    for part in node[1:]:
+        if isinstance(part, tuple) and part:
+            yield from _bounds(part)
 
 
 @functools.lru_cache(maxsize=4096)
 def _num_digits(node: Node) -> int:
-    if not isinstance(node, tuple) or not node:
-        return 0
+    """The digits of the largest number in it, if it has many."""
+    return max((len(str(number)) for number in _numerators(node) if number > 10**9), default=0)
+
+
+def _numerators(node: Node) -> Iterator[int]:
     if node[0] == "num":
-        return len(str(node[1].numerator)) if abs(node[1]) > 10**9 else 0
-    return max((_num_digits(part) for part in node[1:]), default=0)
+        yield abs(node[1].numerator)
+        return
+    for part in node[1:]:
+        if isinstance(part, tuple) and part:
+            yield from _numerators(part)
 
 
 def _elsewhere(node: Node) -> Node:
     """The expression with other variables in the place of its own."""
     if node[0] == "var":
         return ("var", f"{node[1]}@")
-    return tuple(_elsewhere(part) if isinstance(part, tuple) and part else part for part in node)
+    return Node(_elsewhere(part) if isinstance(part, tuple) and part else part for part in node)
