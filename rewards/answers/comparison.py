@@ -135,7 +135,7 @@ def _answers_chain(found: Answer, gold: Chain) -> bool:
     """Whether `found` is an answer to a gold with equals signs: x = 3, 0.56 = 56\\%, \\log_6(216) = 3."""
     if isinstance(found, Equation):
         variable, value = parse(gold.name) if gold.name else None, node_of(gold.sides[gold.num_exact - 1])
-        if variable is None or value is None or variable[0] != "var":
+        if variable is None or value is None or variable[0] not in ("var", "call"):
             return False
         return _decided(proportional(found.difference, difference(variable, value)))
     if isinstance(found, Chain):
@@ -154,7 +154,7 @@ def _chain_answers(found: Chain, gold: Answer) -> bool:
     """Whether the value of a chain such as x = 5+6 = 11 is the gold."""
     if isinstance(gold, Equation):
         variable, value = parse(found.name) if found.name else None, node_of(found.sides[-1])
-        if variable is None or value is None or variable[0] != "var":
+        if variable is None or value is None or variable[0] not in ("var", "call"):
             return False
         return _decided(proportional(difference(variable, value), gold.difference))
     if not _is_consistent(found):
@@ -171,7 +171,7 @@ def _is_consistent(chain: Chain) -> bool:
     *before, last = chain.sides[: chain.num_exact]
     node = node_of(last)
     if node is None:
-        return True
+        return all(_is_name(side) or same_answer(side, last) for side in before)
     for side in before:
         other = node_of(side)
         if other is None or (variables(other) and not variables(node)):
@@ -184,6 +184,10 @@ def _is_consistent(chain: Chain) -> bool:
         elif equal(other, node) is False:
             return False
     return _rounds(chain)
+
+
+def _is_name(side: Answer) -> bool:
+    return isinstance(side, Expression) and side.node[0] in ("var", "call")
 
 
 def _rounds(chain: Chain) -> bool:

@@ -83,6 +83,10 @@ class _Parser(Arithmetic):
             return self._big(name)
         if name in DECORATED:
             return self._name(token + self._raw())
+        if name in ("angle", "triangle"):
+            while len(self.peek()) == 1 and self.peek().isalpha():
+                token += self.take()
+            return ("var", token)
         raise UnreadableError
 
     def _root(self, name: str) -> Node:

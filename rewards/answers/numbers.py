@@ -16,7 +16,7 @@ _SIGNED = rf"([-+]?)({_DIGITS})"
 _QUOTIENT = re.compile(rf"([-+]?)(?:({_DIGITS}) )?(?:({_DIGITS})|\({_SIGNED}\))/(?:({_DIGITS})|\({_SIGNED}\))(%?)")
 _PART = rf"\s*(?:\{{{_SIGNED}\}}|([0-9]))"
 _LATEX_FRACTION = re.compile(rf"([-+]?)({_DIGITS})?\s*\\[cdt]?frac{_PART}{_PART}(%?)")
-_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\\(?:overline|bar|dot)(?:\{([0-9]+)\}|([0-9]))(%?)")
+_REPEATING = re.compile(r"([-+]?)([0-9]+)?\.([0-9]*)\s*\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))(%?)")
 # Marks that do not change a number's value: dollar signs, LaTeX spaces, and LaTeX's forms of , and %.
 _CLEANED = {r"\$": "", "$": "", r"\!": "", r"\,": "", r"\ ": "", "{,}": ",", r"\%": "%", "\N{MINUS SIGN}": "-"}
 _MARK = re.compile("|".join(map(re.escape, _CLEANED)))
@@ -46,7 +46,7 @@ def read_number(text: str) -> Number | None:
         return None
     text = _MARK.sub(lambda match: _CLEANED[match.group()], text)
     text = _OPERATOR.sub(lambda match: match[1] or "", text.strip()).removesuffix(".")
-    if text[-1:] == ")" and (text[:1] == "(" or text[:2] in ("-(", "+(")):
+    if (text[:1] == "(" or text[:2] in ("-(", "+(")) and (text[-1] == ")" or text.endswith(")%")):
         return _in_parentheses(text)
     if (match := _DECIMAL.fullmatch(text)) and (match[2] or len(match[3] or "") > 1):
         return _decimal(*match.groups())
@@ -80,13 +80,14 @@ def same_number(a: Number, b: Number) -> bool:
 
 
 def _in_parentheses(text: str) -> Number | None:
-    """(7), (-7) and -(1/6); not -(-7), where the sign is left to be worked out."""
+    """(7), (-7), -(1/6) and (1/3)%; not -(-7), where the sign is left to be worked out."""
+    if text.endswith("%"):
+        number = _in_parentheses(text[:-1])
+        return None if number is None or number.is_percent else Number(number.value / 100, True, number.is_quotient)
     sign, inner = (text[0], text[2:-1]) if text[0] in "+-" else ("", text[1:-1])
     if (inner[:1] == "(" and inner[-1:] == ")") or "," in inner or (sign and inner[:1] in ("-", "+")):
         return None  # (1,234) is a point
     number = read_number(inner)
-    if number is not None and number.is_percent:
-        return None
     return number._replace(value=-number.value) if number is not None and sign == "-" else number
 
 

@@ -5,7 +5,7 @@ import re
 from rl_posttrain.rewards.answers.numbers import read_number
 
 _OPENING, _CLOSING = "([{", ")]}"
-_CONNECTOR = re.compile(r"\\text\s*\{\s*,?\s*(and|or)\s*\}|(?<![A-Za-z\\])(and|or)(?![A-Za-z])|;|,")
+_CONNECTOR = re.compile(r"\\text\s*\{\s*,?\s*(and|or)\s*\}|(?<![A-Za-z\\])(and|or)(?![A-Za-z])|;|,", re.IGNORECASE)
 
 
 def in_one_bracket(text: str) -> bool:
@@ -35,7 +35,7 @@ def pieces_of(text: str) -> tuple[list[str], set[str]]:
 
     1,000 stays one part; of "1,000, 2,000" the commas before a space divide.
     """
-    if not any(mark in text for mark in (",", ";", "and", "or")):
+    if not any(mark in text for mark in (",", ";", "and", "or", "AND", "OR", "And", "Or")):
         return [text], set()
     flags = outside(text)
     cuts = [match for match in _CONNECTOR.finditer(text) if flags[match.start()] or match.group().startswith("\\")]
@@ -54,7 +54,7 @@ def _is_free(text: str, place: int) -> bool:
 
 
 def _words(cuts: list[re.Match]) -> set[str]:
-    return {match[1] or match[2] for match in cuts if match[1] or match[2]}
+    return {(match[1] or match[2]).lower() for match in cuts if match[1] or match[2]}
 
 
 def _cut(text: str, cuts: list[re.Match]) -> list[str]:

@@ -96,7 +96,7 @@ def _plain(text: str) -> Answer | None:
         " ".join(words.replace("-", " ").replace('"', " ").split()).lower().rstrip(".!") if "\\" not in words else ""
     )
     text = _SAID.get(words, text)
-    if infinite := re.fullmatch(r"([-+]?)\s*\\infty", text):
+    if infinite := re.fullmatch(r"([-+]?)\s*[({]?\s*\\infty\s*[)}]?", text):
         return Infinite(-1 if infinite[1] == "-" else 1)
     if text in (r"\emptyset", r"\{ \}", r"\{\}"):
         return Group("{}", ())
@@ -209,13 +209,14 @@ def _clock(text: str) -> Clock | Group | None:
 
 
 def _based(text: str) -> Based | None:
-    match = _BASED.fullmatch(text) if "_" in text or "base" in text else None
+    match = _BASED.fullmatch(re.sub(r"^\\text\{(\w+)\}", r"\1", text)) if "_" in text or "base" in text else None
     if match is None:
         return None
     base = _shown(match[2] or match[3] or match[4]).lower().replace("base", " ").strip(" ()}{-.")
     number = _BASES.get(base, int(base) if base.isdigit() and base[0] != "0" and len(base) < 3 else 0)
     digits = match[1].upper().lstrip("0") or "0"
-    return Based(digits, number) if 2 <= number <= 36 and match[1][0].isdigit() else None
+    fits = 2 <= number <= 36 and (match[1][0].isdigit() or (number > 10 and match[1].isupper()))
+    return Based(digits, number) if fits else None
 
 
 def _congruence(text: str, depth: int) -> Group | None:

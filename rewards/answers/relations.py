@@ -27,8 +27,8 @@ _RELATION = re.compile(r"<=|>=|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])|[<>=]"
 _NAME = re.compile(
     r"[A-Za-z](?:_(?:\{[^{}]*\}|\w))?'*(?:\^\{?-1\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
     r"|(?:m\s*)?\\(?:angle|triangle)\s*[A-Z]{1,3}|\|?[A-Z]{2,3}\|?|\\[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?"
-    r"|\\(?:vec|hat|bar|overline)\s*\{?[A-Za-z]{1,2}\}?|\\frac\s*\{d\w*\}\s*\{d\w+\}|\\text\{[^{}]*\}(?:\s*\([^()]*\))?"
-    r"|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)|[A-Za-z]{3,}(?: [A-Za-z]+){0,5}"
+    r"|\\(?:vec|hat|bar|overline)\s*\{?[A-Za-z]{1,2}\}?|\\frac\s*\{\s*d\s*\w*\s*\}\s*\{\s*d\s*\w+\s*\}|\\text\{[^{}]*\}(?:\s*\([^()]*\))?"
+    r"|\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)|[A-Za-z]{3,}(?: [A-Za-z]+){0,5}"
 )
 _ARGUMENT = re.compile(r"(?:y|[A-Za-z]\([A-Za-z]\))")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}

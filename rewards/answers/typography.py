@@ -111,7 +111,7 @@ _LEAD_IN = re.compile(
     r"|\\approx\s*|:\s*|=(?![=])\s*",
     re.IGNORECASE,
 )
-_NO_WORDS = re.compile(r"[0-9]|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|;|&|and|or)\s*\(?[A-Za-z]\)?)*\s*$")
+_NO_WORDS = re.compile(r"[0-9]|(?i:\b(?:and|or)\b)|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|;|&|and|or)\s*\(?[A-Za-z]\)?)*\s*$")
 
 
 @functools.lru_cache(maxsize=16384)
@@ -151,7 +151,8 @@ def _without_commands(text: str) -> str:
     if "\\\\" in text:
         text = _LINES.sub(_one_line, _ROW_END.sub(r" \\cr ", text))
     if "," in text:
-        text = _FIXED_THOUSANDS.sub("", text).replace(r"\!", "").replace("{,}", ",")
+        text = _FIXED_THOUSANDS.sub("", text).replace("{,}", ",")
+    text = re.sub(r"(?<=[0-9])\{:\}", ":", text.replace(r"\!", ""))
     text = _SIDES.sub(" ", text)
     if not _PLAIN.issuperset(_COMMAND_NAME.findall(text)):
         text = _without_fonts(text)
@@ -183,8 +184,7 @@ def _without_fonts(text: str) -> str:
         if end is None:
             break
         text = f"{text[: shown.start()]} {text[shown.end() : end]} {text[end + 1 :]}"
-    text = _TEXT.sub(_plain_text, _SET_NAME.sub(r"\\mathbb{\1}", _COMMAND.sub(_renamed, text)))
-    return re.sub(r"(?<=[0-9])\{:\}", ":", text)
+    return _TEXT.sub(_plain_text, _SET_NAME.sub(r"\\mathbb{\1}", _COMMAND.sub(_renamed, text)))
 
 
 def _renamed(match: re.Match) -> str:
@@ -206,7 +206,8 @@ def _plain_text(match: re.Match) -> str:
     if not any(character.isalpha() for character in held):
         return held
     if command in ("mathrm", "operatorname", "operatorname*"):
-        if word in _MATH_NAMES:
+        is_behind_number = match.string[: match.start()].rstrip(" \\,;:~")[-1:].isdigit()
+        if word in _MATH_NAMES and not (word == "min" and is_behind_number):
             return f"\\{word} "
         if len(word) == 1 and word in "eid":
             return word

@@ -1,6 +1,7 @@
-"""The table of answers in cases/answers.txt: what math_accuracy pays, and where math-verify would pay otherwise."""
+"""The tables of answers in cases/: what math_accuracy pays, and where math-verify would pay otherwise."""
 
 import logging
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import pytest
 from rl_posttrain.rewards.accuracy import judge, unread_golds
 
 TABLE = Path(__file__).with_name("cases") / "answers.txt"
+COMPLETIONS = TABLE.with_name("completions.txt")
 
 
 class Case(NamedTuple):
@@ -28,6 +30,12 @@ def read_cases() -> list[Case]:
 CASES = read_cases()
 
 
+def read_completions() -> list[tuple[float, str, str]]:
+    rows = [line.split(" || ") for line in COMPLETIONS.read_text(encoding="utf-8").splitlines() if " || " in line]
+    rows = [[re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), field) for field in row] for row in rows]
+    return [(float(reward), gold, completion) for reward, gold, completion in rows if reward in ("0", "1")]
+
+
 @pytest.fixture(scope="module")
 def verdicts():
     return judge([rf"so it is \boxed{{{case.answer}}}." for case in CASES], [case.gold for case in CASES])
@@ -39,6 +47,18 @@ def test_every_answer_is_paid_what_the_table_says(verdicts):
         f"{case.answer!r} for {case.gold!r}: paid {verdict.reward}, {verdict.decided}"
         for case, verdict in zip(CASES, verdicts, strict=True)
         if verdict.reward != case.reward
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_completion_is_paid_what_the_table_says():
+    rows = read_completions()
+    assert len(rows) >= 500
+    verdicts = judge([completion for _, _, completion in rows], [gold for _, gold, _ in rows])
+    wrong = [
+        f"{completion!r} for {gold!r}: paid {verdict}"
+        for (reward, gold, completion), verdict in zip(rows, verdicts, strict=True)
+        if verdict is None or verdict.reward != reward
     ]
     assert not wrong, "\n".join(wrong)
 
