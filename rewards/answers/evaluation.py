@@ -2,14 +2,15 @@
 
 import functools
 import math
+import operator
 import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from rl_posttrain.rewards.answers.nodes import Node
+from rl_posttrain.rewards.answers.points import Point, TooLargeError, UndefinedError, Value, context_of
 
-DIGITS = 60
 _MAX_BITS = 60_000
 _MAX_MAGNITUDE = 2_000
 _MAX_TERMS = 1_000
@@ -17,27 +18,9 @@ _MAX_FACTORIAL = 3_000
 _INFINITE = Fraction(123_457, 10)
 
 
-class Point(NamedTuple):
-    """Values of the variables, and the number of digits to compute in."""
-
-    values: tuple[tuple[str, Fraction], ...]
-    digits: int = DIGITS
-
-
-class UndefinedError(ArithmeticError):
-    """The expression has no value at this point."""
-
-
-class TooLargeError(ValueError):
-    """The value would take too long, or this module cannot compute it."""
-
-
 @functools.lru_cache(maxsize=16384)
-def evaluate(node: Node, point: Point) -> tuple[Any, bool]:
-    """The value, and whether each step stayed within the real numbers.
-
-    Returns:
-        A Fraction, or a real or complex number of mpmath, and the flag.
+def evaluate(node: Node, point: Point) -> Value:
+    """The value of an expression at a point.
 
     Raises:
         UndefinedError: there is no value, as for 1/0.
@@ -45,28 +28,20 @@ def evaluate(node: Node, point: Point) -> tuple[Any, bool]:
     """
     evaluator = _Evaluator(point)
     try:
-        return evaluator.value(node), evaluator.is_real
+        number = evaluator.value(node)
+        return Value(number, evaluator.is_real, evaluator.hidden_bits * 301 // 1000)
     except (ArithmeticError, ValueError) as error:
         if isinstance(error, TooLargeError):
             raise
         raise UndefinedError from error
 
 
-@functools.lru_cache(maxsize=64)
-def _context(digits: int) -> Any:
-    """mpmath's numbers of so many digits. A context of its own: another thread could change a shared precision."""
-    import mpmath  # takes 0.2 s, and integers need none of it
-
-    context = mpmath.MPContext()
-    context.dps = digits
-    return context
-
-
 class _Evaluator:
     def __init__(self, point: Point):
-        self.mp = _context(point.digits)
+        self.mp = context_of(point.digits)
         self.names = dict(point.values)
         self.is_real = True
+        self.hidden_bits = 0
 
     def value(self, node: Node) -> Any:
         return _KINDS[node[0]](self, *node[1:])
@@ -83,13 +58,25 @@ class _Evaluator:
         return self.mp.mpc(0, 1) if name == "i" else +getattr(self.mp, name)
 
     def sum(self, a: Node, b: Node) -> Any:
-        return _combined(self, a, b, lambda x, y: x + y)
+        return self._added(self.value(a), self.value(b))
+
+    def _added(self, x: Any, y: Any) -> Any:
+        if isinstance(x, Fraction) and isinstance(y, Fraction):
+            return _mixed(self, x, y, operator.add)
+        if x and y:
+            self.hidden_bits = max(self.hidden_bits, abs(self._bits(x) - self._bits(y)))
+        return _mixed(self, x, y, operator.add)
+
+    def _bits(self, value: Any) -> int:
+        if isinstance(value, Fraction):
+            return value.numerator.bit_length() - value.denominator.bit_length()
+        return int(self.mp.mag(value))
 
     def product(self, a: Node, b: Node) -> Any:
-        return _combined(self, a, b, lambda x, y: x * y)
+        return _combined(self, a, b, operator.mul)
 
     def quotient(self, a: Node, b: Node) -> Any:
-        return _combined(self, a, b, lambda x, y: x / y)
+        return _combined(self, a, b, operator.truediv)
 
     def float(self, value: Any) -> Any:
         """The value as a number of mpmath that its functions take."""
@@ -258,7 +245,7 @@ class _Evaluator:
         for step in range(int(low), int(high) + 1):
             self.names[index] = Fraction(step)
             term = self.value(body)
-            total = _mixed(self, total, term, (lambda x, y: x + y) if name == "sum" else (lambda x, y: x * y))
+            total = self._added(total, term) if name == "sum" else _mixed(self, total, term, operator.mul)
         if kept is not None:
             self.names[index] = kept
         return total

@@ -27,13 +27,18 @@ ZERO = Node(("num", Fraction(0)))
 
 @functools.lru_cache(maxsize=16384)
 def variables(node: Node) -> frozenset[str]:
-    """The names of the variables of an expression."""
+    """The names of the variables of an expression; the index of a sum or an integral is none of them."""
     return frozenset(_names(node))
 
 
 def _names(node: Node) -> Iterator[str]:
     if node[0] == "var":
         yield node[1]
+        return
+    if node[0] == "big":
+        _, _, index, *bounds, body = node
+        yield from (name for part in bounds if part for name in _names(part))
+        yield from (name for name in _names(body) if name != index[1])
         return
     for part in node[1:]:
         if isinstance(part, tuple) and part:

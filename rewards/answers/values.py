@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from rl_posttrain.rewards.answers.evaluation import DIGITS, Point, TooLargeError, UndefinedError, evaluate
+from rl_posttrain.rewards.answers.evaluation import evaluate
 from rl_posttrain.rewards.answers.nodes import ZERO, Node, variables
+from rl_posttrain.rewards.answers.points import DIGITS, Point, TooLargeError, UndefinedError
 
 _MORE_DIGITS = 30
+_SPARE = 15  # digits that rounding may have changed
+_MAX_HIDDEN = 700
 _PRIME = 1_000_003
 
 
@@ -60,7 +63,7 @@ def sign(node: Node) -> int | None:
     """1, 0 or -1: the sign at the first point where the value is real; None if there is none."""
     for point in _points(node, node):
         try:
-            number, is_real = evaluate(node, point)
+            number, is_real, _ = evaluate(node, point)
         except UndefinedError:
             continue
         except TooLargeError:
@@ -75,30 +78,35 @@ def real_value(node: Node) -> Any | None:
     if variables(node):
         return None
     try:
-        number, _ = evaluate(node, Point(()))
+        number = evaluate(node, Point(())).number
     except (UndefinedError, TooLargeError):
         return None
-    return None if number.imag else number.real
+    return None if abs(number.imag) > abs(number) * 10.0 ** (20 - DIGITS) else number.real
 
 
 def _same_at(a: Node, b: Node, point: Point) -> tuple[bool | None, bool]:
     """Whether the values at a point are equal, and whether they are real; None where one of them has no value."""
     try:
-        (first, first_real), (second, second_real) = evaluate(a, point), evaluate(b, point)
+        first, second = evaluate(a, point), evaluate(b, point)
     except UndefinedError:
         return None, False
-    is_real = first_real and second_real
-    if isinstance(first, Fraction) and isinstance(second, Fraction):
-        return first == second, is_real
-    difference, size = _difference(first, second)
-    if difference > size * 10 ** (15 - point.digits):
-        # Clearly different, unless the size has cancelled: then more digits make the difference smaller.
-        if difference > 10.0 ** (15 - point.digits):
-            return False, is_real
-    elif size > 10.0 ** (15 - point.digits):
+    is_real = first.is_real and second.is_real
+    if isinstance(first.number, Fraction) and isinstance(second.number, Fraction):
+        return first.number == second.number, is_real
+    num_hidden = max(first.hidden_digits, second.hidden_digits)
+    if num_hidden > _MAX_HIDDEN:
+        raise TooLargeError
+    if num_hidden > point.digits - 2 * _SPARE:
+        return _same_at(a, b, point._replace(digits=DIGITS + num_hidden))
+    difference, size = _difference(first.number, second.number)
+    limit = 10.0 ** (_SPARE - point.digits)
+    if difference <= size * limit and size > limit:
         return True, is_real
+    if difference > size * limit and difference > limit:
+        return False, is_real
+    # Both are near zero. With more digits, what is zero comes nearer, and what is small stays.
     finer = point._replace(digits=point.digits + _MORE_DIGITS)
-    shrunk, _ = _difference(evaluate(a, finer)[0], evaluate(b, finer)[0])
+    shrunk, _ = _difference(evaluate(a, finer).number, evaluate(b, finer).number)
     return shrunk == 0 or shrunk < difference * 10.0 ** (-_MORE_DIGITS // 2), is_real
 
 
@@ -114,14 +122,12 @@ def _difference(a: Any, b: Any) -> tuple[Any, Any]:
 def _points(a: Node, b: Node) -> Iterator[Point]:
     """Points at which all variables have different values: within 0 to 1, above 1, below 0, and of both signs."""
     names = tuple(sorted(variables(a) | variables(b)))
-    # A large whole number beside a small difference needs more digits.
-    digits = DIGITS + min(400, max(_num_digits(a), _num_digits(b)))
     if not names:
-        yield Point((), digits)
+        yield Point(())
         return
     whole = _whole_names(a) | _whole_names(b)
     for number in range(7 if whole else 4):
-        yield Point(tuple((name, _coordinate(name, number, name in whole)) for name in names), digits)
+        yield Point(tuple((name, _coordinate(name, number, name in whole)) for name in names))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -149,21 +155,6 @@ def _bounds(node: Node) -> Iterator[str]:
     for part in node[1:]:
         if isinstance(part, tuple) and part:
             yield from _bounds(part)
-
-
-@functools.lru_cache(maxsize=4096)
-def _num_digits(node: Node) -> int:
-    """The digits of the largest number in it, if it has many."""
-    return max((len(str(number)) for number in _numerators(node) if number > 10**9), default=0)
-
-
-def _numerators(node: Node) -> Iterator[int]:
-    if node[0] == "num":
-        yield abs(node[1].numerator)
-        return
-    for part in node[1:]:
-        if isinstance(part, tuple) and part:
-            yield from _numerators(part)
 
 
 def _elsewhere(node: Node) -> Node:
