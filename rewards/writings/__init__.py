@@ -30,6 +30,7 @@ from rl_posttrain.rewards.writings.measures import (
     wrong_times,
 )
 from rl_posttrain.rewards.writings.numbers import number_rewrites
+from rl_posttrain.rewards.writings.plain import plain_text
 from rl_posttrain.rewards.writings.shapes import bare, shape_of
 from rl_posttrain.rewards.writings.words import choice_rewrites, word_rewrites, wrong_choices, wrong_words
 from rl_posttrain.rewards.writings.writing import Texts, Writing
@@ -42,7 +43,7 @@ from rl_posttrain.rewards.writings.wrong_groups import (
 )
 from rl_posttrain.rewards.writings.wrong_numbers import wrong_decimals, wrong_fractions, wrong_integers, wrong_percents
 
-__all__ = ["Writing", "bare", "near_misses", "rewrites", "shape_of"]
+__all__ = ["Writing", "bare", "near_misses", "plain_text", "rewrites", "shape_of"]
 
 _NUMBERS = ("integer", "decimal", "fraction", "percent")
 _REWRITES: dict[str, Callable[[str], Texts]] = {

@@ -49,10 +49,11 @@ def looks(text: str) -> Texts:
 def placed(rule: str, text: str, shape: str) -> list[Writing]:
     """A text in every place that suits it."""
     found = [Writing(f"{rule}, in a tag", text, "tag")]
-    if "$" not in text.replace(r"\$", "") and "\n" not in text:
+    is_a_sentence = shape == "other" and len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text)) > 2
+    if "$" not in text.replace(r"\$", "") and "\n" not in text and not is_a_sentence:
         found += [Writing(f"{rule}, dollars in a tag", f"${text}$", "tag")]
         found += [Writing(f"{rule}, parentheses of LaTeX in a tag", rf"\({text}\)", "tag")]
-        found += [Writing(f"{rule}, fbox", text, "fbox")]
+        found += [Writing(f"{rule}, fbox", text, "fbox")] if shape not in ("word", "choice") else []
         said = CHOICE.fullmatch(text)[1] if shape == "choice" else text
         found += [
             Writing(f"{rule}, {name}", form.replace("%s", said), place) for name, form, place in _sentences(shape)

@@ -170,6 +170,11 @@ def _amount(gold: str) -> tuple[str, str]:
     return ("euro" if before == "\N{EURO SIGN}" else "dollar"), after_sign or alone
 
 
+def plain_amount(gold: str) -> str:
+    """The amount of a bare gold that is money, without its currency."""
+    return plain_number(_amount(gold)[1])
+
+
 def wrong_money(gold: str) -> Texts:
     """Another amount, or the same in another currency."""
     sign, number = _amount(gold)

@@ -10,7 +10,7 @@ from rl_posttrain.rewards.writings.text import (
     split_at,
     tokens,
 )
-from rl_posttrain.rewards.writings.units import known_unit
+from rl_posttrain.rewards.writings.units import NOT_UNITS, known_unit
 
 SIGN = "[-+\N{MINUS SIGN}]?\\s*"
 INTEGER = re.compile(rf"({SIGN})({WHOLE})")
@@ -88,7 +88,9 @@ _WHOLE_PATTERNS = {
 
 def _is_quantity(match: re.Match) -> bool:
     """Whether letters behind a number are a unit: text, degrees, a known unit, or words behind a space."""
-    word = match[4]
+    text, word = match[2], match[4]
+    if set(re.findall("[a-z]+", (text or word or "").lower())) & NOT_UNITS:
+        return False
     if word is None:
         return True
     is_apart = match[0][match.end(1) : match.start(4)].isspace()

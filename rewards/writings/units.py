@@ -13,6 +13,15 @@ UNITS = (
 )  # fmt: skip
 
 
+# Words behind a number that change its value, withdraw it, or say more than a unit does.
+NOT_UNITS = {
+    "dozen", "hundred", "thousand", "million", "billion", "trillion", "half", "halves", "third", "thirds", "quarter",
+    "quarters", "fourth", "fourths", "fifth", "fifths", "tenth", "tenths", "squared", "cubed", "factorial", "percent",
+    "score", "pair", "pairs", "over", "more", "less", "times", "mod", "modulo", "base", "not", "or", "and", "is", "to",
+    "than", "approx", "twice", "point", "negative", "minus", "plus", "divided", "remainder", "if",
+}  # fmt: skip
+
+
 def known_unit(unit: str) -> tuple[str, str, str] | None:
     """Abbreviation, singular and plural of a unit that is in the table."""
     unit = " ".join(unit.split()).rstrip(".")

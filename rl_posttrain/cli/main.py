@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from rl_posttrain.cli import doctor, evaluate, export, optim, study, train
+from rl_posttrain.cli import doctor, evaluate, export, golds, optim, study, train
 from rl_posttrain.errors import RlPosttrainError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 for command in (
     train.train,
     train.check,
+    golds.golds,
     export.export,
     doctor.doctor,
     train.recipes,

@@ -11,7 +11,8 @@ from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.rollout.prompts import longest_sequence, tokenize
-from rl_posttrain.scoring.rewards import build_rewards, check_golds
+from rl_posttrain.scoring.golds import check_golds
+from rl_posttrain.scoring.rewards import build_rewards
 
 
 def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> dict[str, Any] | None:
@@ -23,7 +24,8 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
 
     Returns:
         ``name``, ``version``, ``template`` (None where the task gives its prompts ready), ``num_train``, ``num_eval``,
-        ``notes`` of the task, ``prompt`` (text; chat messages where there is no tokenizer on this machine to make text
+        ``notes`` of the task, ``golds`` (by kind, as `scoring.golds.GoldsOfAKind`; None where no reward needs them),
+        ``prompt`` (text; chat messages where there is no tokenizer on this machine to make text
         of them), ``prompt_tokens`` (None then), and ``answer``, the gold. None where the hub does not give the data.
 
     Raises:
@@ -39,7 +41,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     check_rows_to_evaluate(recipe, rows)
     row = rows.train[0]
     build_rewards(specs.rewards, list(row), rows.parts)
-    unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
+    golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
     prompt, num_tokens = row["prompt"], None
     if tokenizer is not None:
@@ -57,7 +59,8 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         "template": rows.template,
         "num_train": len(rows.train),
         "num_eval": len(rows.eval),
-        "notes": [*rows.notes, *([unreadable] if unreadable else [])],
+        "notes": [*rows.notes, *([golds.warning] if golds and golds.warning else [])],
+        "golds": None if golds is None else [kind._asdict() for kind in golds.kinds],
         "prompt": prompt,
         "prompt_tokens": num_tokens,
         "answer": row.get("answer"),

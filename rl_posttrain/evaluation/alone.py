@@ -31,7 +31,8 @@ from rl_posttrain.rollout.prompts import load_tokenizer, longest_sequence, token
 from rl_posttrain.rollout.sampling import evaluation_sampling, rollout_sampling
 from rl_posttrain.rollout.vllm import require_vllm
 from rl_posttrain.runs.files import to_json
-from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
+from rl_posttrain.scoring.golds import check_golds
+from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 
@@ -149,8 +150,9 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
         )
     rewards = build_rewards(specs, list(rows.eval[0]), rows.parts)
     start_workers(specs, rows.eval)
-    if unreadable := check_golds(specs, rows.eval, evaluation.task.max_unreadable_golds):
-        listener.note(unreadable)
+    golds = check_golds(specs, rows.eval, evaluation.task.max_unreadable_golds)
+    if golds is not None and golds.warning:
+        listener.note(golds.warning)
     sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))
     tokenizer = load_tokenizer(subject.location, name=subject.name)
     chat_options = evaluation.trl.get("chat_template_kwargs") or {}

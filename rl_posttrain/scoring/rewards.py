@@ -1,14 +1,11 @@
 """The recipe's rewards, ready to be called: with their arguments, and with errors that name the reward and the row."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.errors import RecipeError, RewardError, class_and_message, did_you_mean, one_line
 from rl_posttrain.plugins import signature_of
 from rl_posttrain.recipe.reward_spec import RewardSpec, required_columns
-from rl_posttrain.rewards import math_accuracy
-from rl_posttrain.rewards.accuracy import GOLDS_TIMEOUT_S, TIMEOUT_S, unread_golds
 from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
 from rl_posttrain.tasks.mixture import TASK_COLUMN
 
@@ -190,52 +187,6 @@ def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str], parts: Pa
         _check_call(spec, columns)
         _check_parts(spec, parts or {})
     return [Reward(spec) for spec in specs]
-
-
-def check_golds(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]], max_unreadable: float) -> str | None:
-    """A warning about gold answers that `math_accuracy` cannot read; None if it reads all, or is not used.
-
-    Args:
-        max_unreadable: the largest allowed share of golds that cannot be read or take too long to read.
-
-    Raises:
-        RecipeError: the share is larger.
-    """
-    accuracy = next((spec for spec in specs if spec.function is math_accuracy), None)
-    if accuracy is None:
-        return None
-    golds = golds_of(accuracy, rows)
-    unread = unread_golds(golds, timeout_s=accuracy.arguments.get("timeout_s", TIMEOUT_S))
-    num_rows = Counter(golds)
-
-    def said(found: Sequence[str], what: str) -> str:
-        named = ", ".join(repr(gold[:60]) for gold in sorted(found)[:5])
-        total = sum(num_rows[gold] for gold in found)
-        return f"{total} of {len(golds)} golds {what}: {named}{', ...' if len(found) > 5 else ''}"
-
-    faults = {}  # and what they cost
-    if unread.unreadable:
-        faults[said(unread.unreadable, "cannot be read")] = "their completions get no reward"
-    if unread.too_slow:
-        faults[said(unread.too_slow, "take too long to read")] = "no other writing of them is paid"
-    if sum(num_rows[gold] for gold in unread.unreadable + unread.too_slow) > max_unreadable * len(golds):
-        raise RecipeError(
-            f"task.max_unreadable_golds={max_unreadable}: {'; '.join(faults)}; write only the answer, such as 7 or "
-            "\\sqrt{2}, or raise the share"
-        )
-    notes = [f"{fault}; {cost}" for fault, cost in faults.items()]
-    if unread.unchecked:
-        notes.append(said(unread.unchecked, f"could not be checked within {GOLDS_TIMEOUT_S:g} s"))
-    return "; ".join(notes) or None
-
-
-def golds_of(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The golds of the rows that a reward judges, without those that have none."""
-    return [
-        str(row["answer"]).strip()
-        for row in rows
-        if row.get("answer") is not None and (spec.tasks is None or row[TASK_COLUMN] in spec.tasks)
-    ]
 
 
 def _check_parts(spec: RewardSpec, parts: Parts) -> None:

@@ -7,7 +7,7 @@ from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rewards import by_math_verify, math_accuracy, reasoning_gym, reasoning_gym_score
 from rl_posttrain.rewards.accuracy import may_need_math_verify
 from rl_posttrain.scoring import isolated
-from rl_posttrain.scoring.rewards import golds_of
+from rl_posttrain.scoring.golds import golds_of
 
 
 def start_workers(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]]) -> None:

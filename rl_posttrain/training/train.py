@@ -14,7 +14,8 @@ from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.rollout.prompt_lengths import token_counter
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
-from rl_posttrain.scoring.rewards import Reward, build_rewards, check_golds
+from rl_posttrain.scoring.golds import check_golds
+from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
@@ -52,7 +53,7 @@ def train(
     check_rows_to_evaluate(recipe, rows)
     rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
     start_workers(specs.rewards, [*rows.train, *rows.eval])
-    unreadable = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
+    golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():
         display = None
     # Before there is a directory or a display: a missing model costs nothing, and converting shows a bar of its own.
@@ -74,7 +75,7 @@ def train(
 
     lock = run.locked() if is_main_process() else contextlib.nullcontext()
     with lock, discard_unstarted(run, resume), _start_display(recipe, display) as view:
-        for note in (*rows.notes, *([unreadable] if unreadable else [])):
+        for note in (*rows.notes, *([golds.warning] if golds and golds.warning else [])):
             view.note(note)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)

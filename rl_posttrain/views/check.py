@@ -48,6 +48,8 @@ def _print_task(console: Any, task: dict[str, Any]) -> None:
     template = f", template {task['template']}" if task["template"] else ""
     rows = f"{task['num_train']:,} rows to train on, {task['num_eval']:,} to evaluate on"
     console.print(f"task {task['name']}{template}: {rows}", markup=False)
+    if task["golds"]:
+        console.print(f"golds by kind: {', '.join(map(_counted, task['golds']))}", markup=False)
     for note in task["notes"]:
         console.print(f"- {note}", markup=False)
     prompt, tokens = task["prompt"], ""
@@ -59,3 +61,11 @@ def _print_task(console: Any, task: dict[str, Any]) -> None:
     for line in prompt.split("\n"):
         console.print(f"  | {printable(line)}", markup=False)
     console.print(f"its gold: {printable(str(task['answer']))}\n", markup=False)
+
+
+def _counted(kind: dict[str, Any]) -> str:
+    """One kind of golds and its rows, such as "word 12 (3 not paid)"."""
+    failing = [
+        f"{kind[name]:,} {said}" for name, said in (("num_unread", "unread"), ("num_unpaid", "not paid")) if kind[name]
+    ]
+    return f"{kind['kind']} {kind['num_golds']:,}" + (f" ({', '.join(failing)})" if failing else "")

@@ -22,6 +22,7 @@ RUN_BY = {
     "compare": "tests/study/test_compare.py"
     "::test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report",
     "eval": "tests/evaluation/test_alone.py::test_the_command_evaluates_compares_and_tells_where_the_samples_are",
+    "golds": "tests/scoring/test_trial.py::test_the_command_prints_a_table_and_json",
     "report": "tests/architecture/test_imports.py::test_a_report_loads_neither_torch_nor_vllm",
     "curves": "tests/cli/test_cli.py::test_curves_draw_what_is_there",
     "export": "tests/models/test_export.py::test_the_command",

@@ -8,7 +8,7 @@ from test_rewards import PASSED, build, error_of, recipe_of, specs_of
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe
-from rl_posttrain.scoring.rewards import check_golds
+from rl_posttrain.scoring.golds import check_golds
 
 FILE = """
 import os, time
@@ -136,17 +136,39 @@ def test_what_trls_rewards_refuse_is_said_before_the_run(section, message):
 def test_golds_that_cannot_be_read_are_counted_named_and_refused_above_a_share():
     rows = [{"answer": gold} for gold in ("7", r"\frac{", "x+1", None, r"\frac{", "yes", "B", "1,000")]
     specs = specs_of({"fn": "math_accuracy"})
-    assert check_golds(specs, [row for row in rows if row["answer"] != r"\frac{"], 0.01) is None
+    assert check_golds(specs, [row for row in rows if row["answer"] != r"\frac{"], 0.01).warning is None
     text = error_of(check_golds, specs, rows, 0.01, kind=RecipeError)
     assert text.startswith("task.max_unreadable_golds=0.01: 2 of 7 golds cannot be read: '\\\\frac{'; ")
-    assert check_golds(specs, rows, 0.3).startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
+    assert check_golds(specs, rows, 0.3).warning.startswith("2 of 7 golds cannot be read: '\\\\frac{'; ")
     assert check_golds(specs_of({"fn": "think_answer_format"}), rows, 0.01) is None
     hurried = specs_of({"fn": "math_accuracy", "args": {"timeout_s": 0.3}})
-    text = check_golds(hurried, [*rows, {"answer": r"\nabla \binom{10000000}{5000000}"}], 0.5)
-    assert text == (
+    found = check_golds(hurried, [*rows, {"answer": r"\nabla \binom{10000000}{5000000}"}], 0.5)
+    assert found.warning == (
         "2 of 8 golds cannot be read: '\\\\frac{'; their completions get no reward; "
         "1 of 8 golds take too long to read: "
-        "'\\\\nabla \\\\binom{10000000}{5000000}'; no other writing of them is paid"
+        "'\\\\nabla \\\\binom{10000000}{5000000}'; no other writing of them is paid; by kind: other 3 of 3"
+    )
+
+
+def test_golds_whose_plain_writing_is_not_paid_are_counted_by_kind_and_refused_above_a_share():
+    sentence = "She has 5 apples left in the basket now."
+    rows = [{"answer": gold} for gold in ("7", "7", "12 apples", r"\frac{", sentence, "B", "1,000", None)]
+    specs = specs_of({"fn": "math_accuracy"})
+    found = check_golds(specs, rows, 0.5)
+    assert {kind.kind: kind[1:] for kind in found.kinds} == {
+        "integer": (3, 0, 0),
+        "other": (2, 1, 1),
+        "quantity": (1, 0, 0),
+        "choice": (1, 0, 0),
+    }
+    unread = r"1 of 7 golds cannot be read: '\\frac{'"
+    unpaid = f"1 of 7 golds are not paid where they are written plainly: '{sentence}' as '5'"
+    assert found.warning == (
+        f"{unread}; their completions get no reward; {unpaid}; a right answer to them may get 0; by kind: other 2 of 2"
+    )
+    assert error_of(check_golds, specs, rows, 0.2, kind=RecipeError) == (
+        f"task.max_unreadable_golds=0.2: {unread}; {unpaid}; by kind: other 2 of 2; write only the answer, such as 7 "
+        r"or \sqrt{2}, or raise the share"
     )
 
 

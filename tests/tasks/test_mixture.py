@@ -8,7 +8,8 @@ from data_sets import rows_of, write
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.recipe.resolve import resolve
-from rl_posttrain.scoring.rewards import build_rewards, check_golds
+from rl_posttrain.scoring.golds import check_golds
+from rl_posttrain.scoring.rewards import build_rewards
 from rl_posttrain.tasks.turns import counts, in_turn
 from rl_posttrain.training.train import train
 
@@ -194,7 +195,7 @@ def test_a_task_that_is_no_mixture_has_no_parts_to_choose(tiny_recipe):
 def test_golds_are_read_where_they_are_judged(tiny_recipe):
     rows, rewards = built(tiny_recipe, JUDGES)
     broken = [row | ({"answer": r"\frac{"} if row["task"] == "countdown" else {}) for row in rows.train]
-    assert check_golds([reward.spec for reward in rewards], broken, 0.0) is None
+    assert check_golds([reward.spec for reward in rewards], broken, 0.0).warning is None
 
 
 @pytest.mark.parametrize("groups", ["keep", "resample"])
