@@ -11,6 +11,9 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.rewards.answers import (
     MAX_CHARACTERS,
     Answer,
+    Chain,
+    Equation,
+    Expression,
     UndecidedError,
     Words,
     chosen_letter,
@@ -258,8 +261,8 @@ def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
     answer = read_answer(found)
     if answer is None and isinstance(gold.answer, Words):
         return Verdict(0.0, "exact")
-    if answer is None and gold.is_only_numbers:
-        return Verdict(0.0, "unparseable")
+    if answer is None and not isinstance(gold.answer, Expression | Equation | Chain | None):
+        return Verdict(0.0, "unparseable")  # math-verify drops brackets
     is_plain = answer is not None and is_only_numbers(answer)
     if not is_plain and leaves_undone(found, gold.text):
         return Verdict(0.0, "exact")

@@ -6,7 +6,7 @@ What cannot be read here is left to math-verify in a worker process (`symbolic`)
 
 from rl_posttrain.rewards.answers.choices import chosen_letter, read_choice
 from rl_posttrain.rewards.answers.comparison import UndecidedError, same_answer
-from rl_posttrain.rewards.answers.forms import Answer, Quantity, Words, is_only_numbers
+from rl_posttrain.rewards.answers.forms import Answer, Chain, Equation, Expression, Quantity, Words, is_only_numbers
 from rl_posttrain.rewards.answers.kinds import kind_of
 from rl_posttrain.rewards.answers.numbers import MAX_CHARACTERS, read_number
 from rl_posttrain.rewards.answers.reading import read_answer
@@ -15,6 +15,9 @@ from rl_posttrain.rewards.answers.typography import cleaned
 __all__ = [
     "MAX_CHARACTERS",
     "Answer",
+    "Chain",
+    "Equation",
+    "Expression",
     "Quantity",
     "UndecidedError",
     "Words",

@@ -3,6 +3,8 @@
 import functools
 import math
 import operator
+import os
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -15,7 +17,18 @@ _MAX_BITS = 60_000
 _MAX_MAGNITUDE = 2_000
 _MAX_TERMS = 1_000
 _MAX_FACTORIAL = 3_000
+# mpmath keeps constants and its precision in places that all threads share.
+_lock = threading.RLock()
 _INFINITE = Fraction(123_457, 10)
+
+
+def _open_in_child() -> None:
+    """Another thread may have held the lock when this process was forked."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_open_in_child)
 
 
 @functools.lru_cache(maxsize=16384)
@@ -26,9 +39,10 @@ def evaluate(node: Node, point: Point) -> Value:
         UndefinedError: there is no value, as for 1/0.
         TooLargeError: it would take too long.
     """
-    evaluator = _Evaluator(point)
     try:
-        number = evaluator.value(node)
+        with _lock:
+            evaluator = _Evaluator(point)
+            number = evaluator.value(node)
         return Value(number, evaluator.is_real, evaluator.hidden_bits * 301 // 1000)
     except (ArithmeticError, ValueError) as error:
         if isinstance(error, TooLargeError):

@@ -1,6 +1,7 @@
 """The parser of expressions and their values at points, against sympy, against hand-computed values, and in time."""
 
 import contextlib
+import threading
 import time
 from fractions import Fraction
 
@@ -137,6 +138,25 @@ def test_no_expression_takes_long(text):
         with contextlib.suppress(TooLargeError, UndefinedError):
             evaluate(node, Point(tuple((name, Fraction(12345, 10007)) for name in sorted(variables(node)))))
     assert time.process_time() - started < 0.5 * slowness()
+
+
+def test_threads_do_not_change_each_others_precision():
+    failed = []
+
+    def compare(thread):
+        for number in range(40):
+            a = parse(rf"{number + 2}\pi\sin({thread}+{number})+\sqrt{{{number}}}")
+            same = parse(rf"\sqrt{{{number}}}+\pi\sin({number}+{thread})({number + 2})")
+            other = parse(rf"\sqrt{{{number}}}+\pi\sin({number}+{thread})({number + 2})+10^{{-{5 + 7 * number}}}")
+            if equal(a, same) is not True or equal(a, other) is not False:
+                failed.append((thread, number))
+
+    threads = [threading.Thread(target=compare, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
 
 
 LEAVES = st.sampled_from(["x", "y", "2", "3", "7", r"\pi"])
