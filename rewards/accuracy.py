@@ -218,6 +218,9 @@ def _by_math_verify(
     results = compare_all(compared, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
     verdicts = {question: _SYMBOLIC[result] for question, result in zip(questions, results, strict=True)}
     for question, verdict in verdicts.items():
+        if verdict.reward is None and _read_gold(question[1]).answer is not None:
+            verdicts[question] = Verdict(0.0, "unparseable")  # the gold is read here, and the answer is not
+    for question, verdict in verdicts.items():
         if verdict.decided != "timeout":  # another time it may be decided: with a longer limit, or in a smaller batch
             _verdicts.put(question, verdict)
     return verdicts

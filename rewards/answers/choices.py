@@ -5,7 +5,7 @@ import re
 _CHOICE = re.compile(r"\(\s*([A-J])\s*\)|\[([A-J])\]|([A-J])[.):]?|([a-j])\)|\(([a-j])\)")
 _CHOSEN = re.compile(
     r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?[(\[]?\s*([A-Ja-j])\s*"
-    r"(?:[.):\]]+(?!\s*(?:or|and|nor|&|,|/)\s*[(\[]?[A-J](?![A-Za-z]))(?:\s*.*)?)?",
+    r"(?:[.):\]]+(?!\s*(?:or|and|nor|&|,|/)\s*[(\[]?[A-J](?![A-Za-z]))(?:\s+.*)?)?",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -23,4 +23,4 @@ def chosen_letter(found: str) -> str | None:
 
 
 def _shown(text: str) -> str:
-    return " ".join(re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).split())
+    return " ".join(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).split())

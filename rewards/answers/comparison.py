@@ -1,5 +1,7 @@
 """Do two answers say the same?"""
 
+from fractions import Fraction
+
 from rl_posttrain.rewards.answers.expressions import parse
 from rl_posttrain.rewards.answers.forms import (
     Answer,
@@ -191,15 +193,25 @@ def _is_name(side: Answer) -> bool:
 
 
 def _rounds(chain: Chain) -> bool:
-    """Whether what stands behind the sign for "about" is near the exact value."""
+    """Whether what stands behind the sign for "about" is the exact value, rounded or cut off."""
     exact = node_of(chain.sides[chain.num_exact - 1])
+    value = None if exact is None else real_value(exact)
+    if value is None:
+        return True
     for side in chain.sides[chain.num_exact :]:
-        near = node_of(side)
-        if exact is not None and near is not None and not variables(exact) and not variables(near):
-            a, b = real_value(exact), real_value(near)
-            if a is not None and b is not None and abs(float(a) - float(b)) > 0.05 * abs(float(a)) + 0.005:
+        if not isinstance(side, Quantity):
+            return False
+        if not side.number.is_quotient:
+            near = side.number.value
+            last_place = Fraction(1, 10 ** _num_decimals(near * 100 if side.number.is_percent else near))
+            last_place /= 100 if side.number.is_percent else 1
+            if abs(float(value) - float(near)) > 1.01 * float(last_place):
                 return False
     return True
+
+
+def _num_decimals(value: Fraction) -> int:
+    return next((count for count in range(16) if 10**count % value.denominator == 0), 16)
 
 
 def _same_name(found: Chain, gold: Chain) -> bool:

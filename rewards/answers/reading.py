@@ -29,7 +29,7 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _CLOCK = re.compile(
-    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\.?\s?m\b\.?|o'?clock|noon)?", re.IGNORECASE
+    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\s?\.?\s?m\b\s?\.?|o'?clock|noon)?", re.IGNORECASE
 )
 _BASED = re.compile(
     r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*(?:_\s*(?:\{(.*)\}|([0-9]|\\text\{[^{}]*\}))|\(?\s*\\?(?:text\{)?\s*(base\b.*))"
@@ -93,7 +93,9 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
 def _plain(text: str) -> Answer | None:
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
     words = (
-        " ".join(words.replace("-", " ").replace('"', " ").split()).lower().rstrip(".!") if "\\" not in words else ""
+        " ".join(re.sub(r"(?<=[A-Za-z])-(?=[A-Za-z])", " ", words).replace('"', " ").split()).lower().rstrip(".!")
+        if "\\" not in words
+        else ""
     )
     text = _SAID.get(words, text)
     if infinite := re.fullmatch(r"([-+]?)\s*[({]?\s*\\infty\s*[)}]?", text):

@@ -77,12 +77,13 @@ def _chain(sides: list[str], signs: list[str], read: Reader) -> Answer | None:
         left, right = (node_of(value) for value in values)
         if left is not None and right is not None and variables(left) | variables(right):
             return Equation(difference(left, right), left, right)
-    return Chain(" ".join(name.split()), tuple(values), num_exact)
+    return Chain("".join(name.split()), tuple(values), num_exact)
 
 
 def is_name(text: str) -> bool:
     """Whether a text is a name for a value, and no value itself."""
-    return _NAME.fullmatch(text) is not None and text not in ("e", "i", r"\pi", r"\infty", r"\emptyset")
+    is_one = _NAME.fullmatch(text) is not None or _NAME.fullmatch("".join(text.split())) is not None
+    return is_one and text not in ("e", "i", r"\pi", r"\infty", r"\emptyset")
 
 
 def is_function(name: str) -> bool:

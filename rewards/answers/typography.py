@@ -94,7 +94,7 @@ _DEGREES = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\{?\s*\\degr
 # LaTeX's thousands: 1{,}000, 1,\!000, 1\,000, and a space of any width between groups of three digits.
 _FIXED_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))")
 _SPACED_THOUSANDS = re.compile(
-    r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~)[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
+    r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~){1,3}[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
 )
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,9}\])?")
 _LINES = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}", re.DOTALL)

@@ -97,8 +97,8 @@ def read_unit(text: str, *, is_text: bool, is_apart: bool) -> Unit | None:
         factor *= known.factor**power
         for kind, own in known.dimensions:
             dimensions[kind] = dimensions.get(kind, 0) + own * power
-    if unknown and len(text) == 1:
-        return None
+    if any(len(word) == 1 for word in unknown):
+        return None  # cm^2x
     return Unit(factor, tuple(sorted((kind, power) for kind, power in dimensions.items() if power)))
 
 
