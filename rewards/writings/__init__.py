@@ -35,12 +35,11 @@ from rl_posttrain.rewards.writings.shapes import bare, shape_of
 from rl_posttrain.rewards.writings.words import choice_rewrites, word_rewrites, wrong_choices, wrong_words
 from rl_posttrain.rewards.writings.writing import Texts, Writing
 from rl_posttrain.rewards.writings.wrong_groups import (
-    wrong_inequalities,
-    wrong_intervals,
     wrong_matrices,
     wrong_members,
     wrong_points,
 )
+from rl_posttrain.rewards.writings.wrong_intervals import wrong_inequalities, wrong_intervals
 from rl_posttrain.rewards.writings.wrong_numbers import wrong_decimals, wrong_fractions, wrong_integers, wrong_percents
 
 __all__ = ["Writing", "bare", "near_misses", "plain_text", "rewrites", "shape_of"]

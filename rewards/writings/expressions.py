@@ -116,21 +116,24 @@ def _factors_dotted(term: str) -> str:
 def wrong_expressions(gold: str) -> Texts:
     """Wrong answers to an expression of which nothing is known but its text."""
     whole = gold if is_one_bracket(gold) else f"({gold})"
-    yield "sign of all", f"-{whole}"
-    yield "twice all", f"2{whole}"
     yield "one more", f"{gold} + 1"
     yield "one less", f"{gold} - 1"
-    yield "times x", f"{whole}x" if "x" not in variables_of(gold) else f"{whole}q"
     yield "plus q", f"{gold} + q"
-    yield "tripled", rf"3 \cdot {whole}"
-    yield "half", rf"\frac{{{gold}}}{{2}}"
-    yield "off by a ten-millionth", f"1.0000001 {whole}"
-    yield "off by a millionth", rf"0.999999 \cdot {whole}"
+    yield "ten more", f"{gold} + 10"
+    yield "half more", rf"{gold} + \frac{{1}}{{2}}"
+    if not _may_vanish(gold):
+        yield "sign of all", f"-{whole}"
+        yield "twice all", f"2{whole}"
+        yield "times x", f"{whole}x" if "x" not in variables_of(gold) else f"{whole}q"
+        yield "tripled", rf"3 \cdot {whole}"
+        yield "half", rf"\frac{{{gold}}}{{2}}"
+        yield "off by a ten-millionth", f"1.0000001 {whole}"
+        yield "off by a millionth", rf"0.999999 \cdot {whole}"
+        yield "times pi", rf"\pi {whole}" if variables_of(gold) or r"\pi" in gold else rf"{whole}\pi"
     yield "a list of guesses", rf"{gold} \text{{ or }} {gold} + 1"
     yield "a set of two", rf"\{{{gold}, {gold} + 1\}}"
     yield "a point", f"({gold}, 0)"
     yield "more than", f"t > {gold}"
-    yield "times pi", rf"\pi {whole}" if variables_of(gold) or r"\pi" in gold else rf"{whole}\pi"
     yield from _changed_numbers(gold)
     yield from _changed_terms(gold)
     yield from _changed_variables(gold)
@@ -142,7 +145,9 @@ def _changed_numbers(gold: str) -> Texts:
         return
     for count, match in enumerate(_NUMBER.finditer(gold)):
         before = gold[: match.start()]
-        if re.search(r"\\[dtc]?frac\s*[0-9]?$|\\frac\{[^{}]*\}$", before) or re.search(r"\\sqrt$", before):
+        if re.search(r"\\[dtc]?frac\s*(?:[0-9]|\\[a-z]+)?\s*$|\\frac\{[^{}]*\}$", before) or re.search(
+            r"\\sqrt$", before
+        ):
             continue  # \frac56: two numbers in one
         yield f"number {count + 1} one more", f"{before}{int(match.group()) + 1}{gold[match.end() :]}"
         yield f"number {count + 1} ten more", f"{before}{int(match.group()) + 10}{gold[match.end() :]}"
@@ -238,7 +243,7 @@ def wrong_equations(gold: str) -> Texts:
     if variables_of(gold):
         yield "nought is nought", "0 = 0"
         yield "left side twice", f"{left} = {left}"
-        if not name:
+        if not name and variables_of(right):
             yield "right side twice", f"{right} = {right}"
     yield "a list of guesses", rf"{gold} \text{{ or }} {left} = {right} + 1"
     sides = [("right", right, lambda text: f"{left} = {text}")]

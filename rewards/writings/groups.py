@@ -121,7 +121,7 @@ def an_item_rewritten(items: list[str]) -> list[tuple[str, list[str]]]:
                 )
                 and "=" not in text
             ]
-        elif "(" in item[:1]:
+        elif "(" in item[:1] or shape_of(item) == "word":
             others = []
         else:
             others = [pair for pair in expression_rewrites(item, "item") if "=" not in pair[1]]

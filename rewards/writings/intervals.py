@@ -1,8 +1,11 @@
 """Intervals, their unions and inequalities, written otherwise."""
 
+import itertools
+import math
 import re
 
 from rl_posttrain.rewards.writings.groups import an_item_rewritten, flat
+from rl_posttrain.rewards.writings.numbers import value_of
 from rl_posttrain.rewards.writings.shapes import RELATION
 from rl_posttrain.rewards.writings.text import items_of, split_at, variables_of
 from rl_posttrain.rewards.writings.writing import Texts
@@ -41,6 +44,28 @@ def pieces_of(gold: str) -> list[Piece]:
     return [Piece(piece.strip()) for piece in split_at(flat(gold), "\\\\cup(?![a-z])|\N{UNION}")]
 
 
+def are_apart(pieces: list[Piece]) -> bool:
+    """Whether no two intervals of a union overlap or touch, so that every end of each counts; in doubt False."""
+
+    def number(end: str | None, otherwise: float) -> float:
+        if end is None:
+            return otherwise
+        root = re.fullmatch(r"(-?)\\sqrt\s*\{?([0-9]+)\}?", end)
+        if root:
+            return float(f"{root[1]}{int(root[2]) ** 0.5}")
+        value = value_of(end)
+        return math.nan if value is None else float(value)
+
+    ends = [(number(piece.low, -math.inf), number(piece.high, math.inf), piece) for piece in pieces]
+    if len(ends) > 1 and any(math.isnan(end) for low, high, _ in ends for end in (low, high)):
+        return False
+    ends.sort(key=lambda end: end[:2])
+    return all(
+        before[1] < after[0] or (before[1] == after[0] and not before[2].has_high and not after[2].has_low)
+        for before, after in itertools.pairwise(ends)
+    )
+
+
 def interval_rewrites(gold: str) -> Texts:
     """Other ways to write an interval or a union of intervals."""
     yield "as it stands", gold
@@ -56,7 +81,7 @@ def interval_rewrites(gold: str) -> Texts:
         yield f"{rule}, infinity as a sign", r" \cup ".join(text.replace(r"\infty", "\N{INFINITY}") for text in texts)
         yield f"{rule}, plus infinity", r" \cup ".join(re.sub(r"(?<!-)\\infty", r"+\\infty", text) for text in texts)
         yield f"{rule}, of x", r"x \in " + r" \cup ".join(texts)
-        if len(pieces) == 1 or not any(variables_of(text) for text in texts):
+        if all(piece.low or piece.high for piece in pieces) and not any(variables_of(text) for text in texts):
             said = [piece.inequality("x") for piece in order]
             joined = r" \text{ or } ".join(said)
             yield f"{rule}, inequality", joined

@@ -35,7 +35,9 @@ def looks(text: str) -> Texts:
     Texts that hold \begin, \text or words keep clear of rules for formulas.
     """
     shape = shape_of(text) if text else "other"
-    has_words = shape in _AS_WORDS or re.search(r"[A-Za-z]{4,}|\\text", re.sub(r"\\[A-Za-z]+", "", text)) is not None
+    has_words = (
+        shape in _AS_WORDS or re.search(r"[A-Za-z]{4,}|\\text|Rs\\.", re.sub(r"\\[A-Za-z]+", "", text)) is not None
+    )
     yield from _around(text, has_words)
     if has_words or r"\text" in text:
         return

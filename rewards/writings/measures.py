@@ -42,7 +42,7 @@ def quantity_parts(gold: str) -> tuple[str, str, str]:
 def quantity_rewrites(gold: str) -> Texts:
     """Other ways to write a number with its unit."""
     number, unit, power = quantity_parts(gold)
-    known = known_unit(unit)
+    known = known_unit(unit) if "/" not in unit or not power else None
     if unit.lower() in ("degree", "degrees"):
         yield from _degrees(number)
     elif known:
@@ -106,7 +106,7 @@ def wrong_quantities(gold: str) -> Texts:
     yield from _with_wrong_number(number, lambda other: f"{other}{behind}")
     if value_of(number) == 0:
         return  # no length is no mass, too
-    known = known_unit(unit)
+    known = known_unit(unit) if "/" not in unit or not power else None
     if known:
         short = known[0]
         for other_kind in _KINDS:

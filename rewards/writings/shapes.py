@@ -33,7 +33,7 @@ CHOICE = re.compile(
 )
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
 QUANTITY = re.compile(
-    rf"({SIGN}(?:{NUMBER}|\\[dt]?frac\s*\{{{WHOLE}\}}\{{{WHOLE}\}}))\s*(?:\\[,; ]|~)*\s*"
+    rf"({SIGN}(?:{NUMBER}|(?:[0-9]+\s*)?\\[dt]?frac\s*\{{{WHOLE}\}}\{{{WHOLE}\}}))\s*(?:\\[,; ]|~)*\s*"
     rf"(?:{_TEXT}((?:\s*\^\s*\{{?[23]\}}?)?)|([A-Za-z]{{2,}}(?:[ /][A-Za-z]+)*)((?:\s*\^\s*\{{?[23]\}}?)?)"
     r"|(\^\s*\\circ|\^\s*\{\s*\\circ\s*\}|\N{DEGREE SIGN}|\\degree))"
 )
@@ -98,7 +98,8 @@ def _is_quantity(match: re.Match) -> bool:
 
 
 def _is_word(text: str) -> bool:
-    return len(text) >= 3 and any(vowel in text.lower() for vowel in "aeiou")
+    words = re.split("[ '-]", text)
+    return min(map(len, words)) >= 2 and max(map(len, words)) >= 3 and re.search("[aeiou]", text.lower()) is not None
 
 
 def _is_inequality(gold: str) -> bool:
@@ -113,7 +114,7 @@ def _bracket_shape(gold: str) -> str:
         return "set"
     pieces = split_at(flat, "\\\\cup(?![a-z])|\N{UNION}")
     if len(pieces) > 1:
-        return "interval" if all(_interval(piece) for piece in pieces) else "other"
+        return "interval" if all(_interval(piece, in_union=True) for piece in pieces) else "other"
     if flat.startswith(r"\{") and flat.endswith(r"\}"):
         return "set" if is_one_bracket(flat[1:].replace(r"\}", "}").replace(r"\{", "{")) else "other"
     if flat[0] in "([" and flat[-1] in ")]" and is_one_bracket(flat):
@@ -130,11 +131,11 @@ def _is_item(item: str) -> bool:
     return bool(item) and shape_of(item) != "other" and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,} ", item)
 
 
-def _interval(text: str) -> bool:
-    """Whether brackets hold two ends, and are not those of a point."""
+def _interval(text: str, in_union: bool = False) -> bool:
+    """Whether brackets hold two ends, and are not those of a point; in a union there are no points."""
     if text[0] not in "([" or text[-1] not in ")]" or not is_one_bracket(text) or len(items_of(text[1:-1])) != 2:
         return False
-    return text[0] + text[-1] != "()" or "\\infty" in text or "\N{INFINITY}" in text
+    return in_union or text[0] + text[-1] != "()" or "\\infty" in text or "\N{INFINITY}" in text
 
 
 def _expression(gold: str) -> str:

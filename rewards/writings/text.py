@@ -104,6 +104,8 @@ def items_of(text: str) -> list[str]:
 
 def terms_of(text: str) -> list[tuple[str, str]]:
     """The sign ("+" or "-") and the text of each term of a sum; one term where it is none."""
+    if "|" in text:
+        return [("+", text)]
     found: list[tuple[str, str]] = []
     sign, start, depth, place = "+", 0, 0, 0
     while place < len(text):

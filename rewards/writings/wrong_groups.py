@@ -1,4 +1,4 @@
-"""Wrong answers to lists, sets, points, intervals, inequalities and matrices."""
+"""Wrong answers to lists, sets, points and matrices."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,6 @@ from rl_posttrain.rewards.writings.groups import (
     names_of,
     rows_of,
 )
-from rl_posttrain.rewards.writings.intervals import as_interval, pieces_of, relations_of
 from rl_posttrain.rewards.writings.numbers import decimal_of, value_of
 from rl_posttrain.rewards.writings.shapes import EMPTY
 from rl_posttrain.rewards.writings.text import items_of
@@ -20,12 +19,6 @@ _NOT_EMPTY = (
     "(0, 1)", r"\{0, 1\}", r"\{1\}", r"\{x\}", r"(-\infty, \infty)", r"\text{not } \emptyset", r"\frac{1}{2}",
     r"\emptyset \text{ or } 0", r"\phi_1",
 )  # fmt: skip
-_OTHER_RELATIONS = {
-    "<": (r"\le", ">", "="),
-    ">": (r"\ge", "<", "="),
-    r"\le": ("<", r"\ge", "="),
-    r"\ge": (">", r"\le", "="),
-}
 
 
 def changed_items(item: str) -> Texts:
@@ -65,22 +58,24 @@ def wrong_members(gold: str) -> Texts:
         yield from _wrong_named(items_of(gold))
         return
     items, name = members(gold), next(iter(names_of(gold)), None)
+    is_set = flat(gold).startswith(r"\{")
 
     def listed(others: Sequence[str]) -> str:
         return ", ".join(f"{name} = {item}" for item in others) if name else ", ".join(others)
 
     for place, item in enumerate(items):
         rest = [*items[:place], *items[place + 1 :]]
-        if rest:
+        if rest and not (is_set and _among(item, rest)):
             yield f"item {place + 1} left out", listed(rest)
             yield f"item {place + 1} left out, a set", rf"\{{{', '.join(rest)}\}}"
         for rule, other in changed_items(item):
-            if other not in items and value_of(other) not in {value_of(kept) for kept in items} - {None}:
+            if not _among(other, items) and not (is_set and _among(item, rest)):
                 changed = [*items[:place], other, *items[place + 1 :]]
                 yield f"item {place + 1}: {rule}", listed(changed)
                 yield f"item {place + 1}: {rule}, a set", rf"\{{{', '.join(changed)}\}}"
-    if len(set(items)) < len(items):
+    if len(set(items)) < len(items) and not is_set:
         yield "each item once", listed(list(dict.fromkeys(items)))
+        yield "first item twice", listed([items[0], *items])
     yield "an item added", listed([*items, _new_item(items)])
     yield "an item added, a set", rf"\{{{', '.join([*items, _new_item(items)])}\}}"
     yield "an item added in front", listed([_new_item(items), *items])
@@ -99,6 +94,12 @@ def wrong_members(gold: str) -> Texts:
         "a variable added",
         listed([*items[:-1], f"({items[-1]})q"]) if not items[-1].startswith("(") else listed([*items, "q"]),
     )
+
+
+def _among(item: str, items: list[str]) -> bool:
+    """Whether an item stands among others, as a text or as a number."""
+    value = value_of(item)
+    return item in items or (value is not None and value in map(value_of, items))
 
 
 def _symmetric(items: list[str]) -> bool:
@@ -172,86 +173,6 @@ def wrong_points(gold: str) -> Texts:
 def _differ(first: str, second: str) -> bool:
     values = value_of(first), value_of(second)
     return first != second and (None in values or values[0] != values[1])
-
-
-def wrong_intervals(gold: str) -> Texts:
-    """Wrong answers to an interval or a union: ends that belong or do not, other ends, a part left out."""
-    pieces = pieces_of(gold)
-
-    def union(place: int, text: str) -> str:
-        return r" \cup ".join([*(p.text() for p in pieces[:place]), text, *(p.text() for p in pieces[place + 1 :])])
-
-    for place, piece in enumerate(pieces):
-        what = f"interval {place + 1}: "
-        for side in ("low", "high"):
-            end = getattr(piece, side)
-            if end is None:
-                yield (
-                    f"{what}{side} end made finite",
-                    union(place, piece.text(**{side: "-91" if side == "low" else "91"})),
-                )
-                continue
-            yield (
-                f"{what}{side} bracket",
-                union(place, piece.text(**{f"has_{side}": not getattr(piece, f"has_{side}")})),
-            )
-            yield f"{what}no {side} end", union(place, piece.text(**{side: None, f"has_{side}": False}))
-            for rule, other in changed_items(end):
-                yield f"{what}{side} end: {rule}", union(place, piece.text(**{side: other}))
-    ends = [end for piece in pieces for end in (piece.low, piece.high) if end is not None]
-    if not ends:
-        return
-    yield "ends as a set", rf"\{{{', '.join(ends)}\}}"
-    yield "ends as a list", ", ".join(ends)
-    if len(ends) > 1:
-        yield "ends as a list of solutions", ", ".join(f"x = {end}" for end in ends)
-        yield "ends with or", r" \text{ or } ".join(ends)
-    yield "first end alone", ends[0]
-    yield "less than", f"x < {ends[0]} - 1"
-    yield "equal", f"x = {ends[0]}"
-    yield "all numbers", r"(-\infty, \infty)"
-    if len(pieces) > 1:
-        for place in range(len(pieces)):
-            yield (
-                f"interval {place + 1} left out",
-                r" \cup ".join(p.text() for at, p in enumerate(pieces) if at != place),
-            )
-        yield "sign of the intersection", r" \cap ".join(piece.text() for piece in pieces)
-    else:
-        yield (
-            "a part added",
-            rf"{gold} \cup (1000, 1001)" if pieces[0].high is not None else rf"(-1001, -1000) \cup {gold}",
-        )
-    if len(pieces) == 1 and pieces[0].low is not None and pieces[0].high is not None:
-        piece = pieces[0]
-        yield "ends turned around", piece.text(low=piece.high, high=piece.low)
-        yield "both brackets", piece.text(has_low=not piece.has_low, has_high=not piece.has_high)
-        yield "a sum", f"{piece.low} + {piece.high}"
-
-
-def wrong_inequalities(gold: str) -> Texts:
-    """Wrong answers to an inequality: another relation, another end, the end alone, and the intervals of these."""
-    sides, marks = relations_of(gold)
-    for place, mark in enumerate(marks):
-        for other in _OTHER_RELATIONS[mark]:
-            if len(marks) == 1 or other not in (">", "<", "=") or other in _OTHER_RELATIONS[mark][:1]:
-                yield f"relation {place + 1} as {other}", _joined(sides, [*marks[:place], other, *marks[place + 1 :]])
-    interval, name = as_interval(gold)
-    ends = [side for side in sides if side != name]
-    for place, side in enumerate(sides):
-        if side != name:
-            for rule, other in changed_items(side):
-                yield f"side {place + 1}: {rule}", _joined([*sides[:place], other, *sides[place + 1 :]], marks)
-    yield "end alone", ends[0]
-    yield "ends as a list", ", ".join([*ends, "91"] if len(ends) < 2 else ends)
-    yield "equal to the end", f"{name} = {ends[0]}"
-    yield "unequal to the end", rf"{name} \ne {ends[0]}"
-    if interval is not None:
-        yield from ((f"as an interval: {rule}", text) for rule, text in wrong_intervals(interval.text()))
-
-
-def _joined(sides: list[str], marks: list[str]) -> str:
-    return sides[0] + "".join(f" {mark} {side}" for mark, side in zip(marks, sides[1:], strict=True))
 
 
 def wrong_matrices(gold: str) -> Texts:
