@@ -81,6 +81,8 @@ def real_value(node: Node) -> Any | None:
         number = evaluate(node, Point(())).number
     except (UndefinedError, TooLargeError):
         return None
+    if not number.imag:  # exact fractions may be larger than any float
+        return number.real
     return None if abs(number.imag) > abs(number) * 10.0 ** (20 - DIGITS) else number.real
 
 
