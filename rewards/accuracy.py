@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -24,7 +25,7 @@ from rl_posttrain.rewards.answers import (
     same_answer,
 )
 from rl_posttrain.rewards.answers.unfinished import asks_too_much, leaves_undone
-from rl_posttrain.rewards.by_math_verify import compare_all, read_all
+from rl_posttrain.rewards.by_workers import judge_all, read_all
 from rl_posttrain.rewards.cache import Cache
 from rl_posttrain.rewards.completions import (
     after_gsm8k_mark,
@@ -34,6 +35,7 @@ from rl_posttrain.rewards.completions import (
     last_boxed,
     last_number,
 )
+from rl_posttrain.rewards.verdict import Verdict
 
 FINDERS = {
     "boxed": last_boxed,
@@ -44,20 +46,10 @@ FINDERS = {
 TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 8.0
 GOLDS_TIMEOUT_S = 60.0
+# The time of a batch in this process. What is not decided then is decided in the workers, which have time limits.
+_MAX_TIME_HERE_S = 1.0
 DECIDED = ("exact", "symbolic", "timeout", "unparseable", "missing")
 _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-class Verdict(NamedTuple):
-    """The reward of a completion, and how it was decided. The reward is None where the gold cannot be read.
-
-    `exact`: by its text or by exact arithmetic. `symbolic`: as an expression, by its value at a point or by
-    math-verify. `timeout`: not decided within the time or memory limit. `unparseable`: the answer cannot be read.
-    `missing`: there is no answer in any place of `answer_in`.
-    """
-
-    reward: float | None
-    decided: Literal["exact", "symbolic", "timeout", "unparseable", "missing"]
 
 
 _verdicts: Cache[tuple[str, str], Verdict] = Cache(max_entries=16384)
@@ -123,6 +115,7 @@ def judge(
     for name, limit_s in (("timeout_s", timeout_s), ("batch_timeout_s", batch_timeout_s)):
         if not limit_s > 0:
             raise RecipeError(f"rewards.args.{name}={limit_s}: it must be above 0; set a number of seconds, such as 5")
+    started = time.monotonic()
     verdicts: list[Verdict | None] = []
     open_questions: dict[tuple[str, str], list[int]] = {}
     for completion, gold in zip(completions, answer, strict=True):
@@ -133,12 +126,14 @@ def judge(
             if found is None:
                 verdict = Verdict(0.0, "missing")
             else:
-                verdict = _without_sympy(found, gold)
+                verdict = _verdicts.get((found, gold))
+                if verdict is None and time.monotonic() - started < _MAX_TIME_HERE_S:
+                    verdict = _decided_here(found, gold)
                 if verdict is None:
                     open_questions.setdefault((found, gold), []).append(len(verdicts))
         verdicts.append(verdict)
     if open_questions:
-        for question, verdict in _by_math_verify(list(open_questions), timeout_s, batch_timeout_s).items():
+        for question, verdict in _by_workers(list(open_questions), timeout_s, batch_timeout_s).items():
             for place in open_questions[question]:
                 verdicts[place] = verdict
     return verdicts
@@ -179,9 +174,9 @@ def unread_golds(
     hard = [gold for gold in distinct if _read_gold(gold).answer is None and _read_gold(gold).choice is None]
     known = {gold: _can_read.get(gold) for gold in hard}
     asked = [gold for gold in hard if known[gold] is None]
-    results = read_all([_read_gold(gold).text for gold in asked], timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
+    results = read_all(asked, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
     for gold, result in zip(asked, results, strict=True):
-        if result in ("readable", "no gold"):
+        if result in ("readable", "unreadable"):
             known[gold] = result == "readable"
             _can_read.put(gold, known[gold])
     return UnreadGolds(
@@ -201,22 +196,18 @@ def _find(text: str, finders: Sequence[Callable[[str], str | None]]) -> str | No
     return next((found for finder in finders if (found := finder(text)) is not None), None)
 
 
-def _without_sympy(found: str, gold: str) -> Verdict | None:
-    """The verdict from the cache or by exact comparison; None where only math-verify can tell."""
-    verdict = _verdicts.get((found, gold))
-    if verdict is None:
-        verdict = _exact_verdict(found, gold)
-        if verdict is not None:
-            _verdicts.put((found, gold), verdict)
+def _decided_here(found: str, gold: str) -> Verdict | None:
+    verdict = exact_verdict(found, gold)
+    if verdict is not None:
+        _verdicts.put((found, gold), verdict)
     return verdict
 
 
-def _by_math_verify(
+def _by_workers(
     questions: list[tuple[str, str]], timeout_s: float, batch_timeout_s: float
 ) -> dict[tuple[str, str], Verdict]:
-    compared = [(_read_gold(gold).text, cleaned(found)) for found, gold in questions]
-    results = compare_all(compared, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
-    verdicts = {question: _SYMBOLIC[result] for question, result in zip(questions, results, strict=True)}
+    decided = judge_all(questions, timeout_s=timeout_s, batch_timeout_s=batch_timeout_s)
+    verdicts = dict(zip(questions, decided, strict=True))
     for question, verdict in verdicts.items():
         if verdict.reward is None and _read_gold(question[1]).answer is not None:
             verdicts[question] = Verdict(0.0, "unparseable")  # the gold is read here, and the answer is not
@@ -224,15 +215,6 @@ def _by_math_verify(
         if verdict.decided != "timeout":  # another time it may be decided: with a longer limit, or in a smaller batch
             _verdicts.put(question, verdict)
     return verdicts
-
-
-_SYMBOLIC = {
-    "right": Verdict(1.0, "symbolic"),
-    "wrong": Verdict(0.0, "symbolic"),
-    "unparseable": Verdict(0.0, "unparseable"),
-    "no gold": Verdict(None, "unparseable"),
-    "timeout": Verdict(0.0, "timeout"),
-}
 
 
 class _Gold(NamedTuple):
@@ -252,7 +234,7 @@ def _read_gold(gold: str) -> _Gold:
     return _Gold(text, read_choice(text), answer, is_plain, decided)
 
 
-def _exact_verdict(found: str, gold_text: str) -> Verdict | None:
+def exact_verdict(found: str, gold_text: str) -> Verdict | None:
     """The verdict that needs no other process; None where only math-verify can tell."""
     if not found.strip() or len(found) > MAX_CHARACTERS or _UNREADABLE.search(found):
         return Verdict(0.0, "unparseable")

@@ -16,6 +16,9 @@ from rl_posttrain.rewards.answers.points import Point, TooLargeError, UndefinedE
 _MAX_BITS = 60_000
 _MAX_MAGNITUDE = 2_000
 _MAX_TERMS = 1_000
+# A step takes about 10 microseconds, and so does arithmetic with so many bits.
+_MAX_STEPS = 10_000
+_BITS_PER_STEP = 500
 _MAX_FACTORIAL = 3_000
 # mpmath keeps constants and its precision in places that all threads share.
 _lock = threading.RLock()
@@ -56,9 +59,17 @@ class _Evaluator:
         self.names = dict(point.values)
         self.is_real = True
         self.hidden_bits = 0
+        self.num_steps = 0
 
     def value(self, node: Node) -> Any:
+        self.spend(1)
         return _KINDS[node[0]](self, *node[1:])
+
+    def spend(self, steps: int) -> None:
+        """Count the work: the terms of sums of sums multiply, and so do the digits of large powers."""
+        self.num_steps += steps
+        if self.num_steps > _MAX_STEPS:
+            raise TooLargeError
 
     def number(self, value: Fraction) -> Any:
         return value
@@ -122,6 +133,7 @@ class _Evaluator:
                 raise UndefinedError
             bits = max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(exponent)
             if bits <= _MAX_BITS or abs(base) in (0, 1):
+                self.spend(bits // _BITS_PER_STEP)
                 return base**exponent if abs(base) not in (0, 1) else base ** (exponent % 2 + 2 * bool(exponent))
         if abs(exponent) > 10**9:
             raise TooLargeError
@@ -279,8 +291,10 @@ def _combined(self: _Evaluator, a: Node, b: Node, operation: Callable) -> Any:
 def _mixed(self: _Evaluator, x: Any, y: Any, operation: Callable) -> Any:
     if isinstance(x, Fraction) and isinstance(y, Fraction):
         result = operation(x, y)
-        if result.numerator.bit_length() + result.denominator.bit_length() > 2 * _MAX_BITS:
+        bits = result.numerator.bit_length() + result.denominator.bit_length()
+        if bits > 2 * _MAX_BITS:
             raise TooLargeError
+        self.spend(bits // _BITS_PER_STEP)
         return result
     if isinstance(x, Fraction):
         x = self.mp.mpf(x.numerator) / x.denominator

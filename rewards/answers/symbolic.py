@@ -18,22 +18,22 @@ for _name in ("math_verify.parser", "math_verify.grader"):
 _CONFIG = [math_verify.LatexExtractionConfig()]
 
 
-def compare(gold: str, found: str | None) -> Literal["right", "wrong", "unparseable", "no gold", "readable"]:
-    """Whether two expressions have the same value; "unparseable", "no gold" where `found`, `gold` cannot be read.
-
-    "readable" if `found` is None and the gold can be read.
-    """
+def compare(gold: str, found: str) -> Literal["right", "wrong", "unparseable", "no gold"]:
+    """Whether two expressions have the same value; "unparseable", "no gold" where `found`, `gold` cannot be read."""
     gold_values = _parse_gold(gold)
     if not gold_values:
         return "no gold"
-    if found is None:
-        return "readable"
     found_values = _parse(found)
     if not found_values:
         return "unparseable"
     if "%" not in gold + found and _differ(gold_values[0], found_values[0]):
         return "wrong"
     return "right" if math_verify.verify(gold_values, found_values, timeout_seconds=None) else "wrong"
+
+
+def can_read(gold: str) -> bool:
+    """Whether a gold is an expression to math-verify."""
+    return bool(_parse_gold(gold))
 
 
 def _differ(gold: object, found: object) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.recipe.reward_spec import RewardSpec
-from rl_posttrain.rewards import by_math_verify, math_accuracy, reasoning_gym, reasoning_gym_score
+from rl_posttrain.rewards import by_workers, math_accuracy, reasoning_gym, reasoning_gym_score
 from rl_posttrain.rewards.accuracy import may_need_math_verify
 from rl_posttrain.scoring import isolated
 from rl_posttrain.scoring.golds import golds_of
@@ -25,4 +25,4 @@ def start_workers(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]]
         elif spec.function is reasoning_gym_score:
             reasoning_gym.pool().start()
         elif spec.function is math_accuracy and any(map(may_need_math_verify, golds_of(spec, rows))):
-            by_math_verify.pool().start()
+            by_workers.pool().start()

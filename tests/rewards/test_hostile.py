@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
 from rl_posttrain.rewards.accuracy import judge
-from rl_posttrain.rewards.by_math_verify import pool
+from rl_posttrain.rewards.by_workers import pool
 
 MEGABYTE = 2**20
 QUESTION = "Q: What is the square of 7, less 42? Show your work, and put the answer into \\boxed{}.\nA:"
@@ -94,6 +94,24 @@ def test_nothing_hostile_is_paid_nor_costs_its_time_limit_and_the_workers_are_wh
     assert len(pool().process_ids) == pool().num_workers
     for process in pool().process_ids:
         assert resident_bytes(process) < 2**30
+
+
+# Each would take seconds to hours if it were worked out.
+LONG = [
+    r"\sum_{i=1}^{1000}\sum_{j=1}^{1000} i j x", r"\sum_{i=1}^{99}\sum_{j=1}^{99}\sum_{k=1}^{99} \sin(ijkx)",
+    r"\sum_{k=1}^{999} k^{3000}", r"\prod_{k=1}^{1000} \frac{k^9+1}{k^8+7}", r"\sum_{k=1}^{1000} \frac{1}{k^{20}}",
+]  # fmt: skip
+
+
+def test_a_long_computation_is_given_up_in_this_process_and_a_batch_of_them_left_to_workers():
+    for text in LONG:
+        started = time.process_time()
+        judge([rf"\boxed{{{text}}}"], [text + "+0"], timeout_s=0.1)
+        assert time.process_time() - started < slowness()
+    batch = [rf"\boxed{{{text.replace('9', str(number))}}}" for text in LONG[1:4] for number in range(900, 960)]
+    started = time.process_time()
+    judge(batch, [text[7:-1] + "+0" for text in batch], batch_timeout_s=0.1)
+    assert time.process_time() - started < 2 * slowness()
 
 
 def test_the_other_rewards_stand_the_same_completions():

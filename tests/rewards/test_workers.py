@@ -17,8 +17,8 @@ from conftest import slowness, wait_until
 from rl_posttrain.errors import RewardError
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
 from rl_posttrain.rewards.accuracy import judge, unread_golds
-from rl_posttrain.rewards.by_math_verify import compare_all
-from rl_posttrain.rewards.by_math_verify import pool as math_verify_pool
+from rl_posttrain.rewards.by_workers import judge_all
+from rl_posttrain.rewards.by_workers import pool as math_verify_pool
 from rl_posttrain.rewards.workers import WorkerPool
 
 ENDLESS = "(9^9)^{9^9}"  # sympy computes 9^(9 * 9^9) in C, where no signal handler of Python's runs
@@ -29,6 +29,13 @@ def pool():
     pool = WorkerPool("in_workers:misbehave", memory_bytes=2**30, num_workers=2)
     yield pool
     pool.close()
+
+
+def compare_all(questions: list[tuple[str, str]], **limits: float) -> list[str]:
+    """What workers say of pairs of answer and gold, in one word."""
+    words = {1.0: "right", 0.0: "wrong"}
+    verdicts = judge_all(questions, **limits)
+    return ["timeout" if verdict.decided == "timeout" else words[verdict.reward] for verdict in verdicts]
 
 
 def is_alive(process: int) -> bool:
@@ -46,8 +53,8 @@ def wait_until_gone(processes: list[int]) -> None:
 
 def mixed_batch(which: str) -> tuple[list[tuple[str, str]], list[str]]:
     """64 answers to 8 golds, the 20th without an end; new expressions for each `which`, which no cache knows."""
-    questions = [(f"x+1{which}+{place // 8}-{place // 8}", f"{place % 2 + 1}{which}+x") for place in range(64)]
-    questions[20] = questions[20][0], ENDLESS
+    questions = [(f"{place % 2 + 1}{which}+x", f"x+1{which}+{place // 8}-{place // 8}") for place in range(64)]
+    questions[20] = ENDLESS, questions[20][1]
     results = ["wrong" if place % 2 else "right" for place in range(64)]
     results[20] = "timeout"
     return questions, results
@@ -82,7 +89,7 @@ def test_many_threads_at_once_each_get_their_own_results():
     results = {}
 
     def compare(number: int) -> None:
-        questions = [(f"x+{number}", found) for found in (f"{number}+x", "x", f"x+{number}+0")] * 4
+        questions = [(found, f"x+{number}") for found in (f"{number}+x", "x", f"x+{number}+0")] * 4
         results[number] = compare_all(questions, timeout_s=600, batch_timeout_s=600)
 
     threads = [threading.Thread(target=compare, args=(number,)) for number in range(1, 9)]
@@ -194,7 +201,7 @@ def test_a_batch_that_waits_for_its_workers_has_half_of_its_time_afterwards():
 
 
 def test_workers_share_the_memory_of_the_libraries():
-    compare_all([("x+17", "x+17"), ("x+17", "17+x")], timeout_s=600, batch_timeout_s=600)
+    compare_all([("x+17", "x+17"), ("17+x", "x+17")], timeout_s=600, batch_timeout_s=600)
     assert len(math_verify_pool().process_ids) == math_verify_pool().num_workers
     for process in math_verify_pool().process_ids:
         with open(f"/proc/{process}/smaps_rollup") as file:
@@ -273,7 +280,7 @@ def test_no_worker_outlives_its_parent(how, tmp_path):
 
 
 def compare_one(number: int) -> list[str]:
-    return compare_all([(f"x+{number}", f"{number}+x")], timeout_s=600, batch_timeout_s=600)
+    return compare_all([(f"{number}+x", f"x+{number}")], timeout_s=600, batch_timeout_s=600)
 
 
 def compare_in_child(queue) -> None:
@@ -317,18 +324,18 @@ def test_verdicts_and_time_outs_are_kept_by_gold_and_answer():
 
 def test_a_turn_that_was_lost_is_no_verdict():
     """With the time of the batch over, a right answer gets nothing; with more time it is asked for again."""
-    hanging = [("x+72", ENDLESS.replace("9", str(number))) for number in range(50, 60)]
-    right = ("x+71", "71+x")
+    hanging = [(ENDLESS.replace("9", str(number)), "x+72") for number in range(50, 60)]
+    right = ("71+x", "x+71")
     assert set(compare_all([*hanging, right], timeout_s=600, batch_timeout_s=0.01)) == {"timeout"}
     assert compare_all([right], timeout_s=600, batch_timeout_s=600) == ["right"]
 
 
 def test_a_batch_ends_in_its_time_also_when_all_of_it_hangs():
     """In C code and in sympy's; the right answers at its end are paid."""
-    questions = [("x", ENDLESS.replace("9", str(number))) for number in range(100, 112)]
+    questions = [(ENDLESS.replace("9", str(number)), "x") for number in range(100, 112)]
     sums = (rf"\sum_{{k=1}}^{{{number}}} k^k x^k" for number in range(9000, 9012))
-    questions += [(text, text.replace("k", "i")) for text in sums]
-    questions += [(f"x/2+{number}/2", rf"\frac{{x+{number}}}{{2}}") for number in range(4)]
+    questions += [(text.replace("k", "i"), text) for text in sums]
+    questions += [(rf"\frac{{x+{number}}}{{2}}", f"x/2+{number}/2") for number in range(4)]
     compare_one(18)  # starts the server
     limit_s = 4 * slowness()
     started = time.monotonic()

@@ -2,13 +2,13 @@
 
 from test_rewards import specs_of
 
-from rl_posttrain.rewards import by_math_verify, reasoning_gym
+from rl_posttrain.rewards import by_workers, reasoning_gym
 from rl_posttrain.scoring import isolated
 from rl_posttrain.scoring.warm_start import start_workers
 
 
 def test_workers_start_where_a_reward_will_need_them():
-    pools = [by_math_verify.pool(), reasoning_gym.pool(), isolated.pool()]
+    pools = [by_workers.pool(), reasoning_gym.pool(), isolated.pool()]
 
     def started(section, *golds, **columns) -> list[bool]:
         for pool in pools:
