@@ -108,9 +108,9 @@ def test_a_long_computation_is_given_up_in_this_process_and_a_batch_of_them_left
         started = time.process_time()
         judge([rf"\boxed{{{text}}}"], [text + "+0"], timeout_s=0.1)
         assert time.process_time() - started < slowness()
-    batch = [rf"\boxed{{{text.replace('9', str(number))}}}" for text in LONG[1:4] for number in range(900, 960)]
+    sums = [rf"\sum_{{k=1}}^{{{number}}} \Gamma(k x/7)" for number in range(960, 990)]
     started = time.process_time()
-    judge(batch, [text[7:-1] + "+0" for text in batch], batch_timeout_s=0.1)
+    judge([rf"\boxed{{{text}}}" for text in sums], [text + "+0" for text in sums], batch_timeout_s=0.1)
     assert time.process_time() - started < 2 * slowness()
 
 
