@@ -18,7 +18,7 @@ from rl_posttrain.rewards.answers.forms import (
     Range,
     Words,
 )
-from rl_posttrain.rewards.answers.nodes import Node, difference, variables
+from rl_posttrain.rewards.answers.nodes import ZERO, Node, difference, has_constant_term, variables
 from rl_posttrain.rewards.answers.numbers import same_number
 from rl_posttrain.rewards.answers.relations import answer_of, as_inequality, is_function, merged, node_of
 from rl_posttrain.rewards.answers.units import same_dimensions, same_quantity
@@ -56,8 +56,12 @@ def same_answer(found: Answer, gold: Answer) -> bool:
     if isinstance(gold, Group) and len(gold.items) == 1 and gold.brackets == "{}" and not isinstance(found, Group):
         gold = gold.items[0]
     if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
-        # f = 2x + 3 answers 2x + 3; so does (x+1)^2 = x^2 + 2x + 1, but y^2 = 4x does not answer 4x.
-        is_value = not variables(found.right) or equal(found.left, found.right)
+        # a + b = 5 answers 5, and (x+1)^2 = x^2 + 2x + 1 its right side; y^2 = 4x does not answer 4x, nor x + 5 = 12
+        # the 12: it is still to be solved.
+        if variables(found.right):
+            is_value = equal(found.left, found.right)
+        else:
+            is_value = not has_constant_term(found.left) and found.right != ZERO
         return bool(is_value) and same_answer(answer_of(found.right), gold)
     if isinstance(gold, Expression):
         if isinstance(found, Quantity) and found.product is not None and variables(gold.node):
@@ -118,6 +122,8 @@ def _same_quantity(found: Quantity, gold: Quantity) -> bool:
     if a.is_quotient and b.value.denominator == 1 and not b.is_quotient:
         return False
     if found.unit is None or gold.unit is None:
+        if (found.unit or gold.unit) and (a.is_percent or b.is_percent):
+            return False  # 15% is no 15 cm^2
         return same_number(a, b)
     return same_quantity(a.value, found.unit, b.value, gold.unit)
 
@@ -159,7 +165,7 @@ def _chain_answers(found: Chain, gold: Answer) -> bool:
         if variable is None or value is None or variable[0] not in ("var", "call"):
             return False
         return _decided(proportional(difference(variable, value), gold.difference))
-    if not _is_consistent(found):
+    if not _is_consistent(found) or (isinstance(gold, Range) and found.name.startswith("(")):
         return False
     exact, rounded = found.sides[found.num_exact - 1], found.sides[found.num_exact :]
     if same_answer(exact, gold):
@@ -230,6 +236,8 @@ def _same_range(found: Answer, gold: Answer) -> bool:
     if isinstance(found, Inequality) or isinstance(gold, Inequality):
         found, gold = (as_inequality(side) if isinstance(side, Range) else side for side in (found, gold))
         return found is not None and gold is not None and same_answer(found, gold)
+    if any(isinstance(side, Group) and side.brackets == "" for side in (found, gold)):
+        return False  # x = 1, y = 2 are no ends
     found, gold = (side.values if isinstance(side, Range) else side for side in (found, gold))
     return isinstance(found, Group) and isinstance(gold, Group) and _same_group(found, gold)
 

@@ -55,6 +55,13 @@ def is_proper(node: Node) -> bool:
     return node[0] == "/" and node[1][0] == node[2][0] == "num" and 0 < node[1][1] < node[2][1]
 
 
+def has_constant_term(node: Node) -> bool:
+    """Whether a number is added to something in it, as in x + 5 and (x - 1)^2."""
+    if node[0] == "+" and "num" in (node[1][0], node[2][0]):
+        return True
+    return any(has_constant_term(part) for part in node[1:] if isinstance(part, tuple) and part)
+
+
 def difference(a: Node, b: Node) -> Node:
     """a - b."""
     return Node(("+", a, ("*", MINUS_ONE, b)))
