@@ -33,15 +33,15 @@ from rl_posttrain.rewards.completions import (
     completion_text,
     last_answer_tag,
     last_boxed,
-    last_number,
 )
+from rl_posttrain.rewards.statements import last_expression
 from rl_posttrain.rewards.verdict import Verdict
 
 FINDERS = {
     "boxed": last_boxed,
     "answer_tag": last_answer_tag,
     "gsm8k": after_gsm8k_mark,
-    "last_number": last_number,
+    "last_expression": last_expression,
 }
 TIMEOUT_S = 5.0
 BATCH_TIMEOUT_S = 8.0
@@ -59,7 +59,7 @@ _can_read: Cache[str, bool] = Cache(max_entries=16384)
 def math_accuracy(
     completions: Sequence[str | list[dict[str, Any]]],
     answer: Sequence[str | None],
-    answer_in: Sequence[str] = ("boxed", "answer_tag", "gsm8k", "last_number"),
+    answer_in: Sequence[str] = ("boxed", "answer_tag", "gsm8k", "last_expression"),
     timeout_s: float = TIMEOUT_S,
     batch_timeout_s: float = BATCH_TIMEOUT_S,
     log_metric: Callable[[str, float], None] | None = None,
@@ -78,7 +78,8 @@ def math_accuracy(
         completions: B texts or lists of chat messages; of the latter, the last message is read.
         answer: B gold answers, without any text around them; None or blank where there is none.
         answer_in: places, in order of preference: `boxed` (the last balanced \boxed{}), `answer_tag` (the last
-            <answer>...</answer>), `gsm8k` (the line after the last ####), `last_number`.
+            <answer>...</answer>), `gsm8k` (the line after the last ####), `last_expression` (what the
+            text states as its answer, or else its last number, formula or list, whole).
         timeout_s: time limit of math-verify for one answer, in seconds of a worker's CPU time.
         batch_timeout_s: time limit of math-verify for all answers of the call, in seconds. If many are slow, each gets
             its share: slow answers do not cost the reward of quick ones. If the workers must start first, half of it is

@@ -3,15 +3,8 @@
 import re
 from typing import Any
 
-# A minus is a sign unless it follows an operand: "5-3" ends in 3, "= -3" in -3. A comma separates before three digits.
-NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?\$?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))"
-    r"(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?(?:/[0-9]+)?%?"
-)
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 
-_DIGIT = re.compile("[0-9]")
 _SIMPLE_BOX = re.compile(r"\\boxed\s*\{([^{}\\]*(?:\\[A-Za-z,;! ][^{}\\]*)*)\}")
 
 
@@ -61,17 +54,3 @@ def after_gsm8k_mark(text: str) -> str | None:
     """The first line of text after the last `####`, or None."""
     _, mark, rest = text.rpartition("####")
     return rest.strip().partition("\n")[0] if mark else None
-
-
-def last_number(text: str) -> str | None:
-    """The last number in the text, with its sign, or None."""
-    # No number contains a space. So a number behind some space near the end is found without reading the rest.
-    near_end = text.find(" ", max(0, len(text) - 1_000))
-    return _last_number(text, near_end) if near_end >= 0 and _DIGIT.search(text, near_end) else _last_number(text, 0)
-
-
-def _last_number(text: str, start: int) -> str | None:
-    last = None
-    for last in NUMBER.finditer(text, start):  # noqa: B007  the last match is the one wanted
-        pass
-    return last.group() if last else None

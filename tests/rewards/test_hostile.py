@@ -75,9 +75,9 @@ WHOLE = [
     r"\boxed{7", "7 \\boxed{", "#### seven (7) or 8", QUESTION,
 ]  # fmt: skip
 GOLDS = ["7", r"\sqrt{2}", "x+1"]
-# What is paid after all, and rightly: the places that are asked for hold no answer, and the last number is 7.
+# What is paid after all, and rightly: the places that are asked for hold no answer, and the last expression is 7.
 COMPLETIONS = [place % answer for answer in ANSWERS for place in PLACES] + WHOLE
-PAID_AS_7 = {"<answer>7", r"\boxed{7", "7 \\boxed{", r"\boxed{7" + "{" * MEGABYTE, r"so \boxed{\text{7}"}
+PAID_AS_7 = {"<answer>7", r"\boxed{7", "7 \\boxed{", r"so \boxed{\text{7}"}
 
 
 def test_nothing_hostile_is_paid_nor_costs_its_time_limit_and_the_workers_are_whole_afterwards():

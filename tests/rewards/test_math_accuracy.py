@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.rewards import REWARDS, math_accuracy
-from rl_posttrain.rewards.completions import last_boxed, last_number
+from rl_posttrain.rewards.completions import last_boxed
 
 
 def score(completion, gold, **options):
@@ -41,7 +41,7 @@ def score(completion, gold, **options):
         # Numbers by value.
         ("3 - 5 = -2", "-2", 1.0),
         ("5-2", "-2", 0.0),
-        ("5-2", "2", 1.0),
+        ("5-2", "2", 0.0),  # a whole expression, never a piece of one: the difference is left undone
         ("it is \N{MINUS SIGN}2.", "-2", 1.0),
         ("a total of 1,234,567 in all", "1234567", 1.0),
         ("#### $1,000.00", "1000", 1.0),
@@ -132,7 +132,7 @@ def test_an_integer_is_found_and_no_other_is_accepted(value, before):
 def test_expressions_are_compared_outside_the_main_thread_too():
     rewards = []
     thread = threading.Thread(
-        target=lambda: rewards.extend(math_accuracy([r"\boxed{1+x}", r"\boxed{x}", "7 of 7"], ["x+1", "x+1", "7"]))
+        target=lambda: rewards.extend(math_accuracy([r"\boxed{1+x}", r"\boxed{x}", "it is 7"], ["x+1", "x+1", "7"]))
     )
     thread.start()
     thread.join()
@@ -142,9 +142,6 @@ def test_expressions_are_compared_outside_the_main_thread_too():
 def test_finders():
     assert last_boxed(r"\boxed{\frac{1}{2}} \boxed{a\}b} {\boxed{c") == r"a\}b"
     assert last_boxed("boxed{1}") is None
-    assert last_number("from 3 to -4.5e2, then") == "-4.5e2"
-    assert last_number("on 1,2345") == "2345"
-    assert last_number("nothing") is None
 
 
 def test_tables_name_the_functions_and_import_stays_light():

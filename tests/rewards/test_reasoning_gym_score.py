@@ -124,7 +124,7 @@ def test_an_entry_as_text_keeps_tuples_and_keys_that_are_no_text(value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"answer_in": ["last_number"]}, r"rewards\.args\.answer_in=last_number: no such place"),
+        ({"answer_in": ["last_expression"]}, r"rewards\.args\.answer_in=last_expression: no such place"),
         ({"timeout_s": 0}, r"rewards\.args\.timeout_s=0: "),
     ],
 )

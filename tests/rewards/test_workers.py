@@ -353,7 +353,7 @@ def test_golds_that_take_too_long_are_told_from_those_that_cannot_be_read():
 
 def test_how_answers_were_decided_is_told():
     told = {}
-    completions = ["7", r"\boxed{8+x}", "<answer>?</answer>", "nothing", rf"\boxed{{{ENDLESS}}}", "7", "7", "8"]
+    completions = ["7", r"\boxed{8+x}", "<answer>?</answer>", "I do not know", rf"\boxed{{{ENDLESS}}}", "7", "7", "8"]
     golds = ["7", "x+8", "7", "7", "x+9", None, "7", "7"]
     math_accuracy(completions, golds, timeout_s=slowness(), log_metric=told.__setitem__)
     assert told == {
