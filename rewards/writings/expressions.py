@@ -96,6 +96,16 @@ def _parts_rewritten(gold: str) -> Texts:
     if _ARGUMENT.search(gold):
         yield "arguments in parentheses", _ARGUMENT.sub(r"\\\1(\2)", gold)
         yield "arguments in tall parentheses", _ARGUMENT.sub(r"\\\1\\left(\2\\right)", gold)
+    if re.search(r"\\ln [0-9]+$", gold):
+        yield "logarithm of parentheses", re.sub(r"\\ln ([0-9]+)$", r"\\ln(\1)", gold)
+        yield "logarithm of braces", re.sub(r"\\ln ([0-9]+)$", r"\\ln{\1}", gold)
+    if re.search(r"(?<![A-Za-z\\])e\^(?:\{[^{}]*\}|[0-9a-z])", gold):
+        yield (
+            "exp",
+            re.sub(
+                r"(?<![A-Za-z\\])e\^(?:\{([^{}]*)\}|([0-9a-z]))", lambda match: rf"\exp({match[1] or match[2]})", gold
+            ),
+        )
     if _IMAGINARY.search(re.sub(r"\\[A-Za-z]+", "", gold)):
         yield "upright i", outside_text(gold, lambda part: _IMAGINARY.sub(r"\\mathrm{i}", part))
         yield "i apart", outside_text(gold, lambda part: re.sub(r"(?<=[0-9])i(?![A-Za-z])", r" i", part))
@@ -204,9 +214,12 @@ def equation_rewrites(gold: str) -> Texts:
     yield "sides swapped, close", f"{right}={left}"
     if re.fullmatch(r"[a-zA-Z](?:\([a-z]\))?", left):
         yield "right side alone", right
+        if len(left) == 1 and value_of(right) is None:
+            yield "all on the left", f"{left} - ({right}) = 0"
+            yield "all on the right", f"0 = {right} - {left}"
         side = number_rewrites(right, shape_of(right)) if value_of(right) is not None else ()
         for rule, text in side:
-            if "=" not in text and not re.match("unit|therefore|about", rule):
+            if "=" not in text and not re.match("unit|therefore|about|text", rule):
                 yield f"right side: {rule}", f"{left} = {text}"
         if value_of(right) is not None and value_of(right).denominator == 1:
             yield "chain", f"{left} = {value_of(right) - 3} + 3 = {right}"

@@ -80,6 +80,8 @@ def members_rewrites(gold: str) -> Texts:
             yield f"{rule}, named, or", r" \text{ or } ".join(named)
             yield f"{rule}, named once", f"{name} = {', '.join(order)}"
             yield f"{rule}, named plain or", " or ".join(named)
+            if len(order) > 1:
+                yield f"{rule}, numbered", ", ".join(f"{name}_{at} = {item}" for at, item in enumerate(order, 1))
             yield f"{rule}, in a set", rf"{name} \in \{{{', '.join(order)}\}}"
     for rule, other in an_item_rewritten(items):
         yield rule, ", ".join(other)
@@ -142,6 +144,7 @@ def point_rewrites(gold: str) -> Texts:
     names = {2: "x, y", 3: "x, y, z"}.get(len(items))
     if names and not variables_of(gold):
         yield "named point", f"({names}) = ({', '.join(items)})"
+        yield "lettered point", f"P = ({', '.join(items)})"
         yield "named tall point", rf"\left({names}\right) = \left({', '.join(items)}\right)"
     for rule, other in an_item_rewritten(items):
         yield rule, f"({', '.join(other)})"

@@ -87,6 +87,8 @@ def interval_rewrites(gold: str) -> Texts:
             yield f"{rule}, inequality", joined
             yield f"{rule}, plain or", " or ".join(said)
             yield f"{rule}, set-builder", rf"\{{x \mid {joined}\}}"
+            yield f"{rule}, set-builder with a plain bar", rf"\{{x | {joined}\}}"
+            yield f"{rule}, set-builder over the reals", rf"\{{x \in \mathbb{{R}} \mid {joined}\}}"
             yield f"{rule}, set-builder with a colon", rf"\{{x : {joined}\}}"
             yield f"{rule}, inequality in t", r" \text{ or } ".join(piece.inequality("t") for piece in order)
     for place, piece in enumerate(pieces):
@@ -132,6 +134,10 @@ def inequality_rewrites(gold: str) -> Texts:
     yield "member of an interval", rf"{name} \in {interval.text()}"
     yield "tall interval", re.sub(r"^(.)(.*)(.)$", r"\\left\1\2\\right\3", interval.text())
     yield "set-builder", rf"\{{{name} \mid {_chain(sides, marks)}\}}"
+    yield "set-builder over the reals", rf"\{{{name} \in \mathbb{{R}} \mid {_chain(sides, marks)}\}}"
+    if len(sides) == 2 and interval.low is None:
+        at_most = r"\le" if interval.has_high else "<"
+        yield "infinite chain", rf"-\infty < {name} {at_most} {interval.high}"
     yield "set-builder with a colon", rf"\{{{name} : {_chain(sides, marks)}\}}"
     for side in ("low", "high"):
         end = getattr(interval, side)

@@ -51,6 +51,7 @@ def looks(text: str) -> Texts:
 def placed(rule: str, text: str, shape: str) -> list[Writing]:
     """A text in every place that suits it."""
     found = [Writing(f"{rule}, in a tag", text, "tag")]
+    found += [Writing(f"{rule}, in a display", text, "display"), Writing(f"{rule}, behind another box", text, "long")]
     is_a_sentence = shape == "other" and len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text)) > 2
     if "$" not in text.replace(r"\$", "") and "\n" not in text and not is_a_sentence:
         found += [Writing(f"{rule}, dollars in a tag", f"${text}$", "tag")]
@@ -77,8 +78,10 @@ def _sentences(shape: str) -> list[tuple[str, str, Place]]:
         ("last formula", "Adding up, the final answer is $%s$.", "sentence"),
         ("bold heading", "**Final Answer:** $%s$", "sentence"),
         ("display formula", "Therefore, the answer is\n\\[%s\\]", "sentence"),
+        ("so, in a tag", "So, the final answer is $%s$.", "tag"),
     ]
     if shape in ("integer", "decimal", "fraction", "choice", "word"):
+        forms += [("answer and colon in a tag", "Answer: %s", "tag")]
         forms += [("plain sentence in a tag", "The answer is %s.", "tag")]
         forms += [("plain last sentence", "Therefore, the answer is %s.", "sentence")]
         forms += [("answer and colon", "Answer: %s", "sentence")]
@@ -96,6 +99,8 @@ def _around(text: str, has_words: bool) -> Texts:
     yield "braces around", f"{{{text}}}"
     yield "white space around", f" {text}\n"
     yield "stars", f"**{text}**"
+    if "_" not in text and "*" not in text:
+        yield "one star", f"*{text}*"
     if "$" not in text:
         yield "dollars inside", f"${text}$"
         yield "parentheses of LaTeX inside", rf"\({text}\)"
@@ -148,6 +153,7 @@ def _signs(text: str) -> Texts:
     if "-" in text and "\\begin" not in text:
         yield "true minus", text.replace("-", "\N{MINUS SIGN}")
         yield "en dash", text.replace("-", "\N{EN DASH}")
+        yield "hyphen that does not break", text.replace("-", "\N{NON-BREAKING HYPHEN}")
         if text.startswith("-") and len(text) > 1:
             yield "sign apart", f"- {text[1:].strip()}"
 
@@ -202,6 +208,14 @@ def _fractions(text: str) -> Texts:
     if (other := change(short)) != text:
         yield "fraction without braces", other
     yield "spaces in the braces", change(braced)
+    yield (
+        "first braces left out",
+        change(lambda top, bottom: rf"\frac{top}{{{bottom}}}" if top.isdigit() and len(top) == 1 else None),
+    )
+    yield (
+        "second braces left out",
+        change(lambda top, bottom: rf"\frac{{{top}}}{bottom}" if bottom.isdigit() and len(bottom) == 1 else None),
+    )
     yield "fraction spaced out", change(lambda top, bottom: rf"\frac {{{top}}} {{{bottom}}}")
     # After a power, a function or a whole number, a slash would bind otherwise.
     if not re.search(r"(?:[\^_]\s*\{?|[0-9]\s*)\\[dtc]?frac", text):
@@ -220,6 +234,8 @@ def _in_brackets(part: str) -> str:
 def _powers(text: str) -> Texts:
     if re.search(r"\^\{[0-9a-z]\}", text):
         yield "exponent without braces", re.sub(r"\^\{([0-9a-z])\}(?![0-9])", r"^\1", text)
+    if re.search(r"\^\{[0-9a-z+*-]{2,}\}", text):
+        yield "exponent in parentheses", re.sub(r"\^\{([0-9a-z+*-]{2,})\}", r"^(\1)", text)
     if re.search(r"\^[0-9a-z](?![0-9])", text):
         yield "exponent braced", re.sub(r"\^([0-9a-z])(?![0-9])", r"^{\1}", text)
     if re.search(r"[a-z)]\^\{?[23]\}?(?![0-9])", text):
@@ -230,6 +246,8 @@ def _powers(text: str) -> Texts:
         )
     if _ROOT.search(text):
         yield "root without braces", _ROOT.sub(lambda match: rf"\sqrt {match[1] or match[2]}", text)
+        yield "square root with its index", _ROOT.sub(lambda match: rf"\sqrt[2]{{{match[1] or match[2]}}}", text)
+        yield "root spelled", _ROOT.sub(lambda match: f"sqrt({match[1] or match[2]})", text)
         yield "root braced", _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
         yield "root as a power", _ROOT.sub(lambda match: rf"({match[1] or match[2]})^{{1/2}}", text)
         if not re.search(r"\\sqrt\s*\{?[0-9a-z]\}?\s*[0-9A-Za-z]", text):

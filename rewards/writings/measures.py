@@ -51,6 +51,12 @@ def quantity_rewrites(gold: str) -> Texts:
         yield from _counted(number, unit if not power else f"{unit}^{power}")
     yield "no unit", number
     yield "assigned", rf"x = {number}"
+    words = f"{_POWERS[power]} {known[2]}" if known and power else known[2] if known else unit
+    if unit.lower() not in ("degree", "degrees") and (known or not power):
+        yield "dollars around the number", f"${number}$ {words}"
+        if "\\" not in number:
+            yield "all in text", rf"\text{{{number} {words}}}"
+        yield "assigned with the unit", rf"x = {number}\text{{ {words}}}"
     if shape_of(number) == "integer" and len(plain_number(number)) > 3:
         yield "digits and no unit", plain_number(number)
 

@@ -72,6 +72,8 @@ def number_rewrites(gold: str, shape: str) -> Texts:
             yield "about", rf"x \approx {plain}"
         yield "in parentheses", f"({plain})"
         yield "text", rf"\text{{{plain}}}"
+        yield "text before it", rf"\text{{The answer is }} {plain}"
+        yield "text and colon before it", rf"\text{{Answer: }} {plain}"
         yield "upright", rf"\mathrm{{{plain}}}"
         if sign:
             yield "sign outside of parentheses", f"-({plain[1:]})"
@@ -106,6 +108,8 @@ def _as_power_of_ten(sign: str, size: Fraction) -> Texts:
     yield "dot and power of ten", rf"{sign}{front} \cdot 10^{{{power}}}"
     yield "cross and power of ten", f"{sign}{front} \N{MULTIPLICATION SIGN} 10^{{{power}}}"
     yield "e notation", f"{sign}{front}e{power}"
+    yield "star and power of ten", f"{sign}{front}*10^{{{power}}}"
+    yield "E notation", f"{sign}{front}E{power}"
 
 
 def _of_decimal(value: Fraction, plain: str) -> Texts:
@@ -127,6 +131,7 @@ def _of_fraction(value: Fraction) -> Texts:
     yield "quotient", f"{sign}{top}/{bottom}"
     yield "spaced quotient", f"{sign}{top} / {bottom}"
     yield "quotient of braces", f"{sign}{{{top}}}/{{{bottom}}}"
+    yield "fraction slash", f"{sign}{top}\N{FRACTION SLASH}{bottom}"
     yield "quotient in parentheses", f"{sign}({top}/{bottom})"
     yield "fraction in parentheses", rf"{sign}\left(\frac{{{top}}}{{{bottom}}}\right)"
     yield "multiple of both", rf"{sign}\frac{{{3 * top}}}{{{3 * bottom}}}"
@@ -135,6 +140,7 @@ def _of_fraction(value: Fraction) -> Texts:
     near = f"{float(abs(value)):.3f}"
     if (exact := decimal_of(value)) is not None:
         yield "decimal", exact
+        yield "decimal and fraction", rf"{exact} = {sign}\frac{{{top}}}{{{bottom}}}"
         yield "fraction and decimal", rf"{sign}\frac{{{top}}}{{{bottom}}} = {exact}"
     else:
         yield "about", rf"{sign}\frac{{{top}}}{{{bottom}}} \approx {sign}{near}"

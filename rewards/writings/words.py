@@ -16,6 +16,7 @@ _CHOICE_FORMS = (
     "%s", "(%s)", r"\text{%s}", r"\text{(%s)}", r"\textbf{%s}", r"\textbf{(%s)}", r"\mathrm{%s}", r"\mathbf{%s}",
     r"(\text{%s})", r"(\textbf{%s})", "%s.", "%s)", "**%s**", "**(%s)**", "option %s", "Option %s", r"\text{Option %s}",
     "choice %s", r"\mathrm{(%s)}", r"\textbf{(%s)}\ ", r"\text{%s.}", r"\boxed{%s}", "(%s).", "Answer: %s", "[%s]",
+    "%s) 42", r"(%s) 12 \text{ cm}", r"\text{%s. } 42", r"\textbf{(%s) } 42", "%s: 42", r"\text{(%s) yes}",
 )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def word_rewrites(gold: str) -> Texts:
         yield f"{name}, full stop", f"{text}."
         yield f"{name}, text with a stop", rf"\text{{{text}.}}"
     yield "stars", f"**{word}**"
+    yield "quotation marks", f'"{word}"'
     yield "spaces in the text", rf"\text{{ {word} }}"
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Place = Literal["box", "tag", "gsm8k", "sentence", "fbox"]
+Place = Literal["box", "tag", "gsm8k", "sentence", "fbox", "display", "long"]
 # What rules give: the rule's name and a text for a box or a tag.
 Texts = Iterator[tuple[str, str]]
 
 _COMPLETIONS = {
     "box": "So the answer is $\\boxed{%s}$.",
+    "display": "Then\n\\[ \\boxed {%s} \\]",
+    "long": "First I got \\boxed{0}. That was wrong. In the end:\n\n$$\\boxed{%s}$$\n\nThis is what we wanted.",
     "tag": "<think>Let us see.</think>\n<answer>%s</answer>",
     "gsm8k": "Let us see.\n#### %s",
     "sentence": "%s",
