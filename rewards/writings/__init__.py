@@ -78,7 +78,7 @@ def rewrites(gold: str, count: int | None = None, seed: int = 0) -> list[Writing
     of_shape = [Writing(rule, text) for rule, text in _of_shape(gold, shape)]
     looked = [Writing(rule, text) for rule, text in looks(gold)]
     found = _once([first, *of_shape, *looked, *placed("as it stands", gold, shape)])
-    return found if count is None else _drawn(found, [first, *of_shape], count, random.Random(f"{seed} {gold}"), 1)
+    return found if count is None else _drawn(found, [first, *of_shape], count, _dice(seed, gold), 1)
 
 
 def near_misses(gold: str, count: int | None = None, seed: int = 0) -> list[Writing]:
@@ -95,7 +95,11 @@ def near_misses(gold: str, count: int | None = None, seed: int = 0) -> list[Writ
     if make is None:
         return []
     found = _once([Writing(rule, text) for rule, text in make(gold) if text.strip() not in ("", gold)])
-    return found if count is None else _drawn(found, found, count, random.Random(f"{seed} {gold}"), 0)
+    return found if count is None else _drawn(found, found, count, _dice(seed, gold), 0)
+
+
+def _dice(seed: int, gold: str) -> random.Random:
+    return random.Random(f"{seed} {gold!r}")
 
 
 def _of_shape(gold: str, shape: str) -> Iterable[tuple[str, str]]:

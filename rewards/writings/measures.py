@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 
 from rl_posttrain.rewards.writings.numbers import number_rewrites, value_of
-from rl_posttrain.rewards.writings.shapes import BASE, MONEY, QUANTITY, TIME, shape_of
+from rl_posttrain.rewards.writings.shapes import BASE, MONEY, QUANTITY, TIME, in_base, shape_of
 from rl_posttrain.rewards.writings.text import plain_number
-from rl_posttrain.rewards.writings.units import known_unit
+from rl_posttrain.rewards.writings.units import BASE_WORDS, known_unit
 from rl_posttrain.rewards.writings.writing import Texts
 from rl_posttrain.rewards.writings.wrong_numbers import changed_digits, wrong_decimals, wrong_fractions, wrong_integers
 
@@ -19,10 +19,6 @@ _BASE_FORMS = (
     "%s_%s", "%s_{%s}", "(%s)_%s", "(%s)_{%s}", "{%s}_{%s}", "%s _ {%s}", r"\text{%s}_{%s}", r"%s_{\text{%s}}",
     r"\left(%s\right)_{%s}", r"%s_{(%s)}", r"\mathrm{%s}_{%s}", r"%s_{\mathrm{%s}}", r"x = %s_{%s}",
 )  # fmt: skip
-_BASE_WORDS = {
-    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 11: "eleven",
-    12: "twelve", 16: "sixteen",
-}  # fmt: skip
 
 
 def quantity_parts(gold: str) -> tuple[str, str, str]:
@@ -252,33 +248,26 @@ def wrong_times(gold: str) -> Texts:
 
 def base_rewrites(gold: str) -> Texts:
     """Other ways to write a number of another base."""
-    digits, base = _in_base(gold)
+    digits, base = in_base(BASE.fullmatch(gold))
     for form in _BASE_FORMS:
         if form not in ("%s_%s", "(%s)_%s") or len(base) == 1:
             yield f"base: {form % ('N', 'B')}", form % (digits, base)
-    if word := _BASE_WORDS.get(int(base)):
+    if word := BASE_WORDS.get(int(base)):
         for form in (r"%s_{\text{%s}}", r"(%s)_{\text{%s}}", r"%s_\text{%s}", r"%s_{\mathrm{%s}}", r"{%s}_{\text{%s}}"):
             yield f"base as a word: {form % ('N', 'B')}", form % (digits, word)
     if len(digits) > 4 and digits.isdigit():
         yield "negative spaces", rf"{digits[:-3]}\!{digits[-3:]}_{{{base}}}"
 
 
-def _in_base(gold: str) -> tuple[str, str]:
-    digits, base, short = BASE.fullmatch(gold).groups()
-    base = base or short
-    numbers = {word: str(number) for number, word in _BASE_WORDS.items()}
-    return digits, numbers.get(base, base)
-
-
 def wrong_bases(gold: str) -> Texts:
     """Other digits in the same base, and the same digits in another."""
-    digits, base = _in_base(gold)
+    digits, base = in_base(BASE.fullmatch(gold))
     if not digits.isdigit():
         return
     for other in range(2, 17):
         if other != int(base) and other > max(map(int, digits)):
             yield f"base {other}", f"{digits}_{{{other}}}"
-            if word := _BASE_WORDS.get(other):
+            if word := BASE_WORDS.get(other):
                 yield f"base {other} as a word", rf"{digits}_{{\text{{{word}}}}}"
     for rule, other in changed_digits(digits):
         if int(other) != int(digits) and max(map(int, other)) < int(base):

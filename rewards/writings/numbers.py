@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from rl_posttrain.rewards.writings.shapes import DECIMAL, FRACTION, INTEGER, PERCENT
+from rl_posttrain.rewards.writings.shapes import DECIMAL, FRACTION, INTEGER, MAX_CHARACTERS, PERCENT
 from rl_posttrain.rewards.writings.text import plain_number
 from rl_posttrain.rewards.writings.writing import Texts
 
@@ -19,6 +19,8 @@ _MONEY = (r"\$%s", "\N{POUND SIGN}%s", "%s \N{EURO SIGN}", "Rs. %s", "%s dollars
 
 def value_of(gold: str) -> Fraction | None:
     """The value of a bare gold that is an integer, a decimal or a fraction."""
+    if len(gold) > MAX_CHARACTERS:
+        return None
     gold = gold.replace("\N{MINUS SIGN}", "-")
     if (match := INTEGER.fullmatch(gold)) or (match := DECIMAL.fullmatch(gold)):
         return Fraction(plain_number(gold[match.end(1) :])) * (-1 if "-" in match[1] else 1)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 # The thousands of one number: 1,000, 1{,}000, 1\,000, 1,\!000 and 1,\! 000.
-THOUSANDS = r"(?:,|\{,\}|\\,|\\ |,\\!\s?|\\!)"
+THOUSANDS = r"(?:,\\!\s?|\{,\}|\\,|\\ |\\!|,)"
 WHOLE = rf"(?:[0-9]{{1,3}}(?:{THOUSANDS}[0-9]{{3}})+(?![0-9])|[0-9]+)"
 NUMBER = rf"(?:{WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(
@@ -73,6 +73,16 @@ def balanced(text: str) -> bool:
     pairs = ((r"\left", r"\right"), (r"\begin", r"\end"))
     counts = [[len(re.findall(rf"\{name}(?![a-z])", text)) for name in pair] for pair in pairs]
     return depth == 0 and all(first == second for first, second in counts)
+
+
+def closes(text: str) -> bool:
+    """Whether as many brackets close as open, of all kinds together, and none closes first."""
+    depth = 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _CLOSING)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def split_at(text: str, separator: str) -> list[str]:

@@ -13,6 +13,11 @@ UNITS = (
 )  # fmt: skip
 
 
+# The bases that people spell.
+BASE_WORDS = {
+    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 11: "eleven",
+    12: "twelve", 16: "sixteen",
+}  # fmt: skip
 # Words behind a number that change its value, withdraw it, or say more than a unit does.
 NOT_UNITS = {
     "dozen", "hundred", "thousand", "million", "billion", "trillion", "half", "halves", "third", "thirds", "quarter",

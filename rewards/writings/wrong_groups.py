@@ -55,6 +55,8 @@ def wrong_members(gold: str) -> Texts:
             yield f"not empty: {text}", text
         return
     if len(names_of(gold)) > 1:
+        if any("=" not in item for item in items_of(gold)):
+            return
         yield from _wrong_named(items_of(gold))
         return
     items, name = members(gold), next(iter(names_of(gold)), None)

@@ -1,13 +1,16 @@
 """Golds written otherwise are paid, and wrong answers that look like them are not: 300 golds, 40 writings of each."""
 
+import random
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from conftest import slowness
 
 from rl_posttrain.rewards.accuracy import judge
-from rl_posttrain.rewards.writings import Writing, bare, near_misses, rewrites, shape_of
+from rl_posttrain.rewards.writings import Writing, bare, near_misses, plain_text, rewrites, shape_of
 
 CASES = Path(__file__).with_name("cases")
 NUM_WRITINGS = 20
@@ -123,6 +126,34 @@ def test_a_completion_holds_the_answer_in_its_place():
     assert "Final Answer: The final answer is $42$. I hope it is correct." in completions
     tag = re.compile(r"<think>.*</think>\n<answer>The answer is 42\.</answer>")
     assert any(map(tag.fullmatch, completions))
+
+
+def test_any_text_is_a_gold():
+    """Golds with a part cut out, doubled or mistyped, and random characters: no error, and an answer soon."""
+    dice = random.Random(0)
+    characters = r"0123456789+-*/^_{}()[]\\ ,.;:=<>|$%&#abcxyzie"
+    texts = [
+        "7" + " " * 900 + "8",
+        "1," * 450,
+        "(" * 10_000,
+        "{" * 10_000,
+        "9" * 5_000,
+        "\ud800",
+        "7\x00",
+        "x_0",
+        "y==3",
+    ]
+    for gold in GOLDS * 10:
+        start, end = sorted(dice.choices(range(len(gold.text) + 1), k=2))
+        inserted = dice.choice(["", dice.choice(characters), gold.text[start:end] * 2])
+        texts.append(gold.text[:start] + inserted + gold.text[dice.choice([start, start + 1, end]) :])
+        texts.append("".join(dice.choices(characters, k=dice.randint(1, 14))))
+    started = time.process_time()
+    for text in texts:
+        for make in (rewrites, near_misses):
+            assert len(make(text, 5)) <= 5
+        plain_text(text)
+    assert time.process_time() - started < 60 * slowness()
 
 
 def test_a_gold_of_no_known_shape_is_written_in_few_ways_and_has_no_near_misses():
