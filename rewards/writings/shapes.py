@@ -78,7 +78,7 @@ def shape_of(gold: str) -> str:
     words = (text[1] if text else gold).strip()
     if WORDS.fullmatch(words) and (text or _is_word(gold)) and len(words.split()) <= _MAX_WORDS:
         return "word"
-    if re.fullmatch(r"[^=]+[^=<>!\\:]=[^=]+", gold) and len(items_of(gold)) == 1 and not re.search(RELATION, gold):
+    if re.fullmatch(r"[^=]*[^=<>!\\:]=[^=]+", gold) and len(items_of(gold)) == 1 and not re.search(RELATION, gold):
         return "equation" if len(split_at(gold, "=")) == 2 and all(split_at(gold, "=")) else "other"
     if re.search(RELATION, gold):
         return "inequality" if _is_inequality(gold) else "other"

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rewards import math_accuracy
-from rl_posttrain.rewards.accuracy import GOLDS_TIMEOUT_S, TIMEOUT_S, UnreadGolds, judge, unread_golds
+from rl_posttrain.rewards.accuracy import GOLDS_TIMEOUT_S, TIMEOUT_S, UnreadGolds, Verdict, judge, unread_golds
 from rl_posttrain.rewards.answers import kind_of
 from rl_posttrain.rewards.writings import plain_text
 from rl_posttrain.tasks.mixture import TASK_COLUMN
 
 _NUM_NAMED = 5
 _LONGEST = 60
+_BATCH = 64
 
 
 class GoldsOfAKind(NamedTuple):
@@ -158,10 +159,19 @@ def tried_plainly(golds: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Gold
     unread = unread_golds(list(num_rows), timeout_s=timeout_s)
     not_read = {gold for found in unread for gold in found}
     plain = {gold: plain_text(gold) for gold in num_rows if gold not in not_read}
-    verdicts = judge([rf"\boxed{{{text}}}" for text in plain.values()], list(plain), timeout_s=timeout_s)
+    verdicts = judged_in_batches([rf"\boxed{{{text}}}" for text in plain.values()], list(plain), timeout_s=timeout_s)
     lost = [not verdict.reward and verdict.decided != "timeout" for verdict in verdicts]
     unpaid = {gold: text for (gold, text), is_lost in zip(plain.items(), lost, strict=True) if is_lost}
     return GoldCheck(num_rows, unread, unpaid)
+
+
+def judged_in_batches(completions: Sequence[str], golds: Sequence[str], *, timeout_s: float) -> list[Verdict]:
+    """The verdicts of `math_accuracy`, asked as a run asks it: the time that it takes is limited for each batch."""
+    return [
+        verdict
+        for start in range(0, len(golds), _BATCH)
+        for verdict in judge(completions[start : start + _BATCH], golds[start : start + _BATCH], timeout_s=timeout_s)
+    ]
 
 
 def kind_name(gold: str) -> str:

@@ -4,9 +4,9 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rl_posttrain.rewards.accuracy import TIMEOUT_S, judge, unread_golds
+from rl_posttrain.rewards.accuracy import TIMEOUT_S, unread_golds
 from rl_posttrain.rewards.writings import Writing, near_misses, rewrites
-from rl_posttrain.scoring.golds import kind_name
+from rl_posttrain.scoring.golds import judged_in_batches, kind_name
 
 COUNTS = ("golds", "unread", "rewrites", "rewrites_paid", "near_misses", "near_misses_paid")
 
@@ -46,7 +46,7 @@ def try_golds(
         for writing in make(gold, num_writings, seed)
     ]
     completions = [writing.completion for _, writing, _ in asked]
-    verdicts = judge(completions, [gold for gold, _, _ in asked], timeout_s=timeout_s)
+    verdicts = judged_in_batches(completions, [gold for gold, _, _ in asked], timeout_s=timeout_s)
     tried = [Tried(*case, is_paid=bool(verdict.reward)) for case, verdict in zip(asked, verdicts, strict=True)]
     kinds = by_kind(drawn, unread, tried, show)
     return {

@@ -14,7 +14,8 @@ from rl_posttrain.rewards.writings import Writing, bare, near_misses, plain_text
 
 CASES = Path(__file__).with_name("cases")
 NUM_WRITINGS = 20
-SHARE = 0.95
+SHARE = 0.995
+BATCH = 64
 # Sections of golds.txt whose golds have one shape.
 SHAPES = {"number": "expression", "variables": "expression"}
 
@@ -56,7 +57,14 @@ def judged() -> list[Judged]:
         for make, expected in ((rewrites, 1.0), (near_misses, 0.0))
         for writing in make(gold.text, NUM_WRITINGS)
     ]
-    verdicts = judge([writing.completion for _, writing, _ in asked], [gold.text for gold, _, _ in asked])
+    verdicts = [
+        verdict
+        for start in range(0, len(asked), BATCH)
+        for verdict in judge(
+            [writing.completion for _, writing, _ in asked[start : start + BATCH]],
+            [gold.text for gold, _, _ in asked[start : start + BATCH]],
+        )
+    ]
     return [Judged(*case, verdict.reward) for case, verdict in zip(asked, verdicts, strict=True)]
 
 
