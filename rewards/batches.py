@@ -42,7 +42,7 @@ class Rounds:
     Without a deadline every call gets `timeout_s`. With one, a slow call must not use up the time of quick ones that
     stand behind it. So there are rounds: a call gets half of the time that is its share if all open calls are slow
     (time left x workers / open calls), though at least `MIN_LIMIT_S`. A call that exceeds it is ended and made again
-    in the next round, with at least twice the time.
+    in the next round, with at least twice the time; those that had the least time are first.
 
     Args:
         keys: one a call. A worker takes all calls of a key before it takes another key; a worker without a key of its
@@ -89,7 +89,8 @@ class Rounds:
 
     def _begin_round(self) -> None:
         groups: dict[Hashable, deque[int]] = {}
-        for place in self._next_round:
+        # The limits fall as time passes: who had the shortest turn is next.
+        for place in sorted(self._next_round, key=lambda place: self._exceeded_s.get(place, 0.0)):
             groups.setdefault(self._keys[place], deque()).append(place)
         self._untouched, self._taken = deque(groups.values()), {}
         self._num_left, self._next_round = len(self._next_round), []
