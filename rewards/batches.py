@@ -40,7 +40,7 @@ class Rounds:
     """The calls of a batch that are still to make, and the time limit of each.
 
     Without a deadline every call gets `timeout_s`. With one, a slow call must not use up the time of quick ones that
-    stand behind it. So there are rounds: a call gets half of the time that is its share if all open calls are slow
+    stand behind it. So there are rounds: a call gets a quarter of the time that is its share if all open calls are slow
     (time left x workers / open calls), though at least `MIN_LIMIT_S`. A call that exceeds it is ended and made again
     in the next round, with at least twice the time; those that had the least time are first.
 
@@ -100,7 +100,7 @@ class Rounds:
             return self._timeout_s
         num_open = self._num_left + len(self._next_round)
         share_s = (self._deadline - time.monotonic()) * self._num_workers / num_open
-        return max(MIN_LIMIT_S, share_s if num_open <= self._num_workers else share_s / 2)
+        return max(MIN_LIMIT_S, share_s if num_open <= self._num_workers else share_s / 4)
 
 
 class Batch:

@@ -38,7 +38,8 @@ def read_completions() -> list[tuple[float, str, str]]:
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return judge([rf"so it is \boxed{{{case.answer}}}." for case in CASES], [case.gold for case in CASES])
+    completions = [rf"so it is \boxed{{{case.answer}}}." for case in CASES]
+    return judge(completions, [case.gold for case in CASES], batch_timeout_s=600)
 
 
 def test_every_answer_is_paid_what_the_table_says(verdicts):
