@@ -34,7 +34,7 @@ from rl_posttrain.rewards.completions import (
     last_answer_tag,
     last_boxed,
 )
-from rl_posttrain.rewards.statements import last_expression
+from rl_posttrain.rewards.statements import last_expression, said_in
 from rl_posttrain.rewards.verdict import Verdict
 
 FINDERS = {
@@ -246,6 +246,9 @@ def exact_verdict(found: str, gold_text: str) -> Verdict | None:
     if gold.choice is not None:
         return Verdict(float(chosen_letter(found) == gold.choice), "exact")
     answer = read_answer(found)
+    if answer is None and (said := said_in(found)) is not None:
+        found = cleaned(said)
+        answer = read_answer(found)
     if answer is None and isinstance(gold.answer, Words):
         return Verdict(0.0, "exact")
     if answer is None and not isinstance(gold.answer, Expression | Equation | Chain | None):

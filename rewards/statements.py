@@ -43,6 +43,16 @@ _NO_ANSWER = re.compile(
     r"simplest form|the box|box|boxed|that|this|it)(?:\s\w+)*",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_CODE = re.compile(r"[?;@#]|__|['\"]\)|\(['\"]")
+_TAKES_BACK = re.compile(
+    r"(?<![\\A-Za-z])(?:not|no|never|none|neither|nor|or|either|maybe|perhaps|if|wrong|incorrect|isn|aren|don|doesn|cannot|"
+    r"more|less|fewer|greater|smaller|larger|least|most|than|over|under|above|below|between|about|around|nearly|almost|"
+    r"roughly|minus|plus|times|divided|squared|cubed|except|unless|but|instead|assume|suppose|let|find|compute)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
 MAX_CHARACTERS = 20_000
 _NEAR_END = 500
 _PARAGRAPH_END = re.compile(r"answer(?: is)?[*_`:#\s]*$", re.IGNORECASE)
@@ -83,6 +93,19 @@ def stated(text: str) -> str | None:
     """As `last_expression`, for a single line or sentence: "42 apples" of "She has 42 apples left."."""
     text = _near_end(text)
     return _stated(text, 0, len(text))
+
+
+def said_in(text: str) -> str | None:
+    """The expression in a sentence that a box or a tag holds ("She has 42 apples left."); None if it takes it back.
+
+    A sentence has three words or more beside the expression. One that asks, denies, compares or guesses ("more than 7",
+    "not 7", "7 or more") says no answer.
+    """
+    text = _TEXT.sub(r" \1 ", text)
+    if _CODE.search(text) or _TAKES_BACK.search(text) or len(_WORD.findall(text)) < 3:
+        return None
+    found = stated(text)
+    return None if found is None or len(_WORD.findall(text.replace(found, " "))) < 3 else found
 
 
 def _near_end(text: str) -> str:

@@ -182,7 +182,7 @@ def _is_consistent(chain: Chain) -> bool:
         return all(_is_name(side) or same_answer(side, last) for side in before)
     for side in before:
         other = node_of(side)
-        if other is None or (variables(other) and not variables(node)):
+        if other is None or _is_name(side) or (variables(other) and not variables(node)):
             continue  # a + b = 5
         if bool(getattr(side, "unit", None)) != bool(getattr(last, "unit", None)):
             continue  # 45^\circ = \pi/4
@@ -195,7 +195,9 @@ def _is_consistent(chain: Chain) -> bool:
 
 
 def _is_name(side: Answer) -> bool:
-    return isinstance(side, Expression) and side.node[0] in ("var", "call")
+    if not isinstance(side, Expression):
+        return False
+    return side.node[0] == "var" or (side.node[0] == "call" and side.node[1].startswith("of "))
 
 
 def _rounds(chain: Chain) -> bool:
@@ -236,10 +238,13 @@ def _same_range(found: Answer, gold: Answer) -> bool:
     if isinstance(found, Inequality) or isinstance(gold, Inequality):
         found, gold = (as_inequality(side) if isinstance(side, Range) else side for side in (found, gold))
         return found is not None and gold is not None and same_answer(found, gold)
-    if any(isinstance(side, Group) and side.brackets == "" for side in (found, gold)):
-        return False  # x = 1, y = 2 are no ends
+    is_list = any(isinstance(side, Group) and side.brackets == "" for side in (found, gold))
     found, gold = (side.values if isinstance(side, Range) else side for side in (found, gold))
-    return isinstance(found, Group) and isinstance(gold, Group) and _same_group(found, gold)
+    if not (isinstance(found, Group) and isinstance(gold, Group)):
+        return False
+    if is_list and "()" in (found.brackets, gold.brackets):
+        return False  # x = 1, y = 2 are no ends
+    return _same_group(found, gold)
 
 
 def _same_group(found: Group, gold: Group) -> bool:

@@ -110,7 +110,7 @@ def _plain(text: str) -> Answer | None:
         return measured  # 12\\pi cm^2
     node = parse(text)
     if _WORDS.fullmatch(words) and (
-        is_text or words == "no" or (len(words) >= 3 and re.search("[aeiouy]", words) and _is_plain(text))
+        is_text or words == "no" or (len(words) >= 3 and re.search("[aeiou]", words) and _is_plain(text))
     ):
         return Words(words, None if is_text else node)
     if node is not None:

@@ -111,6 +111,7 @@ _LEAD_IN = re.compile(
     r"|\\approx\s*|:\s*|=(?![=])\s*",
     re.IGNORECASE,
 )
+_LEAD_IN_TEXT = re.compile(r"\\text\{\s*(?:" + _LEAD_IN.pattern + r")\s*\}", re.IGNORECASE)
 _NO_WORDS = re.compile(r"[0-9]|(?i:\b(?:and|or)\b)|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|;|&|and|or)\s*\(?[A-Za-z]\)?)*\s*$")
 
 
@@ -228,7 +229,7 @@ def _without_wrappers(text: str) -> str:
         if held is not None and _NO_WORDS.search(held[1]):
             text = held[1]  # \text{1 and 3}, \text{(E)}; of words, \text says that they are no product
         text = re.sub(r"(?<!\\)[.,;:]+$", "", text.strip()).strip()
-        text = text[lead.end() :] if (lead := _LEAD_IN.match(text)) else text
+        text = text[lead.end() :] if (lead := _LEAD_IN.match(text) or _LEAD_IN_TEXT.match(text)) else text
         text = _WHOLE_NUMBERS.sub("", text) if r"\mathbb" in text else text
         if text == before:
             break
