@@ -49,7 +49,7 @@ _REWRITES: dict[str, Callable[[str], Texts]] = {
     "money": money_rewrites, "quantity": quantity_rewrites, "time": time_rewrites, "base": base_rewrites,
     "equation": equation_rewrites, "set": members_rewrites, "list": members_rewrites, "point": point_rewrites,
     "interval": interval_rewrites, "inequality": inequality_rewrites, "matrix": matrix_rewrites, "word": word_rewrites,
-    "choice": choice_rewrites,
+    "choice": choice_rewrites, "expression": expression_rewrites,
 }  # fmt: skip
 _MISSES: dict[str, Callable[[str], Texts]] = {
     "integer": wrong_integers, "decimal": wrong_decimals, "fraction": wrong_fractions, "percent": wrong_percents,
@@ -64,8 +64,8 @@ def rewrites(gold: str, count: int | None = None, seed: int = 0) -> list[Writing
     """Other ways in which people and models write a gold; a reward must pay each.
 
     Args:
-        count: how many: `gold` as it stands first, others drawn by `seed`. Where single rules give fewer, two rules
-            follow each other. None for all that single rules give.
+        count: how many: `gold` as it stands first, others drawn by `seed`. A quarter of them, and more where single
+            rules give too few, are made by two rules in a row. None for all that single rules give.
 
     Returns:
         Writings without copies; fewer than `count` where a gold has no more, none for a blank one.
@@ -87,8 +87,8 @@ def near_misses(gold: str, count: int | None = None, seed: int = 0) -> list[Writ
     Each is made so that it cannot be right. A gold of no known shape has none.
 
     Args:
-        count: how many, drawn by `seed`. Where single rules give fewer, a rule that changes only the looks follows.
-            None for all that single rules give.
+        count: how many, drawn by `seed`. A quarter of them, and more where single rules give too few, are changed in
+            their looks or put in another place. None for all that single rules give.
     """
     gold = bare(gold)
     make = _MISSES.get(shape_of(gold)) if gold else None
@@ -105,11 +105,7 @@ def _dice(seed: int, gold: str) -> random.Random:
 def _of_shape(gold: str, shape: str) -> Iterable[tuple[str, str]]:
     if shape in _NUMBERS:
         return number_rewrites(gold, shape)
-    return (
-        _REWRITES[shape](gold)
-        if shape in _REWRITES
-        else (expression_rewrites(gold, shape) if shape == "expression" else ())
-    )
+    return _REWRITES[shape](gold) if shape in _REWRITES else ()
 
 
 def _once(writings: Iterable[Writing]) -> list[Writing]:
@@ -119,16 +115,33 @@ def _once(writings: Iterable[Writing]) -> list[Writing]:
 def _drawn(
     found: list[Writing], starts: list[Writing], count: int, draw: random.Random, num_first: int
 ) -> list[Writing]:
-    """`count` of the writings: the first ones, others by chance, and two rules in a row where there are too few."""
-    if len(found) >= count:
-        return [*found[:num_first], *draw.sample(found[num_first:], count - num_first)]
+    """`count` writings: the first ones, others by chance, and at least a quarter made by two rules in a row."""
+    num_single = min(len(found), count - count // 4)
+    chosen = [*found[:num_first], *draw.sample(found[num_first:], num_single - num_first)]
     known = {(writing.text, writing.place) for writing in found}
-    combined: dict[tuple[str, str], Writing] = {}
-    for start in starts:
-        shape = shape_of(start.text) if start.text.strip() else "other"
-        after = [Writing(f"{start.rule}, then {rule}", text) for rule, text in looks(start.text)]
-        for writing in (*after, *placed(start.rule, start.text, shape)):
-            if (writing.text, writing.place) not in known:
-                combined.setdefault((writing.text, writing.place), writing)
-    more = list(combined.values())
-    return [*found, *draw.sample(more, min(count - len(found), len(more)))]
+    # One more of each start, in turns, until there are enough.
+    left = {start: None for start in draw.sample(starts, len(starts))}
+    while len(chosen) < count and left:
+        for start in list(left):
+            if len(chosen) == count:
+                break
+            if left[start] is None:
+                left[start] = [w for w in _followed(start) if (w.text, w.place) not in known]
+                draw.shuffle(left[start])
+            while left[start] and (left[start][-1].text, left[start][-1].place) in known:
+                left[start].pop()
+            if not left[start]:
+                del left[start]
+            else:
+                writing = left[start].pop()
+                known.add((writing.text, writing.place))
+                chosen.append(writing)
+    unused = [writing for writing in found if writing not in chosen]
+    return [*chosen, *unused[: count - len(chosen)]]
+
+
+def _followed(start: Writing) -> list[Writing]:
+    """A writing with a rule for the looks behind it, and in other places."""
+    shape = shape_of(start.text) if start.text.strip() else "other"
+    after = [Writing(f"{start.rule}, then {rule}", text) for rule, text in looks(start.text)]
+    return [*after, *placed(start.rule, start.text, shape)]

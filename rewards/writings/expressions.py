@@ -33,17 +33,21 @@ _DEAF = re.compile(
 )
 
 
-def expression_rewrites(gold: str, shape: str) -> Texts:
-    """Other ways to write an expression: the order of terms and factors, fractions, functions, i, a name before it."""
-    yield "as it stands", gold
+def expression_rewrites(gold: str) -> Texts:
+    """Other ways to write an expression: a name before it, brackets around it, and as `part_rewrites`."""
     variables = variables_of(gold)
-    if shape == "expression":
-        yield "assigned", f"{next(name for name in 'yzwuq' if name not in variables)} = {gold}"
-        if len(variables) == 1 and variables != ["f"] and not variables[0].startswith("\\"):
-            yield "named function", f"f({variables[0]}) = {gold}"
-        if not is_one_bracket(gold):
-            yield "in parentheses", rf"\left({gold}\right)"
-        yield "in braces", f"{{{gold}}}"
+    yield "assigned", f"{next(name for name in 'yzwuq' if name not in variables)} = {gold}"
+    if len(variables) == 1 and variables != ["f"] and not variables[0].startswith("\\"):
+        yield "named function", f"f({variables[0]}) = {gold}"
+    if not is_one_bracket(gold):
+        yield "in parentheses", rf"\left({gold}\right)"
+    yield "in braces", f"{{{gold}}}"
+    yield from part_rewrites(gold)
+
+
+def part_rewrites(gold: str) -> Texts:
+    """Other ways to write an item or a side: the order of terms and factors, fractions, functions, i."""
+    yield "as it stands", gold
     for rule, text in _reordered(gold):
         yield rule, text
     for rule, text in _parts_rewritten(gold):
@@ -223,7 +227,7 @@ def equation_rewrites(gold: str) -> Texts:
                 yield f"right side: {rule}", f"{left} = {text}"
         if value_of(right) is not None and value_of(right).denominator == 1:
             yield "chain", f"{left} = {value_of(right) - 3} + 3 = {right}"
-        for rule, text in expression_rewrites(right, "side"):
+        for rule, text in part_rewrites(right):
             yield f"right side: {rule}", f"{left} = {text}"
             yield f"right side alone: {rule}", text
     elif variables_of(gold):

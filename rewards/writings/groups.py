@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from rl_posttrain.rewards.writings.expressions import expression_rewrites
+from rl_posttrain.rewards.writings.expressions import part_rewrites
 from rl_posttrain.rewards.writings.numbers import number_rewrites, value_of
 from rl_posttrain.rewards.writings.shapes import EMPTY, MATRIX, shape_of
 from rl_posttrain.rewards.writings.text import items_of, variables_of
@@ -126,7 +126,7 @@ def an_item_rewritten(items: list[str]) -> list[tuple[str, list[str]]]:
         elif "(" in item[:1] or shape_of(item) == "word":
             others = []
         else:
-            others = [pair for pair in expression_rewrites(item, "item") if "=" not in pair[1]]
+            others = [pair for pair in part_rewrites(item) if "=" not in pair[1]]
         found += [(f"item {place + 1}: {rule}", [*items[:place], text, *items[place + 1 :]]) for rule, text in others]
     return found
 

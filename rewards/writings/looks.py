@@ -36,7 +36,7 @@ def looks(text: str) -> Texts:
     """
     shape = shape_of(text) if text else "other"
     has_words = (
-        shape in _AS_WORDS or re.search(r"[A-Za-z]{4,}|\\text|Rs\\.", re.sub(r"\\[A-Za-z]+", "", text)) is not None
+        shape in _AS_WORDS or re.search(r"[A-Za-z]{4,}|\\text|Rs\.", re.sub(r"\\[A-Za-z]+", "", text)) is not None
     )
     yield from _around(text, has_words)
     if has_words or r"\text" in text:
