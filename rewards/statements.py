@@ -37,6 +37,8 @@ _VERDICT = re.compile(
     r"(yes|no|true|false|impossible|none)(?!\s+\w|\w)|(yes|no|true|false)(?=,? (?:because|since|as) )", re.I
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
+_TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")
+_COUNTED = re.compile(r"[0-9] [a-z]{3,}")
 _NO_ANSWER = re.compile(
     r"(?:(?:indeed|also|therefore|thus|not|now|in)\s)*(?:correct|right|wrong|incorrect|valid|invalid|reasonable|clear|"
     r"obvious|consistent|confirmed|verified|above|below|as follows|found|given|unclear|unknown|complete|simplified|"
@@ -157,11 +159,16 @@ def _last_whole(text: str, start: int, end: int) -> Expression | None:
     for item, following in zip(items, [*items[1:], None], strict=True):
         pieces.append(item.text)
         pieces.append(_MARKS.sub("", text[item.end : following.start]) if following else "")
-    return Expression(begin, last.end, _IMPLIES.split("".join(pieces))[-1].strip())
+    whole = _IMPLIES.split("".join(pieces))[-1]
+    left, _, right = whole.rpartition("=")
+    # "3 apples + 4 apples = 7 apples"
+    return Expression(begin, last.end, (right if _COUNTED.search(left) else whole).strip())
 
 
 def _is_answer(expression: Expression, text: str) -> bool:
     """Whether an expression can be an answer: it has a value or a relation, and it is no label such as "step 3"."""
+    if _TAKEN_BACK.match(text, expression.end):
+        return False
     if _LONE_NUMBER.fullmatch(expression.text):
         return not LABEL.search(text, max(0, expression.start - 20), expression.start)
     options = _OPTION.findall(expression.text)
