@@ -29,20 +29,22 @@ class Outcome(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A call that a worker makes: its place in the batch, its time limit in seconds, and when to end it from here."""
+    """A call that a worker makes: its place in the batch, its time limit in seconds, its start and its latest end."""
 
     place: int
     limit_s: float
+    start: float
     end: float
 
 
 class Rounds:
     """The calls of a batch that are still to make, and the time limit of each.
 
-    Without a deadline every call gets `timeout_s`. With one, a slow call must not use up the time of quick ones that
-    stand behind it. So there are rounds: a call gets a quarter of the time that is its share if all open calls are slow
-    (time left x workers / open calls), though at least `MIN_LIMIT_S`. A call that exceeds it is ended and made again
-    in the next round, with at least twice the time; those that had the least time are first.
+    Without a deadline every call gets `timeout_s`. With one, slow calls must not use up the time of quick ones that
+    stand behind them. So there are rounds: a call gets half of a slow call's share of the time that is left, though at
+    least `MIN_LIMIT_S`. How many of the calls ahead are slow is estimated by those that were made. A call that exceeds
+    its limit is ended and made again in the next round, with at least twice the time; those that had the least are
+    first.
 
     Args:
         keys: one a call. A worker takes all calls of a key before it takes another key; a worker without a key of its
@@ -54,6 +56,8 @@ class Rounds:
     def __init__(self, keys: Sequence[Hashable], timeout_s: float, num_workers: int, deadline: float | None):
         self._keys, self._timeout_s, self._num_workers, self._deadline = keys, timeout_s, num_workers, deadline
         self._exceeded_s: dict[int, float] = {}  # by place: the limit that a call exceeded
+        self._num_turns = self._num_slow_turns = 0
+        self._slow_s = self._slow_limits_s = 0.0  # real time of calls that exceeded their limits, and those limits
         self._next_round = list(range(len(keys)))
         self._begin_round()
 
@@ -69,18 +73,23 @@ class Rounds:
             own = self._untouched.popleft() if self._untouched else max(self._taken.values(), key=len)
             self._taken[worker] = own
         self._num_left -= 1
+        self._num_turns += 1
         place = own.popleft()
         limit_s = min(self._timeout_s, max(limit_s, 2 * self._exceeded_s.get(place, 0.0)))
+        start = time.monotonic()
         if self._deadline is None:
-            end = time.monotonic() + limit_s + _GRACE_S
+            end = start + limit_s + _GRACE_S
         elif limit_s < self._timeout_s:
-            end = min(self._deadline, time.monotonic() + _MAX_SLOWNESS * limit_s)
+            end = min(self._deadline, start + _MAX_SLOWNESS * limit_s)
         else:
             end = self._deadline
-        return Turn(place, limit_s, end)
+        return Turn(place, limit_s, start, end)
 
     def is_over_after(self, turn: Turn) -> bool:
         """Whether a call that exceeded its limit had its whole time. If not, it will be made again."""
+        self._num_slow_turns += 1
+        self._slow_s += time.monotonic() - turn.start
+        self._slow_limits_s += turn.limit_s
         if turn.limit_s >= self._timeout_s:
             return True
         self._exceeded_s[turn.place] = turn.limit_s
@@ -98,9 +107,13 @@ class Rounds:
     def _limit_s(self) -> float:
         if self._deadline is None:
             return self._timeout_s
-        num_open = self._num_left + len(self._next_round)
-        share_s = (self._deadline - time.monotonic()) * self._num_workers / num_open
-        return max(MIN_LIMIT_S, share_s if num_open <= self._num_workers else share_s / 4)
+        time_left_s = (self._deadline - time.monotonic()) * self._num_workers
+        if self._num_left + len(self._next_round) <= self._num_workers:
+            return max(MIN_LIMIT_S, time_left_s)
+        slow_share = (self._num_slow_turns + 1) / (self._num_turns + 1)  # all, as long as nothing is known
+        num_slow = max(1.0, slow_share * self._num_left) + len(self._next_round)
+        slowness = max(1.0, self._slow_s / self._slow_limits_s) if self._slow_limits_s else 1.0  # of a busy machine
+        return max(MIN_LIMIT_S, time_left_s / num_slow / slowness / 2)
 
 
 class Batch:
