@@ -34,6 +34,7 @@ from rl_posttrain.rewards.completions import (
     last_answer_tag,
     last_boxed,
 )
+from rl_posttrain.rewards.golds import gold_of
 from rl_posttrain.rewards.statements import last_expression, said_in
 from rl_posttrain.rewards.verdict import Verdict
 
@@ -59,7 +60,7 @@ _can_read: Cache[str, bool] = Cache(max_entries=16384)
 
 def math_accuracy(
     completions: Sequence[str | list[dict[str, Any]]],
-    answer: Sequence[str | None],
+    answer: Sequence[Any],
     answer_in: Sequence[str] = ("boxed", "answer_tag", "gsm8k", "last_expression"),
     timeout_s: float = TIMEOUT_S,
     batch_timeout_s: float = BATCH_TIMEOUT_S,
@@ -77,7 +78,8 @@ def math_accuracy(
 
     Args:
         completions: B texts or lists of chat messages; of the latter, the last message is read.
-        answer: B gold answers, without any text around them; None or blank where there is none.
+        answer: B gold answers, as data sets have them: `golds.gold_of` says how they are read and what is none. So a
+            solution that ends in "#### 18" or "\boxed{18}" is the gold 18.
         answer_in: places, in order of preference: `boxed` (the last balanced \boxed{}), `answer_tag` (the last
             <answer>...</answer>), `gsm8k` (the line after the last ####), `last_expression` (what the
             text states as its answer, or else its last number, formula or list, whole).
@@ -104,7 +106,7 @@ def math_accuracy(
 
 def judge(
     completions: Sequence[str | list[dict[str, Any]]],
-    answer: Sequence[str | None],
+    answer: Sequence[Any],
     *,
     answer_in: Sequence[str] = tuple(FINDERS),
     timeout_s: float = TIMEOUT_S,
@@ -121,9 +123,9 @@ def judge(
     verdicts: list[Verdict | None] = []
     open_questions: dict[tuple[str, str], list[int]] = {}
     for completion, gold in zip(completions, answer, strict=True):
-        gold = "" if gold is None else str(gold).strip()
+        gold = gold_of(gold)
         verdict = None
-        if gold:
+        if gold is not None:
             found = final_answer(completion, answer_in)
             if found is None:
                 verdict = Verdict(0.0, "missing")
@@ -172,7 +174,7 @@ def unread_golds(
         timeout_s: time limit of math-verify for one gold, in seconds of a worker's CPU time.
         batch_timeout_s: time limit of math-verify for all golds, in seconds.
     """
-    distinct = dict.fromkeys(str(gold).strip() for gold in golds if gold is not None and str(gold).strip())
+    distinct = dict.fromkeys(gold for gold in map(gold_of, golds) if gold is not None)
     hard = [gold for gold in distinct if _read_gold(gold).answer is None and _read_gold(gold).choice is None]
     known = {gold: _can_read.get(gold) for gold in hard}
     asked = [gold for gold in hard if known[gold] is None]
@@ -190,7 +192,7 @@ def unread_golds(
 
 def may_need_math_verify(gold: str) -> bool:
     """Whether math-verify may have to compare an answer with this gold; if not, workers need not be started."""
-    read = _read_gold(gold.strip())
+    read = _read_gold(gold_of(gold) or "")
     return read.choice is None and not isinstance(read.answer, Words) and not read.is_only_numbers
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.recipe.resolve import resolve_task
 from rl_posttrain.recipe.task_section import TaskSection
+from rl_posttrain.rewards.golds import gold_of
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.columns import names_in, value_in
-from rl_posttrain.tasks.gold import gold_of
 from rl_posttrain.tasks.readers import READERS, Record
 from rl_posttrain.tasks.sources import load_splits
 

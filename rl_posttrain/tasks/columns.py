@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
-from rl_posttrain.tasks.gold import gold_of
+from rl_posttrain.rewards.golds import gold_of
 from rl_posttrain.tasks.readers import Record
 
 Row = dict[str, Any]
