@@ -90,16 +90,25 @@ def bench_optimizers(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="The model whose parameter shapes are used.")
     ] = "smollm2-135m",
-    optimizers: Annotated[str, typer.Option(help="Optimizers, separated by commas.")] = "adams,adamw,scale,sgd",
+    optimizers: Annotated[
+        str | None,
+        typer.Option(
+            help="Optimizers, separated by commas. If unset, adams,adamw,scale,sgd; with --flat all but scale."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type of weights and gradients: float32 or bfloat16.")] = "float32",
     steps: Annotated[int, typer.Option(min=1, help="Steps to make with each optimizer.")] = 15,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="All parameters in one tensor, as DeepSpeed's ZeRO-1 to 3 have them.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time a step of each optimizer. torch's fused AdamW is measured beside them."""
-    from rl_posttrain.optim.bench import bench, print_bench
+    from rl_posttrain.optim.bench import bench, optimizers_of, print_bench
 
-    result = bench(model, optimizers.split(","), device=device, dtype=dtype, num_steps=steps)
+    names = optimizers_of(optimizers, flat)
+    result = bench(model, names, device=device, dtype=dtype, num_steps=steps, flat=flat)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

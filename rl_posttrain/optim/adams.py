@@ -9,7 +9,6 @@ no bias correction.
 """
 
 import functools
-import importlib.util
 import itertools
 import math
 import warnings
@@ -20,11 +19,13 @@ import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
 import rl_posttrain.optim.adams_kernels as kernels
+from rl_posttrain.optim.batches import Batches
 from rl_posttrain.optim.checks import (
     adopt_old_names,
     check_gradient,
     check_settings,
     evaluate,
+    has_triton,
     kernel_missing,
     local_parts,
 )
@@ -135,36 +136,42 @@ class AdamS(Optimizer):
         loss = evaluate(closure)
         total = sum(parameter.numel() for group in self.param_groups for parameter in group["params"])
         for group in self.param_groups:
-            batches: dict[tuple, list] = {}
-            scalars: dict[tuple, kernels.Scalars] = {}
+            batches = Batches(
+                lambda triple, step, group=group: (
+                    _choose(group, triple, total),
+                    _scalars(group, step, triple[0].device),
+                )
+            )
+            dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else None
+            # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
             for parameter in group["params"]:
-                if parameter.grad is None:
+                gradient = parameter.grad
+                if gradient is None:
                     continue
-                triple, step = self._prepare(group, parameter)
-                key = (triple[0].device, *(tensor.dtype for tensor in triple), step)
-                batches.setdefault(key, []).append(triple)
-                if key not in scalars:
-                    scalars[key] = _scalars(group, step, triple[0].device)
-            for key, triples in batches.items():
-                _choose(group, triples[0], total)(triples, scalars[key])
+                check_gradient(gradient, "AdamS")
+                state = self.state[parameter]
+                momentum, step = state.get("exp_avg"), None
+                if momentum is None or momentum.dtype is not (dtype or parameter.dtype) or "exp_avg_sq" in state:
+                    momentum = self._prepare(group, parameter, dtype or parameter.dtype)
+                if group["bias_correction"]:
+                    state["step"] += 1
+                    step = state["step"] if group["capturable"] else state["step"].item()
+                tensors = (parameter, gradient, momentum)
+                batches.add(local_parts(*tensors) if hasattr(parameter, "to_local") else tensors, step)
+            batches.finish()
         return loss
 
-    def _prepare(self, group: dict[str, Any], parameter: torch.Tensor) -> tuple[kernels.Triple, Any]:
-        """The tensors that the step is done on, and the count of steps if it matters."""
-        check_gradient(parameter.grad, "AdamS")
-        state, dtype = self.state[parameter], _state_dtype(group, parameter)
-        if not state:
+    def _prepare(self, group: dict[str, Any], parameter: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Make the state, or turn what a checkpoint brought into ours; returns the momentum."""
+        state = self.state[parameter]
+        if state:
+            _adopt(state, dtype, keeps_step=group["bias_correction"])
+        else:
             # The name that DeepSpeed's universal checkpoints and offload look for.
             state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
             if group["bias_correction"]:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, parameter))
-        elif "exp_avg_sq" in state or state["exp_avg"].dtype is not dtype:
-            _adopt(state, dtype, keeps_step=group["bias_correction"])
-        step = None
-        if group["bias_correction"]:
-            state["step"] += 1
-            step = state["step"] if group["capturable"] else state["step"].item()
-        return local_parts(parameter, parameter.grad, state["exp_avg"]), step
+        return state["exp_avg"]
 
 
 def _check_group(group: dict[str, Any]) -> None:
@@ -241,19 +248,19 @@ def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) ->
     foreach, fused, device = group["foreach"], group["fused"], triple[0].device.type
     if device == "meta":
         return kernels.update_foreach  # shapes alone, such as the ledger's
-    has_triton = device == "cuda" and importlib.util.find_spec("triton") is not None
     if foreach is None and fused is None:
         if device == "cpu":
             dtypes = (tensor.dtype for tensor in triple)
             fused = num_elements >= COMPILED_FROM and can_compile("adams", *dtypes)
         else:
-            fused, foreach = has_triton, not has_triton
+            fused = has_triton(device)
+            foreach = not fused
     if not fused:
         return kernels.update_foreach if foreach else kernels.update_single
     if device == "cpu":
         return kernels.update_compiled
-    if not has_triton:
-        raise kernel_missing("AdamS", device, needs="a CPU, or CUDA with Triton")
+    if not has_triton(device):
+        raise kernel_missing("AdamS", device)
     from rl_posttrain.optim.adams_triton import update_triton
 
     return update_triton

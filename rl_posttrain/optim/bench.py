@@ -19,8 +19,11 @@ from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.optim.spec import resolve_optimizer
 
 _BASELINE = "adamw fused"
-_COPY_VALUES = 2**26
+# Large enough that on a GPU the launch takes no part of the time.
+_COPY_VALUES = {"cpu": 2**26, "cuda": 2**28}
+_FLAT = ("adams", "adamw", "sgd", "lion")
 OPTIMIZERS_BY_DEFAULT = "adams,adamw,scale,sgd"
+FLAT_BY_DEFAULT = "adams,adamw,sgd"
 
 
 class Llama(nn.Module):
@@ -43,22 +46,36 @@ class Llama(nn.Module):
             self.lm_head.weight = self.embedding.weight
 
 
-def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num_steps: int) -> dict[str, Any]:
+class Flat(nn.Module):
+    """As many parameters as a Llama has, in one tensor, as DeepSpeed's ZeRO-1 to 3 hand them to an optimizer."""
+
+    def __init__(self, shapes: Mapping[str, Any]):
+        super().__init__()
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in Llama(shapes).parameters())
+        self.flat = nn.Parameter(torch.randn(count))
+
+
+def bench(
+    model: str, optimizers: Sequence[str], *, device: str, dtype: str, num_steps: int, flat: bool = False
+) -> dict[str, Any]:
     """Median and least milliseconds of a step of each optimizer, ratios to fused AdamW, and GB/s.
 
     In each of `num_steps` rounds every optimizer makes one step, so that a slow moment of the machine affects all of
     them. A ratio is the median over the rounds. The first step, which compiles and allocates, is reported apart.
     ``gb_per_s`` counts each byte of weight, gradient and state that a step must read or write. ``copy_gb_per_s`` is the
-    same for a large copy in this process.
+    same for a large copy in this process. On a GPU, ``launches`` and ``kernel_ms`` are the kernels of a further step
+    and their time on the device, by torch's profiler.
 
     Args:
         model: a name of `PUBLISHED_SHAPES`.
         optimizers: names as in a recipe. If `dtype` is bfloat16, an optimizer with a `state_dtype` also runs with fp32
             state.
         dtype: of weights and gradients.
+        flat: all parameters in one tensor.
 
     Raises:
-        RecipeError: no such model, device or optimizer.
+        RecipeError: no such model, device or optimizer, or an optimizer that needs matrices is given one flat tensor.
     """
     if model not in PUBLISHED_SHAPES:
         raise RecipeError(f"MODEL={model}: no shapes of that name; {did_you_mean(model, PUBLISHED_SHAPES)}")
@@ -67,9 +84,11 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
             raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device=cuda: torch finds no CUDA device; see `rl-posttrain doctor`, or leave it out")
+    if flat and (unfit := [name for name in optimizers if name not in _FLAT]):
+        raise RecipeError(f"--flat: {unfit[0]} needs whole matrices; leave it out, or choose of {', '.join(_FLAT)}")
     with torch.device(device):
         torch.manual_seed(0)
-        holder = Llama(PUBLISHED_SHAPES[model]).to(getattr(torch, dtype))
+        holder = (Flat if flat else Llama)(PUBLISHED_SHAPES[model]).to(getattr(torch, dtype))
     for parameter in holder.parameters():
         parameter.grad = torch.randn_like(parameter)
     running = {_BASELINE: torch.optim.AdamW(holder.parameters(), fused=True)}
@@ -96,11 +115,13 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
                 "ratio": statistics.median(ratios),
                 "first_step_s": first[name],
                 "gb_per_s": _bytes_moved(holder, optimizer) / statistics.median(seconds[name]) / 1e9,
+                **(_kernels(optimizer.step) if device == "cuda" else {}),
             }
         )
     return {
         "model": model,
         "num_parameters": sum(parameter.numel() for parameter in holder.parameters()),
+        "num_tensors": len(list(holder.parameters())),
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "dtype": dtype,
         "torch": torch.__version__,
@@ -112,17 +133,28 @@ def bench(model: str, optimizers: Sequence[str], *, device: str, dtype: str, num
 
 def print_bench(result: dict[str, Any]) -> None:
     """The result for people: a row for each optimizer."""
+    tensors = "1 tensor" if result["num_tensors"] == 1 else f"{result['num_tensors']} tensors"
     print(
-        f"{result['model']}: {result['num_parameters']:,} parameters in {result['dtype']} on {result['device']}; "
-        f"a copy moves {result['copy_gb_per_s']:.0f} GB/s"
+        f"{result['model']}: {result['num_parameters']:,} parameters in {tensors}, {result['dtype']}, on "
+        f"{result['device']}; a copy moves {result['copy_gb_per_s']:.0f} GB/s"
     )
+    on_gpu = "launches" in result["steps"][0]
     width = max(len(row["optimizer"]) for row in result["steps"])
-    print(f"{'optimizer':<{width}}  median ms  least ms  ratio  GB/s  of copy  first step s")
+    print(
+        f"{'optimizer':<{width}}  median ms  least ms  ratio  GB/s  of copy  first step s"
+        + ("  launches  kernels ms" if on_gpu else "")
+    )
     for row in result["steps"]:
         print(
-            f"{row['optimizer']:<{width}} {row['median_ms']:10.1f} {row['least_ms']:9.1f} {row['ratio']:6.2f} "
+            f"{row['optimizer']:<{width}} {row['median_ms']:10.2f} {row['least_ms']:9.2f} {row['ratio']:6.2f} "
             f"{row['gb_per_s']:5.0f} {row['gb_per_s'] / result['copy_gb_per_s']:8.0%} {row['first_step_s']:13.1f}"
+            + (f" {row['launches']:9} {row['kernel_ms']:11.2f}" if on_gpu else "")
         )
+
+
+def optimizers_of(option: str | None, flat: bool) -> list[str]:
+    """The names that ``--optimizers`` gives, or those that are timed without it."""
+    return (option or (FLAT_BY_DEFAULT if flat else OPTIMIZERS_BY_DEFAULT)).split(",")
 
 
 def main() -> None:
@@ -131,18 +163,20 @@ def main() -> None:
         prog="python -m rl_posttrain.optim.bench", description=bench.__doc__.split("\n")[0]
     )
     parser.add_argument("model", nargs="?", default="smollm2-135m")
-    parser.add_argument("--optimizers", default=OPTIMIZERS_BY_DEFAULT)
+    parser.add_argument("--optimizers")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--flat", action="store_true")
     given = parser.parse_args()
     try:
         result = bench(
             given.model,
-            given.optimizers.split(","),
+            optimizers_of(given.optimizers, given.flat),
             device=given.device,
             dtype=given.dtype,
             num_steps=given.steps,
+            flat=given.flat,
         )
     except RecipeError as error:
         parser.error(str(error))
@@ -162,6 +196,17 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def _kernels(step: Callable[[], Any]) -> dict[str, Any]:
+    """The kernels of one step: how many were launched, and their milliseconds on the device. Copies do not count."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+        step()
+        torch.cuda.synchronize()
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [e for e in events if not (e.is_user_annotation or e.name.startswith(("Memcpy", "Memset")))]
+    return {"launches": len(kernels), "kernel_ms": sum(event.device_time for event in kernels) / 1e3}
+
+
 def _bytes_moved(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of a step: weights and state are read and written, gradients read."""
     total = 0
@@ -172,7 +217,7 @@ def _bytes_moved(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 
 
 def _copy_bandwidth(device: str) -> float:
-    source = torch.ones(_COPY_VALUES, device=device)
+    source = torch.ones(_COPY_VALUES[device], device=device)
     target = torch.zeros_like(source)
     return 2 * source.nbytes / min(_timed(lambda: target.copy_(source), device) for _ in range(8)) / 1e9
 

@@ -1,5 +1,7 @@
 """What the project's optimizers share: checks of their settings and gradients, and what surrounds a step."""
 
+import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,8 +66,15 @@ def local_parts(parameter: torch.Tensor, gradient: torch.Tensor, *state: torch.T
     return tuple(None if tensor is None else tensor.to_local() for tensor in (parameter, gradient, *state))
 
 
-def kernel_missing(name: str, device: str, *, needs: str) -> EngineError:
+@functools.cache
+def has_triton(device: str) -> bool:
+    """Whether kernels of Triton run on this type of device."""
+    return device == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def kernel_missing(name: str, device: str) -> EngineError:
     """The error for ``fused=True`` on a device that the optimizer `name` has no kernel for."""
+    needs = "a CPU, or CUDA with Triton"
     return EngineError(
         f"fused=True: the parameters are on {device}, and {name}'s kernel needs {needs}; leave fused out"
     )

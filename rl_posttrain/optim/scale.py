@@ -17,11 +17,13 @@ from torch.optim.optimizer import Optimizer
 
 import rl_posttrain.optim.scale_kernels as kernels
 from rl_posttrain.errors import EngineError
+from rl_posttrain.optim.batches import Batches
 from rl_posttrain.optim.checks import (
     adopt_old_names,
     check_gradient,
     check_settings,
     evaluate,
+    has_triton,
     kernel_missing,
     local_parts,
 )
@@ -44,8 +46,9 @@ class SCALE(Optimizer):
         norm: ``"rms"`` or ``"l2"``.
         betas, eps: of Adam for vectors.
         weight_decay: decoupled; of matrices and the output layer.
-        fused: True: C++ kernels for matrices and the output layer, on a CPU alone; False: torch's operations; None: the
-            kernels on a CPU with a C++ compiler, else torch's operations.
+        fused: True: kernels for matrices and the output layer, C++ on a CPU and Triton on CUDA; False: torch's
+            operations; None: the kernels where they run, else torch's operations. Parts of matrices (ZeRO-1 to 3,
+            FSDP2) and, while a CUDA graph is captured, all matrices take torch's operations.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
@@ -118,67 +121,54 @@ class SCALE(Optimizer):
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            given = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in given:
-                check_gradient(parameter.grad, "SCALE")
-            if group["role"] == "vector":
-                self._step_vectors([parameter for parameter in given if parameter.numel()], group)
-            else:
-                self._step_matrices(given, group)
+            given = []
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is not None:
+                    check_gradient(gradient, "SCALE")
+                    given.append((parameter, gradient))
+            (self._step_vectors if group["role"] == "vector" else self._step_matrices)(given, group)
         return loss
 
-    def _step_vectors(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+    def _step_vectors(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
         places: dict[tuple, list[tuple]] = {}
-        for parameter in parameters:
+        for parameter, gradient in given:
+            if not parameter.numel():
+                continue
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-            tensors = local_parts(parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            tensors = local_parts(parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
             places.setdefault((parameter.device, parameter.dtype), []).append((*tensors, state["step"]))
         for tensors in places.values():
             kernels.update_vectors(*map(list, zip(*tensors, strict=True)), group)
 
-    def _step_matrices(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
-        whole = []
-        for parameter in parameters:
-            momentum = None
-            if group["role"] == "head":
+    def _step_matrices(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
+        # Few lists: each of them takes some launches, and the update is short.
+        batches = Batches(lambda matrix, _: (_choose(matrix, group), group), first_size=2**27)
+        is_head, shards, momentum = group["role"] == "head", self._shards, None
+        # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
+        for parameter, gradient in given:
+            if is_head:
                 state = self.state[parameter]
                 if not state:
                     state["exp_avg"] = torch.zeros_like(parameter)
                 momentum = state["exp_avg"]
-            is_dtensor = hasattr(parameter, "to_local")
-            parts = kernels.Matrix(*local_parts(parameter, parameter.grad, momentum))
-            if is_dtensor:
-                update_dtensor(parameter, parts, group)
-            elif parameter in self._shards:
-                update_shard(parts, self._shards[parameter], group)
+            matrix = kernels.Matrix(parameter, gradient, momentum)
+            if hasattr(parameter, "to_local"):
+                update_dtensor(parameter, kernels.Matrix(*local_parts(*matrix)), group)
+            elif shards and parameter in shards:
+                update_shard(matrix, shards[parameter], group)
             elif parameter.ndim < 2:
                 raise EngineError(
                     f"optimizer=scale: a {group['role']} arrives flat, of shape {tuple(parameter.shape)}, and its "
                     "columns' norms need to know what it holds; call optimizer.find_shards(engine) after "
                     "deepspeed.initialize (use_optimizer and recipes do), or use adams"
                 )
-            elif parameter.numel():
-                whole.append(parts)
-        if whole:
-            self._choose(whole, group)(whole, group)
-
-    def _choose(self, matrices: list[kernels.Matrix], group: dict[str, Any]) -> Callable:
-        """The function that runs the step, as `fused` says, or by device.
-
-        Raises:
-            EngineError: `fused` is True, and there is no kernel for this device.
-        """
-        fused, device = group["fused"], matrices[0].weight.device.type
-        if device == "meta":
-            return kernels.update_single  # shapes alone, such as the ledger's
-        if fused and device != "cpu":
-            raise kernel_missing("SCALE", device, needs="a CPU")
-        if fused is None:
-            fused = device == "cpu" and all(can_compile("scale", *kernels.value_types(m)) for m in matrices)
-        return kernels.update_compiled if fused else kernels.update_single
+            else:
+                batches.add(matrix)
+        batches.finish()
 
 
 def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -204,6 +194,27 @@ def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
     for roled in roled_parameters(model):
         found.setdefault(_role(roled), []).append(roled.parameter)
     return [{"params": params, "role": role, "axis": axis} for (role, axis), params in found.items()]
+
+
+def _choose(matrix: kernels.Matrix, group: dict[str, Any]) -> Callable:
+    """The function that runs the step, as `fused` says, or by device and dtypes.
+
+    Raises:
+        EngineError: `fused` is True, and there is no kernel for this device.
+    """
+    fused, device = group["fused"], matrix.weight.device.type
+    if fused is False or device == "meta":  # on which are shapes alone, such as the ledger's
+        return kernels.update_single
+    if device == "cpu":
+        usable = fused or can_compile("scale", *kernels.value_types(matrix))
+        return kernels.update_compiled if usable else kernels.update_single
+    if has_triton(device):
+        from rl_posttrain.optim.scale_triton import update_triton
+
+        return update_triton
+    if fused:
+        raise kernel_missing("SCALE", device)
+    return kernels.update_single
 
 
 def _role(roled: RoledParameter) -> tuple[str, int | None]:

@@ -19,7 +19,7 @@ from torch.optim.adam import adam
 
 from rl_posttrain.optim.native import addresses, load_kernel
 
-_SMALLEST_NORM = 1e-8
+SMALLEST_NORM = 1e-8
 _PIECE_SIZE = 2**18
 
 
@@ -78,10 +78,10 @@ def update_vectors(
             dtype.
         steps: for each weight a tensor of shape (), the number of steps so far.
     """
-    beta1, beta2 = group["betas"]
+    (beta1, beta2), dtype = group["betas"], weights[0].dtype
     adam(
         weights,
-        [gradient.to(weights[0].dtype) for gradient in gradients],
+        [gradient if gradient.dtype is dtype else gradient.to(dtype) for gradient in gradients],
         means,
         squares,
         [],
@@ -141,7 +141,7 @@ def norms(lengths: torch.Tensor, num_values: int, group: dict[str, Any]) -> torc
     """The divisors for Euclidean lengths of `num_values` values each; any shape, in place."""
     if group["norm"] == "rms":
         lengths /= math.sqrt(num_values)
-    return lengths.clamp_(min=_SMALLEST_NORM)
+    return lengths.clamp_(min=SMALLEST_NORM)
 
 
 def _update_rows(kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def _scalars(group: dict[str, Any]) -> ctypes.Array:
     values = (
         1 - group["lr"] * group["weight_decay"],
         group["lr"],
-        _SMALLEST_NORM,
+        SMALLEST_NORM,
         1 - group["momentum"],
         float(group["norm"] == "rms"),
     )

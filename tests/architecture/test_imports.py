@@ -23,6 +23,8 @@ from rl_posttrain.runs.directory import RunDirectory
 # Modules of optim that are loaded when something is asked for by name, and what they import for it.
 BY_NAME = {
     "optim.adams_triton": {"triton"},
+    "optim.chunks": {"triton"},
+    "optim.scale_triton": {"triton"},
     "optim.low_rank": {"pytorch_optimizer"},
     "optim.adam_mini": {"adam_mini"},
 }

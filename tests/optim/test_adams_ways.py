@@ -130,11 +130,13 @@ def test_the_compiled_kernel_rounds_to_bf16_as_torch_does(bits):
     torch.testing.assert_close(momentum, value.to(torch.bfloat16), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @EVERY_WAY
-def test_a_backward_pass_over_changed_weights_is_still_an_error(way):
-    parameter = torch.nn.Parameter(torch.ones(5000))
+def test_a_backward_pass_over_changed_weights_is_still_an_error(way, device):
+    needs(device)
+    parameter = torch.nn.Parameter(torch.ones(5000, device=device))
     loss = parameter.square().sum()
-    train(parameter, [torch.ones(5000)], **way)
+    train(parameter, [torch.ones(5000, device=device)], **way)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 

@@ -58,6 +58,10 @@ def test_every_optimizer_is_timed_beside_fused_adamw(monkeypatch, run_main):
     assert all(row["median_ms"] >= row["least_ms"] > 0 for row in result["steps"])
     result = bench("tiny", ["adams"], device="cpu", dtype="bfloat16", num_steps=1)
     assert [row["optimizer"] for row in result["steps"]] == ["adamw fused", "adams", "adams, fp32 state"]
+    result = bench("tiny", ["adams"], device="cpu", dtype="float32", num_steps=1, flat=True)
+    assert (result["num_tensors"], result["num_parameters"]) == (1, 5712)
+    with pytest.raises(RecipeError, match="--flat: scale needs whole matrices; leave it out"):
+        bench("tiny", ["scale"], device="cpu", dtype="float32", num_steps=1, flat=True)
     with pytest.raises(RecipeError, match=r"--dtype=float8: no such value; set one of float32, bfloat16"):
         bench("tiny", [], device="cpu", dtype="float8", num_steps=1)
     with pytest.raises(RecipeError, match=r"MODEL=smollm: no shapes .* did you mean 'smollm2"):
