@@ -32,9 +32,13 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?](?=[\"')*\]_`$]{0,8}(?:\s|$))|\n|<[/|]|$")
-_LETTER = re.compile(r"[(\[]?([A-Ja-j])(?:[)\]][.:]?|[.:]|$|(?=,|\s(?:because|since|as)\s))")
+# "B, since ..." states B; "A, B, C or D" states none.
+_OTHER_LETTER = r"\s*(?:and\s|or\s)?[(\[]?(?:[A-J](?![A-Za-z'])|[a-j](?=\W*$|\W+[a-j](?!\w)))"
+_LETTER = re.compile(rf"[(\[]?([A-Ja-j])(?:[)\]][.:]?|[.:]|$|(?=,(?!{_OTHER_LETTER})|\s(?:because|since|as)\s))")
+_VERDICTS = "yes|no|true|false|impossible|none"
 _VERDICT = re.compile(
-    r"(yes|no|true|false|impossible|none)(?!\s+\w|\w)|(yes|no|true|false)(?=,? (?:because|since|as) )", re.I
+    rf"({_VERDICTS})(?!\s+\w|\w|,\s*(?:or\s)?(?:{_VERDICTS})(?!\w))|(yes|no|true|false)(?=,? (?:because|since|as) )",
+    re.I,
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
 _TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")

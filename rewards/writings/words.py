@@ -58,7 +58,7 @@ def wrong_words(gold: str) -> Texts:
     yield "or another", f"{word} or {other}"
     yield "or another in text", rf"\text{{{word} or {other}}}"
     yield "and another", f"{word} and {other}"
-    yield "a list", f"{word}, {other}"
+    yield "a list", f"{word}, {_OPPOSITES.get(word.lower(), other)}"
     if (opposite := _OPPOSITES.get(word.lower())) is not None:
         yield "opposite", opposite
         yield "opposite in text", rf"\text{{{opposite}}}"
