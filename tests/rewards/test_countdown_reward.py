@@ -3,7 +3,9 @@ import operator as op
 import re
 from fractions import Fraction
 
+import numpy
 import pytest
+import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +31,47 @@ def score(expression, numbers, target, **options):
         ("8 / (3 - 8 / 3)", [3, 3, 8, 8], 24, 1.0),  # exact: floats give 23.999999999999993
         ("1 / 3 * 3", [1, 3, 3], 1, 1.0),
         ("((5)) - (3)", [3, 5], 2, 1.0),
+        # operators, brackets and wrappers as models write them
+        (r"(1 + 2) \times 3", [1, 2, 3], 9, 1.0),
+        (r"1 + 2 \cdot 3", [1, 2, 3], 7, 1.0),
+        (r"12 \div 3 \div 2", [2, 3, 12], 2, 1.0),
+        (r"2\times3", [2, 3], 6, 1.0),
+        (r"2\times(3)", [2, 3], 6, 1.0),
+        ("(1 + 2) \N{MULTIPLICATION SIGN} 3", [1, 2, 3], 9, 1.0),
+        ("2 \N{MIDDLE DOT} 3", [2, 3], 6, 1.0),
+        ("2 \N{DOT OPERATOR} 3", [2, 3], 6, 1.0),
+        ("12 \N{DIVISION SIGN} 3 = 4", [3, 12], 4, 1.0),
+        ("12 \N{DIVISION SLASH} 3", [3, 12], 4, 1.0),
+        ("5 \N{MINUS SIGN} 3", [3, 5], 2, 1.0),
+        ("5 \N{EN DASH} 3", [3, 5], 2, 1.0),
+        (r"\frac{8}{4}", [4, 8], 2, 1.0),
+        (r"\dfrac{8}{3 - \frac{8}{3}} = 24", [3, 3, 8, 8], 24, 1.0),
+        (r"\frac{8}{4 - 4}", [4, 4, 8], 2, 0.0),
+        (r"\frac84", [4, 8], 2, 0.0),
+        (r"\frac{8}(4)", [4, 8], 2, 0.0),
+        ("[(1 + 2) * 3] - 4", [1, 2, 3, 4], 5, 1.0),
+        ("{1 + 2} * 3", [1, 2, 3], 9, 1.0),
+        ("(1 + 2] * 3", [1, 2, 3], 9, 0.0),
+        ("$(1 + 2) * 3$", [1, 2, 3], 9, 1.0),
+        ("$$(1 + 2) * 3 = 9$$", [1, 2, 3], 9, 1.0),
+        (r"\((1 + 2) * 3\)", [1, 2, 3], 9, 1.0),
+        (r"\[ (1 + 2) * 3 = 9. \]", [1, 2, 3], 9, 1.0),
+        (r"\left(1 + 2\right) \, \times 3", [1, 2, 3], 9, 1.0),
+        (r"\boxed{(1 + 2) * 3}", [1, 2, 3], 9, 1.0),
+        (r"$\boxed{(1 + 2) * 3 = 9}$.", [1, 2, 3], 9, 1.0),
+        ("**(1 + 2) * 3**", [1, 2, 3], 9, 1.0),
+        ("`(1 + 2) * 3`", [1, 2, 3], 9, 1.0),
+        ("(1 + 2) * 3.", [1, 2, 3], 9, 1.0),
+        ("1 - 4 = -3", [1, 4], -3, 1.0),
+        ("1 - 4 = \N{MINUS SIGN}3", [1, 4], -3, 1.0),
+        (r"2 \sqrt 9", [2, 9], 6, 0.0),
+        (r"2 \timesx 3", [2, 3], 6, 0.0),
+        ("$1 + 2$ = $3$", [1, 2], 3, 1.0),
+        ("1$2 + 3", [12, 3], 15, 0.0),
+        # a leading zero is another number than the given one
+        ("07 - 3", [3, 7], 4, 0.0),
+        ("00 + 3", [0, 3], 3, 0.0),
+        ("0 + 3", [0, 3], 3, 1.0),
         # wrong value, or another target stated
         ("1 + 2 + 3", [1, 2, 3], 7, 0.1),
         ("1 + 2 * 3 = 8", [1, 2, 3], 7, 0.1),
@@ -96,6 +139,51 @@ def test_the_last_answer_is_read_and_only_tags_count():
     assert countdown_equation(completions, numbers, [3] * 5 + [None]) == [1.0, 1.0, 0.0, 0.0, None, None]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "target"),
+    [
+        ("[1, 2, 3]", "9"),
+        ("1,2,3", 9),
+        ("1 2 3", 9.0),
+        ("(1, 2, 3)", " 9 "),
+        ("{3, 2, 1}", "9.0"),
+        ((1, 2, 3), 9),
+        ([1.0, 2.0, 3.0], 9),
+        (["1", "2", "3"], "9"),
+        (numpy.array([1, 2, 3]), numpy.int64(9)),
+        (numpy.array([1.0, 2.0, 3.0]), numpy.float32(9)),
+        ([numpy.int32(1), numpy.int64(2), numpy.float64(3)], numpy.array(9)),
+        (torch.tensor([1, 2, 3]), torch.tensor(9)),
+        ([1, 2, 3], Fraction(9)),
+    ],
+)
+def test_numbers_and_target_are_read_as_data_sets_have_them(numbers, target):
+    assert score("(1 + 2) * 3", numbers, target) == 1.0
+    assert score("(1 + 2) * 3 = 9", numbers, target) == 1.0
+    assert score("1 + 2 + 3", numbers, target) == 0.0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    ["one, two", "1, 2.5", [1, 2.5], [1, None], [-1, 2], ["a"], 7, {"1": 2}, [True, 2], [[1, 2]], "-1, 2", "[]"],
+)
+def test_numbers_that_cannot_be_read_are_refused(numbers):
+    with pytest.raises(RecipeError, match=r"^numbers=.*give a list of whole numbers"):
+        score("1 + 2", numbers, 3)
+
+
+@pytest.mark.parametrize("target", ["three", 2.5, [3], "3, 4", True, float("inf"), {}])
+def test_a_target_that_cannot_be_read_is_refused(target):
+    with pytest.raises(RecipeError, match=r"^target=.*give a whole number"):
+        score("1 + 2", [1, 2], target)
+
+
+def test_a_puzzle_that_is_missing_is_not_judged():
+    for missing in (None, float("nan"), " "):
+        assert score("1 + 2", missing, 3) is None
+        assert score("1 + 2", [1, 2], missing) is None
+
+
 @pytest.mark.parametrize("partial_credit", [-0.1, 1.0])
 def test_partial_credit_stays_below_a_right_answer(partial_credit):
     with pytest.raises(RecipeError, match=rf"partial_credit={partial_credit}: "):
@@ -153,9 +241,10 @@ def test_value_and_numbers_agree_with_random_trees(tree, shuffled):
 
 def python_judgement(text):
     """The value by Python's own parser, narrowed to + - * / over whole numbers; None for any other text."""
-    without_leading_zeros = re.sub(r"\b0+(?=[0-9])", "", text)
+    if re.search(r"\b0[0-9]", text):
+        return None  # Python takes 00
     try:
-        tree = ast.parse(without_leading_zeros.strip(), mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         return None
 
