@@ -56,6 +56,7 @@ _BINARY = set("+*/^\u00d7\u00f7\u00b7")
 _RELATED_WORD = re.compile(r"\s?[+=^<>]")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}(?![A-Za-z}])")
 _SET = re.compile(r"\{(?=[^{}\n]{0,200}\})[^{}\n]{0,200}?[0-9\\]")
+_NUMBERED = re.compile(r"\([0-9]{1,2}\) +[^\s+*/^=<>,.]")
 _PARENTHESIS = re.compile(r"\([^()\n]{0,80}=")
 
 
@@ -205,6 +206,8 @@ def _whole(run: list[_Token], follows_word: bool, text: str) -> Iterator[Express
     if follows_word and run[0].text in _BINARY:
         # "price + 2 = 7": its left side is a word, so only what is after the equals sign is whole.
         run = run[next((place for place, token in enumerate(run) if token.text == "="), len(run)) :]
+    if run and _NUMBERED.match(text, run[0].start) and _starts_line(text, run[0].start):
+        run = run[3:]
     partners: set[int] = set()
     open_places: list[int] = []
     for place, token in enumerate(run):
@@ -220,6 +223,11 @@ def _whole(run: list[_Token], follows_word: bool, text: str) -> Iterator[Express
         else:
             piece.append(token)
     yield from _trimmed(piece, text)
+
+
+def _starts_line(text: str, place: int) -> bool:
+    before = text[max(0, place - 8) : place]
+    return not before.rpartition("\n")[2].strip(" \t*#-") and ("\n" in before or place <= 8)
 
 
 def _trimmed(piece: list[_Token], text: str) -> Iterator[Expression]:

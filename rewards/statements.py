@@ -25,7 +25,7 @@ _MARKS = re.compile(r"[*`]|(?<!\w)_|_(?![\w{])|(?<!\\)\$|\\[()\[\]]")
 _LEAD_IN = re.compile(
     r"(?<!\w)(?:answers?|ans\.?|correct (?:option|choice|letter|one))(?: (?:choice|option))?"
     r"(?: (?:to|for|of|in)(?!\w)[^.:\n=$]{0,80}?)?[*_`\s]{0,8}"
-    r"(?:(?:is|are|was|will be|would be|should be|must be)(?!\w)|[:=])[*_`:\s]{0,8}"
+    r"(?:(?<!\w)(?:is|are|was|will be|would be|should be|must be)(?!\w)|[:=])[*_`:\s]{0,8}"
     r"(?:(?:therefore|thus|then|hence|so|simply|just|clearly|indeed|given by|equal to|option|choice)(?!\w)"
     r"[*_`:,\s]{0,8})*"
     r"|<answer(?:\s[^<>]{0,80})?>",
@@ -41,12 +41,13 @@ _VERDICT = re.compile(
     re.I,
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
+_ENDS_SENTENCE = re.compile(r"[*_`$ ]*(?:[.,;:!?)\n<]|$|(?:because|since|as|is)\s)")
 _TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")
 _COUNTED = re.compile(r"[0-9] [a-z]{3,}")
 _NO_ANSWER = re.compile(
     r"(?:(?:indeed|also|therefore|thus|not|now|in)\s)*(?:correct|right|wrong|incorrect|valid|invalid|reasonable|clear|"
     r"obvious|consistent|confirmed|verified|above|below|as follows|found|given|unclear|unknown|complete|simplified|"
-    r"simplest form|the box|box|boxed|that|this|it)(?:\s\w+)*",
+    r"simplest form|the box|box|boxed|that|this|it)(?:\s\w+)*|not",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -61,6 +62,12 @@ _TAKES_BACK = re.compile(
 )
 MAX_CHARACTERS = 20_000
 _NEAR_END = 500
+# "The answer is found by a sum" tells no answer.
+_REMARK = re.compile(
+    r"(?<!\w)(?:a|an|the|and|or|but|both|by|of|in|on|to|for|from|with|at|as|that|which|if|when|also|very|quite|more|most|"
+    r"less|satisfied|obtained|slightly|straightforward|simple|simply|easy|equal|same|similar)(?!\w)",
+    re.IGNORECASE,
+)
 _PARAGRAPH_END = re.compile(r"answer(?: is)?[*_`:#\s]*$", re.IGNORECASE)
 
 
@@ -154,7 +161,7 @@ def _last_whole(text: str, start: int, end: int) -> Expression | None:
     while found and _are_one(found[-1], items[-1], text):
         items.append(found.pop())
     items.reverse()
-    if any("=" in item.text for item in items[:-1]) and not all(_ASSIGNS.fullmatch(item.text) for item in items):
+    if any("=" in item.text and not _ASSIGNS.fullmatch(item.text) for item in items):
         items = items[-1:]  # a chain of steps, and not a list of solutions
     first, last = items[0], items[-1]
     before = BEFORE.search(text, max(start, first.start - 40), first.start)
@@ -177,7 +184,8 @@ def _is_answer(expression: Expression, text: str) -> bool:
         return not LABEL.search(text, max(0, expression.start - 20), expression.start)
     options = _OPTION.findall(expression.text)
     if options or _CHOICE.match(expression.text):
-        return len(options) < 2  # more of them repeat the question
+        # More of them repeat the question; "(B) From" starts a part of the text.
+        return len(options) < 2 and (not options or _ENDS_SENTENCE.match(text, expression.end) is not None)
     bare = _SUBSCRIPT.sub("", expression.text)
     return (_VALUE.search(bare) or _RELATES.search(bare)) is not None
 
@@ -212,7 +220,7 @@ def _value(text: str, start: int, end: int, found: Expression | None) -> str | N
     if has_expression:
         return None
     if _WORDS.fullmatch(plain):
-        return None if _NO_ANSWER.fullmatch(plain) else plain
+        return None if _NO_ANSWER.fullmatch(plain) or _REMARK.search(plain) else plain
     candidates = expressions(text, start, end)
     return candidates[0].text if len(candidates) == 1 and candidates[0].text == plain else None
 

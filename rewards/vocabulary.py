@@ -9,15 +9,16 @@ _MONTHS = "January|February|March|April|May|June|July|August|September|October|N
 _NO_UNIT = re.sub(
     r"\s+",
     "|",
-    """a about above according after again ago all along also altogether always an and any apiece are as at away back
-    be because been before below both but by can could did do does down each earlier either else equal equals even
-    ever every exactly extra few fewer for from gave gets give gives had has have he hence her here his how however
-    i if in inside instead into is it its just later left less let long made make makes many may means might more
-    much must my namely neither no nor not now of off old on once only onto or our out over overall pair pairs per
-    please plus remain remaining remains respectively same satisfies she should since so still such than that the
-    their them then there therefore these they this those though through thus till times to together too total under
-    until up upon us using very was we were what when where whereas which while who whose will with within without
-    would yes yet you your""",
+    """a about above according after again ago all along also altogether always an and any apiece appears are as at
+    away back be because becomes been before below both but by can comes corresponds costs could did divided divides
+    do does down each earlier either else equal equals even ever every exactly extra few fewer follows for from gave
+    gets give gives goes had happens has have he hence her here his holds how however i if in inside instead into is
+    it its just later leave leaves left less let lies long made make makes many may means might more much must my
+    namely needs neither no nor not now occurs of off old on once only onto or our out over overall pair pairs per
+    please plus remain remaining remains represents respectively results same satisfies she should shows since so
+    stands still such takes tells than that the their them then there therefore these they this those though through
+    thus till times to together too total under until up upon us using very was we were what when where whereas
+    which while who whose will with within without works would yes yet yields you your""",
 )
 _UNIT_WORD = r"(?:[a-z]+|[A-Z]{2,4}|Hz|[kMG]Hz|Pa|kPa|k[WJNV]|m[LAVW]|Celsius|Fahrenheit|Kelvin|Dollars|Euros)(?!\w)"
 _POWER = r"(?:\ ?\^\ ?(?:\{-?[0-9]\}|-?[0-9])|[\u00b2\u00b3])?"

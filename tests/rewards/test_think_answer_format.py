@@ -12,7 +12,8 @@ from rl_posttrain.rewards import think_answer_format
         ("<think>3 and 4</think><answer>7</answer>", 1.0),
         (" \n<think>\n3 and 4\n</think>\n\n<answer> 7 </answer>\n", 1.0),
         ("<think>a < b > c </ think></think> <answer><b>7</b></answer>", 1.0),
-        ("<think></think><answer>7</answer>", 1.0),
+        ("<think></think><answer>7</answer>", 0.0),
+        ("<think> \n </think><answer>7</answer>", 0.0),
         ("", 0.0),
         ("7", 0.0),
         ("<answer>7</answer>", 0.0),
@@ -37,6 +38,21 @@ from rl_posttrain.rewards import think_answer_format
 def test_reward(completion, reward):
     chat = [{"role": "assistant", "content": completion}]
     assert think_answer_format(completions=[completion, chat], answer=["7", "7"]) == [reward, reward]
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("<think></think><answer>7</answer>", 1.0),
+        ("<think> \n </think><answer>7</answer>", 1.0),
+        ("<think>3 and 4</think><answer>7</answer>", 1.0),
+        ("<think></think><answer> </answer>", 0.0),
+        ("</think><think><answer>7</answer>", 0.0),
+        ("<answer>7</answer>", 0.0),
+    ],
+)
+def test_empty_thinking_may_be_allowed(completion, reward):
+    assert think_answer_format([completion], allow_empty_thinking=True) == [reward]
 
 
 def test_long_completions_take_linear_time():
