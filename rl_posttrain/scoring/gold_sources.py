@@ -35,12 +35,13 @@ def golds_in(source: str, column: str | None = None, *, seed: int = 0) -> list[s
         if column is not None:
             raise RecipeError(f"--column={column}: {source} is a task, whose golds are its answers; leave it out")
         rows = resolve_task(TaskSection(name=source), seed).make_rows()
-        golds, where = [row.get("answer") for row in (*rows.train, *rows.eval)], "the column 'answer' of its rows"
+        golds = [gold_of(row.get("answer")) for row in (*rows.train, *rows.eval)]
+        where = "the column 'answer' of its rows"
     else:
         records = itertools.chain.from_iterable(load_splits(source, key="FILE").values())
         golds, column = _in_column(records, column, f"FILE={source}")
         where = f"the column {column!r}"
-    found = [str(gold) for gold in golds if gold is not None and str(gold).strip()]
+    found = [gold for gold in golds if gold is not None]
     if not found:
         raise RecipeError(f"FILE={source}: no gold in {len(golds)} rows ({where}); name the column of the answers")
     return found

@@ -10,6 +10,7 @@ from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.rewards import math_accuracy
 from rl_posttrain.rewards.accuracy import GOLDS_TIMEOUT_S, TIMEOUT_S, UnreadGolds, Verdict, judge, unread_golds
 from rl_posttrain.rewards.answers import kind_of
+from rl_posttrain.rewards.golds import gold_of
 from rl_posttrain.rewards.writings import plain_text
 from rl_posttrain.tasks.mixture import TASK_COLUMN
 
@@ -127,7 +128,7 @@ def check_golds(
         RecipeError: the share is larger.
     """
     accuracy = next((spec for spec in specs if spec.function is math_accuracy), None)
-    golds = [] if accuracy is None else [gold for gold in golds_of(accuracy, rows) if gold]
+    golds = [] if accuracy is None else golds_of(accuracy, rows)
     if not golds:
         return None
     found = tried_plainly(golds, timeout_s=accuracy.arguments.get("timeout_s", TIMEOUT_S))
@@ -140,12 +141,9 @@ def check_golds(
 
 
 def golds_of(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The golds of the rows that a reward judges, without those that have none."""
-    return [
-        str(row["answer"]).strip()
-        for row in rows
-        if row.get("answer") is not None and (spec.tasks is None or row[TASK_COLUMN] in spec.tasks)
-    ]
+    """The golds of the rows that a reward judges, as `math_accuracy` reads them, without those that have none."""
+    answers = (row.get("answer") for row in rows if spec.tasks is None or row[TASK_COLUMN] in spec.tasks)
+    return [gold for gold in map(gold_of, answers) if gold is not None]
 
 
 def tried_plainly(golds: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> GoldCheck:

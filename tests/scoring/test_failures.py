@@ -155,6 +155,8 @@ def test_golds_whose_plain_writing_is_not_paid_are_counted_by_kind_and_refused_a
     rows = [{"answer": gold} for gold in ("7", "7", "12 apples", r"\frac{", sentence, "B", "1,000", None)]
     specs = specs_of({"fn": "math_accuracy"})
     found = check_golds(specs, rows, 0.5)
+    marked = check_golds(specs, [{"answer": gold} for gold in ("so it is 2\n#### 18", [1, 2], float("nan"))], 0)
+    assert [(kind.kind, kind.num_golds) for kind in marked.kinds] == [("integer", 1), ("list", 1)]
     assert {kind.kind: kind[1:] for kind in found.kinds} == {
         "integer": (3, 0, 0),
         "other": (2, 1, 1),
