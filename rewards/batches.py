@@ -9,12 +9,10 @@ from typing import Any, Literal, NamedTuple
 from rl_posttrain.rewards.processes import Worker
 from rl_posttrain.rewards.serving import LIMIT_SIGNALS
 
-# A worker that is ended has wasted its work, so few calls should need a second round.
-MIN_LIMIT_S = 0.05
+# A worker that is ended has wasted its work, and a new one needs some 0.05 s more for its first call.
+MIN_LIMIT_S = 0.1
 # A worker ends itself at the limit. This many seconds later it is ended from here: the function can turn the timer off.
 _GRACE_S = 1.0
-# The real time of a turn, in limits of CPU time: on a busy machine, too, the others are to have their turn.
-_MAX_SLOWNESS = 4.0
 
 
 class Outcome(NamedTuple):
@@ -77,12 +75,7 @@ class Rounds:
         place = own.popleft()
         limit_s = min(self._timeout_s, max(limit_s, 2 * self._exceeded_s.get(place, 0.0)))
         start = time.monotonic()
-        if self._deadline is None:
-            end = start + limit_s + _GRACE_S
-        elif limit_s < self._timeout_s:
-            end = min(self._deadline, start + _MAX_SLOWNESS * limit_s)
-        else:
-            end = self._deadline
+        end = self._deadline or start + limit_s + _GRACE_S
         return Turn(place, limit_s, start, end)
 
     def is_over_after(self, turn: Turn) -> bool:
