@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import types
 import typing
@@ -116,7 +117,11 @@ def _in_type(value: Any, hint: Any, key: str) -> Any:
     except (PydanticSchemaGenerationError, TypeError):
         return value
     try:
-        return adapter.validate_python(value)
+        # As JSON, which a recipe's values are: strict there means that `true` is no number, that "3" is none either,
+        # and that a list may become a tuple and a text a path.
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except TypeError:  # of Python, and no value of a recipe
+        return value
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         wanted = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -12,7 +12,7 @@ from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.load import apply_override
 from rl_posttrain.recipe.schema import EvalSection, ModelSection, RewardSection, RolloutSection
-from rl_posttrain.recipe.section import NonNegative, Section
+from rl_posttrain.recipe.section import NonNegative, Section, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.tasks import TASKS
 
@@ -32,7 +32,7 @@ class Evaluation(Section):
     run: SeedSection = SeedSection()
     model: ModelSection
     task: TaskSection
-    rewards: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    rewards: Several[RewardSection]
     rollout: RolloutSection
     eval: EvalSection = EvalSection()
     trl: dict[str, Any] = Field(default_factory=dict)

@@ -1,5 +1,6 @@
 """One line for a validation error of pydantic: key=value: reason; fix."""
 
+import math
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -36,16 +37,39 @@ _SHAPES = {
     "model_type": "it should be a section of keys and values",
     "dict_type": "it should be a section of keys and values",
     "tuple_type": "it should be a list",
+    "too_short": "it should have an entry or more",
+    "bool_type": "it should be true or false",
 }
 
 
 def _fix(error: dict, location: tuple) -> str:
     expected = error.get("ctx", {}).get("expected")
+    if (meant := _meant(error["input"], error["type"])) is not None:
+        return f"write it as {meant}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return did_you_mean(error["input"], expected.replace("'", "").replace(" or ", ", ").split(", "))
     if error["type"] == "string_pattern_mismatch":
         return "use letters, digits and the characters . _ - = ,"
     return "set such a value in the recipe or as section.key=value"
+
+
+def _meant(text: Any, wrong: str) -> str | None:
+    """The number or boolean that a text looks like: in quotes, with a leading zero, or as YAML 1.1 has booleans."""
+    if not isinstance(text, str) or wrong not in ("int_type", "float_type", "bool_type", "literal_error"):
+        return None
+    if wrong == "bool_type":
+        found = [word for word, others in _BOOLEANS.items() if text.lower() in others]
+        return found[0] if found else None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+_BOOLEANS = {"true": ("true", "yes", "on", "y"), "false": ("false", "no", "off", "n")}
 
 
 def _keys_at(location: Iterable, schema: type[Section]) -> list[str]:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rl_posttrain.errors import RecipeError, did_you_mean, one_line
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.runs.yaml12 import YamlError, read_yaml
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -115,9 +114,9 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"RECIPE={path}: cannot be read as YAML: {one_line(error)}") from error
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except (YamlError, OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"RECIPE={path}: cannot be read as YAML: {one_line(error)}; correct the file") from error
     if not isinstance(data, dict):
         raise RecipeError(f"RECIPE={path}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
     return data

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rl_posttrain.errors import RecipeError
@@ -16,6 +15,7 @@ from rl_posttrain.recipe.checks import check_keys_together
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins, find_recipe, read_recipe
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.runs.yaml12 import YamlError, read_yaml
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -66,9 +66,9 @@ def apply_override(data: dict, override: str) -> str:
     if key == "extends":
         raise RecipeError(f"{override}: extends belongs in a recipe file; here, give the other recipe as RECIPE")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"{override}: the value is not valid YAML; quote it") from None
+        value = read_yaml(text)
+    except YamlError as error:
+        raise RecipeError(f"{override}: the value is not valid YAML ({error}); quote it") from None
     *sections, last = key.split(".")
     node: Any = data
     for section in sections:

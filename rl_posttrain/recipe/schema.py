@@ -3,27 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from rl_posttrain.recipe.section import NonNegative, OpenSection, Positive, Section
+from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.runs.goals import default_mode
+from rl_posttrain.runs.yaml12 import write_yaml
 
 # As rl_posttrain.optim.roles finds them; that module imports torch, which reading a recipe does not need.
 Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML with lists of single values on one line: ``betas: [0.9, 0.95]``."""
-
-    def represent_list(self, data: list) -> yaml.Node:
-        single = not any(isinstance(value, (list, dict)) for value in data)
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=single)
-
-
-_Dumper.add_representer(list, _Dumper.represent_list)
 
 
 class RunSection(Section):
@@ -45,9 +34,9 @@ class RewardSection(Section):
     on_error: Literal["stop", "zero"] = "stop"
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # of a mixture; None: all of its parts
+    tasks: Several[str] | None = None  # of a mixture; None: all of its parts
     judges: Literal["answer", "form"] | None = None
-    range: tuple[float, ...] | None = None  # lowest and highest; recipe/checks.py checks it
+    range: Listed[float] | None = None  # lowest and highest; recipe/checks.py checks it
 
     @model_validator(mode="before")
     @classmethod
@@ -112,7 +101,7 @@ class OptimizerArguments(OpenSection):
     name: str | None
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    no_decay: tuple[Role, ...] = ("norms", "biases")
+    no_decay: Listed[Role] = ("norms", "biases")
     lr_by_role: dict[Role, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegative = 0
@@ -157,7 +146,7 @@ class RolloutSection(Section):
 
 class DistributedSection(Section):
     engine: Literal["deepspeed", "none"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Annotated[Literal[0, 1, 2, 3], NoBoolean] = 2
 
 
 class EvalSection(Section):
@@ -165,7 +154,7 @@ class EvalSection(Section):
     at_start: bool | None = None  # None: where every_steps is above 0
     num_questions: Positive | None = None  # None: all of them
     num_samples: Positive = 1
-    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    k: Several[Positive] = (1,)
     # None: as the rollouts are drawn.
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -203,17 +192,17 @@ class CheckpointSection(Section):
 
 
 class LoggingSection(Section):
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: Listed[str] = ("tensorboard",)
     print_samples: NonNegative = 2
 
 
 class CompareSection(Section):
     """What `rl-posttrain compare` runs of this recipe; `train` leaves it aside."""
 
-    optimizers: Annotated[tuple[str, ...], Field(min_length=1)] = ("adams", "adamw")
-    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0, 1, 2)
+    optimizers: Several[str] = ("adams", "adamw")
+    seeds: Several[NonNegative] = (0, 1, 2)
     # Each entry is one more variant of every optimizer: recipe keys and their values.
-    vary: tuple[dict[str, Any], ...] = ()
+    vary: Listed[dict[str, Any]] = ()
 
 
 class Recipe(Section):
@@ -222,7 +211,7 @@ class Recipe(Section):
     run: RunSection
     model: ModelSection
     task: TaskSection
-    rewards: Annotated[tuple[RewardSection, ...], Field(min_length=1)]
+    rewards: Several[RewardSection]
     algorithm: AlgorithmSection
     optimizer: OptimizerSection
     critic: CriticSection | None = None
@@ -249,7 +238,7 @@ class Recipe(Section):
         for section in ("critic", "compare"):
             if data[section] is None:
                 del data[section]
-        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+        return write_yaml(data)
 
     @property
     def max_new_tokens(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rl_posttrain.recipe.section import NonNegative, OpenSection, Positive, Section
+from rl_posttrain.recipe.section import Listed, NonNegative, OpenSection, Positive, Section
 
 
 class DifficultySection(Section):
@@ -49,6 +49,6 @@ class PartSection(OneTaskSection):
 
 
 class TaskSection(OneTaskSection):
-    parts: tuple[PartSection, ...] = ()  # of the task `mixture`
+    parts: Listed[PartSection] = ()  # of the task `mixture`
     order_by: str | None = None  # None: shuffled anew in every pass
     max_unreadable_golds: Annotated[float, Field(ge=0, le=1)] = 0.01

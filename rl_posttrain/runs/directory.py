@@ -20,11 +20,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
+from rl_posttrain.runs.yaml12 import read_yaml
 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
 BEST_FILE = "best.json"  # in checkpoints/: which of them is the best
@@ -119,8 +118,8 @@ class RunDirectory:
             RunError: the file is not a recipe.
         """
         try:
-            recipe = yaml.safe_load(self.recipe_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+            recipe = read_yaml(self.recipe_text())
+        except ValueError:  # no YAML, or no text
             recipe = None
         if not isinstance(recipe, dict):
             raise RunError(f"{self.path / 'recipe.yaml'}: not a recipe; it is damaged, or belongs to another program")

@@ -1,7 +1,6 @@
 """Which runs a comparison has: one recipe under several optimizers, settings and seeds."""
 
 import itertools
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.load import apply_override, parse_recipe
 from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import BY_ALGORITHM, CompareSection, OptimizerSection, Recipe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.yaml12 import YamlError, read_yaml, write_yaml
 from rl_posttrain.study.variants import SAME_TASK, SAME_VARIANT, not_yet_taken, variant_keys, variant_name
 
 _CALL = re.compile(r"(?P<name>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
@@ -85,7 +83,11 @@ def read_plan(
         key, separator, values = text.partition("=")
         if not separator or not split_list(values):
             raise RecipeError(f"--vary={text}: write it as key=a,b,c, such as optimizer.lr=1e-6,2e-6")
-        settings = [setting | {key: yaml.safe_load(value)} for setting in settings for value in split_list(values)]
+        try:
+            varied = [read_yaml(value) for value in split_list(values)]
+        except YamlError as error:
+            raise RecipeError(f"--vary={text}: a value is not valid YAML ({error}); quote it") from None
+        settings = [setting | {key: value} for setting in settings for value in varied]
     for key in dict.fromkeys(key for setting in settings for key in setting):
         _check_varied(key)
     return (
@@ -127,7 +129,7 @@ def plan_runs(
         if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
             data = _without_algorithm_keys(data)
         for key, value in setting.items():
-            apply_override(data, f"{key}={_one_line(value)}")
+            apply_override(data, f"{key}={write_yaml(value, on_one_line=True)}")
         variant = parse_recipe(data)
         keys = variant_keys(variant.model_dump(mode="json"))
         for name, other in variants.items():
@@ -200,13 +202,7 @@ def optimizer_override(recipe: Mapping[str, Any], name: str) -> str:
         return f"optimizer.name={name}"
     section = OptimizerSection.model_validate(optimizer_section(parsed, name))
     values = {"name": name} | section.model_dump(mode="json", exclude_defaults=True)
-    return f"optimizer={_one_line(values)}"
-
-
-def _one_line(value: Any) -> str:
-    """YAML on one line; of a single value without the end that YAML marks."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
-    return text.removesuffix("...\n").strip()
+    return f"optimizer={write_yaml(values, on_one_line=True)}"
 
 
 def _without_algorithm_keys(data: Mapping[str, Any]) -> dict[str, Any]:
