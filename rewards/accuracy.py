@@ -256,7 +256,9 @@ def exact_verdict(found: str, gold_text: str) -> Verdict | None:
     if answer is None and not isinstance(gold.answer, Expression | Equation | Chain | None):
         return Verdict(0.0, "unparseable")  # math-verify drops brackets
     is_plain = answer is not None and is_only_numbers(answer)
-    if not is_plain and leaves_undone(found, gold.text):
+    # What stands on the left of an equation is asked for: \sin x = 3/5.
+    given = found.rpartition("=")[2] if isinstance(answer, Equation | Chain) else found
+    if not is_plain and leaves_undone(given, gold.text):
         return Verdict(0.0, "exact")
     if answer is not None and gold.answer is not None:
         with contextlib.suppress(UndecidedError):

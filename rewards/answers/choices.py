@@ -4,9 +4,12 @@ import re
 
 _CHOICE = re.compile(r"\(\s*([A-J])\s*\)|\[([A-J])\]|([A-J])[.):]?|([a-j])\)|\(([a-j])\)")
 _CHOSEN = re.compile(
-    r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?[(\[]?\s*([A-Ja-j])\s*"
-    r"(?:[.):\]]+(?!\s*(?:or|and|nor|&|,|/)\s*[(\[]?[A-J](?![A-Za-z]))(?:\s+.*)?)?",
+    r"(?:the )?(?:correct )?(?:option|choice|answer)?\s*(?:is )?[(\[]?\s*([A-Ja-j])\s*(?:[.):\]]+(?P<rest>\s+.*)?)?",
     re.IGNORECASE | re.DOTALL,
+)
+# Another choice, or a word that takes the first one back.
+_ANOTHER = re.compile(
+    r"[(\[]\s*[A-J]\s*[)\]]|(?<![A-Za-z])[A-J](?:[.):]|\s*$)|(?<![A-Za-z])(?:or|nor|not|wrong|incorrect|false)(?![A-Za-z])"
 )
 
 
@@ -19,7 +22,7 @@ def read_choice(gold: str) -> str | None:
 def chosen_letter(found: str) -> str | None:
     """The letter at the start of an answer to a multiple-choice question, such as C in "(C) 12"; else None."""
     match = _CHOSEN.fullmatch(_shown(found))
-    return match[1].upper() if match else None
+    return match[1].upper() if match and not _ANOTHER.search(match["rest"] or "") else None
 
 
 def _shown(text: str) -> str:

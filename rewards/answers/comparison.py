@@ -1,8 +1,6 @@
 """Do two answers say the same?"""
 
-from fractions import Fraction
-
-from rl_posttrain.rewards.answers.expressions import parse
+from rl_posttrain.rewards.answers.chains import as_equation, is_consistent, is_value_of, same_name
 from rl_posttrain.rewards.answers.forms import (
     Answer,
     Based,
@@ -18,15 +16,14 @@ from rl_posttrain.rewards.answers.forms import (
     Range,
     Words,
 )
-from rl_posttrain.rewards.answers.nodes import ZERO, Node, difference, has_constant_term, variables
+from rl_posttrain.rewards.answers.nodes import Node, variables
 from rl_posttrain.rewards.answers.numbers import same_number
-from rl_posttrain.rewards.answers.relations import answer_of, as_inequality, is_function, merged, node_of
+from rl_posttrain.rewards.answers.relations import answer_of, as_inequality, merged, node_of
 from rl_posttrain.rewards.answers.units import same_dimensions, same_quantity
-from rl_posttrain.rewards.answers.values import equal, proportional, real_value
+from rl_posttrain.rewards.answers.values import equal, proportional
 
 _NOON = 12 * 3600
 _FREE = {"", "{}"}
-_INTERVALS = {"()", "[]", "[)", "(]"}
 
 
 class UndecidedError(ValueError):
@@ -56,12 +53,7 @@ def same_answer(found: Answer, gold: Answer) -> bool:
     if isinstance(gold, Group) and len(gold.items) == 1 and gold.brackets == "{}" and not isinstance(found, Group):
         gold = gold.items[0]
     if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
-        # a + b = 5 answers 5, and (x+1)^2 = x^2 + 2x + 1 its right side; y^2 = 4x does not answer 4x, nor x + 5 = 12
-        # the 12: it is still to be solved.
-        if variables(found.right):
-            is_value = equal(found.left, found.right)
-        else:
-            is_value = not has_constant_term(found.left) and found.right != ZERO
+        is_value = is_value_of(found.left) if not variables(found.right) else equal(found.left, found.right)
         return bool(is_value) and same_answer(answer_of(found.right), gold)
     if isinstance(gold, Expression):
         if isinstance(found, Quantity) and found.product is not None and variables(gold.node):
@@ -142,93 +134,31 @@ def _same_time(found: Clock, gold: Clock) -> bool:
 def _answers_chain(found: Answer, gold: Chain) -> bool:
     """Whether `found` is an answer to a gold with equals signs: x = 3, 0.56 = 56\\%, \\log_6(216) = 3."""
     if isinstance(found, Equation):
-        variable, value = parse(gold.name) if gold.name else None, node_of(gold.sides[gold.num_exact - 1])
-        if variable is None or value is None or variable[0] not in ("var", "call"):
-            return False
-        return _decided(proportional(found.difference, difference(variable, value)))
-    if isinstance(found, Chain):
-        if found.name and gold.name and not _same_name(found, gold):
-            return False
-        if not _is_consistent(found):
-            return False
-        candidates = list(found.sides[: found.num_exact])
-    else:
-        candidates = [found]
-    wanted = dict.fromkeys([*gold.sides[gold.num_exact :], gold.sides[gold.num_exact - 1]])
-    return any(same_answer(candidate, side) for candidate in candidates for side in wanted)
+        equation = as_equation(gold)
+        return equation is not None and _decided(proportional(found.difference, equation))
+    if not isinstance(found, Chain):
+        return any(same_answer(found, side) for side in gold.sides[gold.num_exact - 1 :])
+    if not is_consistent(found, same_answer):
+        return False
+    if found.name and gold.name and not same_name(found, gold):
+        # y = x + 1 and x = y - 1
+        sides = as_equation(found), as_equation(gold)
+        return None not in sides and _decided(proportional(*sides))
+    return any(same_answer(a, b) for a in found.sides[: found.num_exact] for b in gold.sides[gold.num_exact - 1 :])
 
 
 def _chain_answers(found: Chain, gold: Answer) -> bool:
     """Whether the value of a chain such as x = 5+6 = 11 is the gold."""
     if isinstance(gold, Equation):
-        variable, value = parse(found.name) if found.name else None, node_of(found.sides[-1])
-        if variable is None or value is None or variable[0] not in ("var", "call"):
-            return False
-        return _decided(proportional(difference(variable, value), gold.difference))
-    if not _is_consistent(found) or (isinstance(gold, Range) and found.name.startswith("(")):
+        equation = as_equation(found)
+        return equation is not None and _decided(proportional(equation, gold.difference))
+    if not is_consistent(found, same_answer) or (isinstance(gold, Range) and found.name.startswith("(")):
         return False
     exact, rounded = found.sides[found.num_exact - 1], found.sides[found.num_exact :]
     if same_answer(exact, gold):
         return True
     is_decimal = isinstance(gold, Quantity) and not gold.number.is_quotient
-    return is_decimal and not found.name and any(same_answer(side, gold) for side in rounded)
-
-
-def _is_consistent(chain: Chain) -> bool:
-    """Whether the exact sides of a chain have the same value; 5+6 = 12 does not say what its answer is."""
-    *before, last = chain.sides[: chain.num_exact]
-    node = node_of(last)
-    if node is None:
-        return all(_is_name(side) or same_answer(side, last) for side in before)
-    for side in before:
-        other = node_of(side)
-        if other is None or _is_name(side) or (variables(other) and not variables(node)):
-            continue  # a + b = 5
-        if bool(getattr(side, "unit", None)) != bool(getattr(last, "unit", None)):
-            continue  # 45^\circ = \pi/4
-        if isinstance(last, Quantity) and isinstance(side, Quantity):
-            if not _same_quantity(side, last) and not same_number(side.number, last.number):
-                return False
-        elif equal(other, node) is False:
-            return False
-    return _rounds(chain)
-
-
-def _is_name(side: Answer) -> bool:
-    if not isinstance(side, Expression):
-        return False
-    return side.node[0] == "var" or (side.node[0] == "call" and side.node[1].startswith("of "))
-
-
-def _rounds(chain: Chain) -> bool:
-    """Whether what stands behind the sign for "about" is the exact value, rounded or cut off."""
-    exact = node_of(chain.sides[chain.num_exact - 1])
-    value = None if exact is None else real_value(exact)
-    if value is None:
-        return True
-    for side in chain.sides[chain.num_exact :]:
-        if not isinstance(side, Quantity):
-            return False
-        if not side.number.is_quotient:
-            near = side.number.value
-            last_place = Fraction(1, 10 ** _num_decimals(near * 100 if side.number.is_percent else near))
-            last_place /= 100 if side.number.is_percent else 1
-            if abs(float(value) - float(near)) > 1.01 * float(last_place):
-                return False
-    return True
-
-
-def _num_decimals(value: Fraction) -> int:
-    return next((count for count in range(16) if 10**count % value.denominator == 0), 16)
-
-
-def _same_name(found: Chain, gold: Chain) -> bool:
-    a, b = "".join(found.name.split()), "".join(gold.name.split())
-    if a == b or "text" in a or "text" in b or (len(a) > 3 and a.isalpha()) or (len(b) > 3 and b.isalpha()):
-        return True
-    return (is_function(a) and is_function(b) and a[1:] in ("", b[1:])) or (
-        is_function(a) and is_function(b) and b[1:] == ""
-    )
+    return is_decimal and len(rounded) == 1 and not found.name and same_answer(rounded[0], gold)
 
 
 def _same_range(found: Answer, gold: Answer) -> bool:

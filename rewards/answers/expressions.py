@@ -19,7 +19,7 @@ from rl_posttrain.rewards.answers.tokens import (
 
 MAX_CHARACTERS = 1_000
 MAX_TOKENS = 300  # a sum of so many terms is as many levels deep
-# f(2x) is not 2f(x); h(a+b) is a product.
+# f(2x) is not 2f(x), and g(x) is not gx; h(a+b) and g(h-y) are products.
 _APPLIED = set("fgFGP") | {r"\phi", r"\Gamma", r"\zeta", r"\sigma", r"\mu", r"\tau", r"\Phi"}
 
 
@@ -104,9 +104,21 @@ class _Parser(Arithmetic):
             name += "_" + self._raw()
         while self.peek() == "'":
             name += self.take()
-        if (name.strip("'") in _APPLIED or name[:1] in "fg") and self.peek() == "(":
+        if self.peek() == "(" and (name[:1] == "f" or (name.strip("'") in _APPLIED and self._is_argument())):
             return ("call", f"of {name}", *self._list())
         return ("var", name)
+
+    def _is_argument(self) -> bool:
+        """Whether the brackets that follow hold one term, or a list: g(x) and g(2x), and not g(h - y)."""
+        depth = 0
+        for ahead in range(1, len(self._tokens)):
+            token = self.peek(ahead)
+            if token == "" or (token == ")" and depth == 0):
+                return True
+            depth += (token in CLOSING) - (token in CLOSING.values())
+            if token in ("+", "-") and depth == 0 and ahead > 1:
+                return False
+        return True
 
     def _raw(self) -> str:
         """The text of an argument that is a name: 1, {n+1}, {AB}."""

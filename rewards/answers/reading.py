@@ -7,8 +7,6 @@ import re
 from rl_posttrain.rewards.answers.expressions import parse
 from rl_posttrain.rewards.answers.forms import (
     Answer,
-    Based,
-    Clock,
     Expression,
     Group,
     Infinite,
@@ -19,7 +17,8 @@ from rl_posttrain.rewards.answers.forms import (
 from rl_posttrain.rewards.answers.nodes import Node
 from rl_posttrain.rewards.answers.numbers import Number, read_number
 from rl_posttrain.rewards.answers.pieces import in_one_bracket, pieces_of
-from rl_posttrain.rewards.answers.relations import answer_of, node_of, read_relation, union_of, without
+from rl_posttrain.rewards.answers.relations import answer_of, both_ends, node_of, read_relation, union_of, without
+from rl_posttrain.rewards.answers.times import UNIT_FRACTION, read_based, read_clock, shown_text
 from rl_posttrain.rewards.answers.tokens import WORDS
 from rl_posttrain.rewards.answers.units import MAGNITUDES, Unit, is_known, read_unit
 
@@ -28,17 +27,6 @@ _MATRIX = re.compile(
     r"[(\[|]?\s*\\begin\s*\{([pbvBV]?(?:small)?matrix|array)\}\s*(?:\{[clr| ]*\})?(.*)\\end\s*\{\1\}\s*[)\]|]?",
     re.DOTALL,
 )
-_CLOCK = re.compile(
-    r"([0-9]{1,2})(?:\s*:\s*([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap]\s?\.?\s?m\b\s?\.?|o'?clock|noon)?", re.IGNORECASE
-)
-_BASED = re.compile(
-    r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*(?:_\s*(?:\{(.*)\}|([0-9]|\\text\{[^{}]*\}))|\(?\s*\\?(?:text\{)?\s*(base\b.*))"
-)
-_BASE_NAMES = [
-    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen",
-]  # fmt: skip
-_BASES = {name: base for base, name in enumerate(_BASE_NAMES, start=2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
 _CONGRUENCE = re.compile(
     r"(?:[A-Za-z]\w*\s*\\equiv(?![A-Za-z])\s*)?(.+?)\s*\(?(?:\\pmod|\\bmod|\\?mod)(?![A-Za-z])\s*\{?\s*([^{}()]+?)\s*\}?\)?"
 )
@@ -56,11 +44,9 @@ _QUANTITY = re.compile(
 _UNIT_BEHIND = re.compile(
     r"(.*?[^\s\\])(\s*)(\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[0-9]\}?)?|(?<![\\A-Za-z])[A-Za-z]{2,}[A-Za-z /^0-9]*)"
 )
-_UNIT_FRACTION = re.compile(r"\\frac\s*\{(\\text\{[^{}]*\}[^{}]*)\}\s*\{(\\text\{[^{}]*\}[^{}]*)\}")
-_SIGNS = str.maketrans({
-    "\u00a2": " cent ", "\u00a3": " sterling ", "\u20ac": " euro ", "\u00a5": " yen ", "\u20b9": " rupee ",
-})  # fmt: skip
 _PAIR = re.compile(r"([0-9.]+)\s*(?:\\text\{\s*)?([A-Za-z]+)\}?(?:\s|,|and|\}|$)*")
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+_MINUS_PLUS = re.compile(r"\\mp(?![A-Za-z])")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\-][^\W\d_]+)*")
 _SAID = {
     "all real numbers": r"\mathbb{R}", "all reals": r"\mathbb{R}", "real numbers": r"\mathbb{R}",
@@ -79,7 +65,7 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
         return None
     if "matrix}" in text or "array}" in text:
         return _matrix(text, depth) or read_relation(text, lambda part: read_answer(part, depth + 1))
-    if (special := _clock(text) or _based(text) or _congruence(text, depth)) is not None:
+    if (special := read_clock(text) or read_based(text) or _congruence(text, depth)) is not None:
         return special
     if (group := _group(text, depth)) is not None:
         return group
@@ -91,12 +77,7 @@ def read_answer(text: str, depth: int = 0) -> Answer | None:
 
 
 def _plain(text: str) -> Answer | None:
-    words = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
-    words = (
-        " ".join(re.sub(r"(?<=[A-Za-z])-(?=[A-Za-z])", " ", words).replace('"', " ").split()).lower().rstrip(".!")
-        if "\\" not in words
-        else ""
-    )
+    words = _words(text)
     text = _SAID.get(words, text)
     if infinite := re.fullmatch(r"([-+]?)\s*[({]?\s*\\infty\s*[)}]?", text):
         return Infinite(-1 if infinite[1] == "-" else 1)
@@ -107,7 +88,9 @@ def _plain(text: str) -> Answer | None:
     is_text = text.startswith(r"\text")
     behind = _UNIT_BEHIND.fullmatch(text)
     if behind is not None and behind[2] and is_known(behind[3]) and (measured := _with_unit(text)) is not None:
-        return measured  # 12\\pi cm^2
+        return measured  # 12\pi cm^2
+    if text.isalpha() and text.isupper() and len(text) > 2:
+        return Words(words)  # an order or a name: ACB is not ABC
     node = parse(text)
     if _WORDS.fullmatch(words) and (
         is_text or words == "no" or (len(words) >= 3 and re.search("[aeiou]", words) and _is_plain(text))
@@ -116,6 +99,14 @@ def _plain(text: str) -> Answer | None:
     if node is not None:
         return Expression(node)
     return _with_unit(text)
+
+
+def _words(text: str) -> str:
+    """The words of an answer in small letters, with single spaces; "" where commands are among them."""
+    shown = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
+    if "\\" in shown:
+        return ""
+    return " ".join(re.sub(r"(?<=[A-Za-z])-(?=[A-Za-z])", " ", shown).replace('"', " ").split()).lower().rstrip(".!")
 
 
 def _is_plain(text: str) -> bool:
@@ -129,22 +120,16 @@ def _with_unit(text: str) -> Expression | None:
     if match is None:
         return None
     is_text = match[3].startswith(r"\text")
-    unit = read_unit(_shown(match[3]), is_text=is_text, is_apart=bool(match[2]))
+    unit = read_unit(shown_text(match[3]), is_text=is_text, is_apart=bool(match[2]))
     node = parse(match[1])
     return None if unit is None or node is None else Expression(node, unit)
 
 
-def _shown(text: str) -> str:
-    """What text and units say, without the commands around them."""
-    text = _UNIT_FRACTION.sub(r" \1/\2", text).translate(_SIGNS)
-    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).replace(r"\degree", " degree ")
-
-
 def _quantity(text: str) -> Quantity | Expression | None:
     """A number with a unit, a magnitude or a currency."""
-    unit, rest = None, _UNIT_FRACTION.sub(r"\1/\2", text)
+    unit, rest = None, UNIT_FRACTION.sub(r"\1/\2", text)
     if currency := _CURRENCY.match(text):
-        name = _shown(currency[2]).strip().lower().rstrip(".")
+        name = shown_text(currency[2]).strip().lower().rstrip(".")
         unit = read_unit("dollar" if name == r"\$" else name, is_text=True, is_apart=True)
         rest = currency[1] + rest[currency.end() :].strip()
         if (number := read_number(rest)) is not None:
@@ -156,7 +141,7 @@ def _quantity(text: str) -> Quantity | Expression | None:
     if number is None:
         node = parse(rest) if unit is not None else None
         return None if node is None else Expression(node, unit)
-    shown = " ".join(_shown(match[2]).split())
+    shown = " ".join(shown_text(match[2]).split())
     if match[1].rstrip().endswith("("):
         if not shown.endswith(")"):
             return None
@@ -194,31 +179,6 @@ def _pairs(text: str) -> Quantity | None:
         return None
     total = sum(number.value * unit.factor for number, unit in zip(numbers, units, strict=True))
     return Quantity(Number(total / units[0].factor, False, False), units[0])
-
-
-def _clock(text: str) -> Clock | Group | None:
-    if ":" not in text and text.rstrip(" .}")[-1:] not in "mMkn":
-        return None
-    shown = " ".join(_shown(text).split()).rstrip(".")
-    if (match := _CLOCK.fullmatch(shown)) and (match[2] or match[4]) and int(match[1]) <= 24:
-        half = (match[4] or "").lower().replace(".", "").replace(" ", "")
-        half = half if half in ("am", "pm") else ""
-        return Clock(int(match[1]) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), half)
-    if ":" in shown:
-        items = [read_number(part) for part in shown.split(":")]
-        return None if None in items else Group(":", tuple(Quantity(item) for item in items))
-    return None
-
-
-def _based(text: str) -> Based | None:
-    match = _BASED.fullmatch(re.sub(r"^\\text\{(\w+)\}", r"\1", text)) if "_" in text or "base" in text else None
-    if match is None:
-        return None
-    base = _shown(match[2] or match[3] or match[4]).lower().replace("base", " ").strip(" ()}{-.")
-    number = _BASES.get(base, int(base) if base.isdigit() and base[0] != "0" and len(base) < 3 else 0)
-    digits = match[1].upper().lstrip("0") or "0"
-    fits = 2 <= number <= 36 and (match[1][0].isdigit() or (number > 10 and match[1].isupper()))
-    return Based(digits, number) if fits else None
 
 
 def _congruence(text: str, depth: int) -> Group | None:
@@ -280,19 +240,26 @@ def _group(text: str, depth: int) -> Answer | None:
         elif brackets not in ("", "{}"):
             return None
         else:
-            items += [read_answer(signed, depth + 1) for signed in _both_signs(piece)]
+            items += [read_answer(signed, depth + 1) for signed in _all_signs(piece)]
     if any(item is None for item in items):
         return None
+    if not brackets and (between := both_ends(items)) is not None and "or" not in connectors:
+        return between
     if not brackets and connectors == {"or"} and (union := union_of(items)) is not None:
         return union
     return Group(brackets, tuple(items))
 
 
-def _both_signs(text: str) -> list[str]:
-    upper = re.sub(r"^\s*\\pm(?![A-Za-z])\s*|(?<=[=({])\s*\\pm(?![A-Za-z])\s*", "", text)
-    upper = re.sub(r"\\pm(?![A-Za-z])", "+", re.sub(r"\\mp(?![A-Za-z])", "-", upper))
-    lower = re.sub(r"\\pm(?![A-Za-z])", "-", re.sub(r"\\mp(?![A-Za-z])", "+", text))
-    return [upper, lower]
+def _all_signs(text: str) -> list[str]:
+    """1 \\pm \\sqrt{2} as two values; \\pm 1 \\pm \\sqrt{2} as four; a \\mp goes with the \\pm before it."""
+    if r"\mp" in text or len(_PLUS_MINUS.findall(text)) < 2:
+        return [_signed(text, "+", "-"), _signed(text, "-", "+")]
+    first = [_PLUS_MINUS.sub(sign, text, count=1) for sign in ("+", "-")]
+    return [signed for part in first for signed in (_all_signs(part) if r"\pm" in part else [part])][:8]
+
+
+def _signed(text: str, plus_minus: str, minus_plus: str) -> str:
+    return _MINUS_PLUS.sub(minus_plus, _PLUS_MINUS.sub(plus_minus, text))
 
 
 def _union(text: str, depth: int) -> Group | None:

@@ -181,6 +181,18 @@ def union_of(items: list) -> Range | None:
     return Range(items[0].variable, Group("u", tuple(item.values for item in items)))
 
 
+def both_ends(items: list) -> Range | None:
+    """x > 2 and x < 5 as one interval."""
+    if len(items) != 2 or not all(isinstance(item, Range) and len(item.values.items) == 2 for item in items):
+        return None
+    lower = [item for item in items if item.values.items[1] == Infinite(1)]
+    upper = [item for item in items if item.values.items[0] == Infinite(-1)]
+    if len(lower) != 1 or len(upper) != 1 or lower == upper or lower[0].variable != upper[0].variable:
+        return None
+    low, high = lower[0].values, upper[0].values
+    return Range(lower[0].variable, Group(low.brackets[0] + high.brackets[1], (low.items[0], high.items[1])))
+
+
 def without(left_out: tuple) -> Group | None:
     """The real numbers without some numbers, as a union of intervals."""
     ends = [(value, item) for item in left_out if (value := _place(item)) is not None]

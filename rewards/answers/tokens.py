@@ -100,6 +100,8 @@ def tokens_of(text: str) -> list[str]:
 def _letters(run: str) -> list[str]:
     if run in WORDS:
         return ["\\" + ALIASES.get(run, run)]
+    if run[:-1] in FUNCTIONS:
+        return ["\\" + run[:-1], run[-1]]  # sinx
     if len(run) > 4:
         raise UnreadableError  # a word
     return list(run)

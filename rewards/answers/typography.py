@@ -168,6 +168,8 @@ def _without_commands(text: str) -> str:
 
 
 def _one_line(lines: re.Match) -> str:
+    if lines[1] == "cases" and "&" in lines[2]:
+        return lines[0]  # a function in pieces
     return lines[2].replace("&", " ").replace(r"\cr", ",")
 
 

@@ -45,7 +45,7 @@ _KNOWN |= {name: Unit(Fraction(1, 10**6), (("length", 3),)) for name in ("ml", "
 _KNOWN |= {"gallon": Unit(Fraction(3785411784, 10**12), (("length", 3),))}
 _KNOWN |= {name: Unit(Fraction(1609344, 3600000), (("length", 1), ("time", -1))) for name in ("mph",)}
 _KNOWN |= {name: Unit(Fraction(1000, 3600), (("length", 1), ("time", -1))) for name in ("kph", "kmph", "kmh")}
-_KINDS = {*_TABLE}
+_KINDS = {*_TABLE, "newton", "joule", "watt", "pascal", "volt", "ampere", "hertz", "mole", "coulomb"}
 MAGNITUDES = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
@@ -58,10 +58,31 @@ _NOT_UNITS = {
     "exp", "pi", "max", "min", "gcd", "lcm", "theta", "alpha", "beta", "infty", "wrong", "remainder",
 }  # fmt: skip
 _NOT_UNITS -= {"min", "time"}
+_NOT_UNITS |= {"below", "above", "zero", "out"}
+# An eighth, two twentieths.
+_PART = re.compile(
+    r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|hundred|thousand"
+    r"|\w+illion)th"
+)
+# Symbols of physics, with a prefix: these keep their case. M is mega and m is milli.
+_PREFIXES = {"": Fraction(1), "k": Fraction(1000), "M": Fraction(10**6), "G": Fraction(10**9), "m": Fraction(1, 1000),
+             "\u03bc": Fraction(1, 10**6), "u": Fraction(1, 10**6), "n": Fraction(1, 10**9)}  # fmt: skip
+_SYMBOLS = {
+    prefix + symbol: Unit(factor, ((kind, 1),))
+    for symbol, kind in {
+        "N": "newton", "J": "joule", "W": "watt", "Pa": "pascal", "V": "volt", "A": "ampere", "Hz": "hertz",
+        "K": "kelvin", "mol": "mole", "C": "coulomb", "eV": "electronvolt", "T": "tesla", "F": "farad", "H": "henry",
+    }.items()
+    for prefix, factor in _PREFIXES.items()
+}  # fmt: skip
+_SYMBOLS |= {
+    name: Unit(Fraction(10**6), ((kind, 1),)) for kind, name in [("mass", "Mg"), ("length", "Mm"), ("time", "Ms")]
+}
+_TEMPERATURES = re.compile(r"degrees?\s*(c|f|celsius|fahrenheit)(?![a-z])", re.IGNORECASE)
 _SQUARE, _CUBIC = {"square", "sq"}, {"cubic", "cu"}
 _POWERS = {"squared": 2, "cubed": 3}
 MAX_WORDS = 6
-_TOKEN = re.compile(r"\s*(?:([a-z]+)|(?:\^\s*\{?\s*|(?<=[a-z]))(-?[1-4])\s*\}?|(/)|(?:\\cdot|\*|-))")
+_TOKEN = re.compile(r"\s*(?:([A-Za-z\u03bc]+)|(?:\^\s*\{?\s*|(?<=[a-z]))(-?[1-4])\s*\}?|(/)|(?:\\cdot|\*|-))")
 # A word behind a number and a space; letters in the order of a product (ab, xyz, abc) are none.
 _SHORT_WORD = re.compile("[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|egg|ant|ace|tea|pie|bee|toe|eye|inn|oar|ounce")
 
@@ -74,20 +95,23 @@ def read_unit(text: str, *, is_text: bool, is_apart: bool) -> Unit | None:
         is_text: whether the answer marks it as text: then words of no table are units, too.
         is_apart: whether a space stands between the number and `text`: "7 m" has a unit, "7m" is a product.
     """
-    text = text.strip().lower().replace(".", "")
+    text = _TEMPERATURES.sub(_temperature, text.strip().replace(".", ""))
     pieces = _pieces(text)
     if pieces is None:
         return None
     words = [word for word, _ in pieces]
-    spelled = {*words, *re.findall("[a-z]+", text)}
+    spelled = {word.lower() for word in (*words, *re.findall("[A-Za-z]+", text))}
     if not words or len(words) > MAX_WORDS or spelled & _NOT_UNITS or not spelled.isdisjoint(MAGNITUDES):
+        return None
+    if any(_PART.fullmatch(word.removesuffix("s")) for word in spelled):
         return None
     if words[:-1].count("point") or (len(words) == 1 and len(words[0]) == 1 and not (is_text or is_apart)):
         return None
     unknown: list[str] = []
     factor, dimensions = Fraction(1), {}
     for word, power in pieces:
-        known = _KNOWN.get(word)
+        known = _SYMBOLS.get(word) if len(word) > 1 or is_text else None
+        known = known or _KNOWN.get(word.lower())
         if known is None:
             if not (is_text or _is_word(word, is_apart)):
                 return None
@@ -112,24 +136,28 @@ def _pieces(text: str) -> list[tuple[str, int]] | None:
             return None
         word, power, slash = match.groups()
         place = match.end()
-        if slash or word in ("per", "an", "a", "each"):
+        if slash or (word and word.lower() in ("per", "an", "a", "each")):
             sign = -1
-        elif word in _SQUARE or word in _CUBIC:
-            ahead = 2 if word in _SQUARE else 3
-        elif word in _POWERS or power:
+        elif word and word.lower() in _SQUARE | _CUBIC:
+            ahead = 2 if word.lower() in _SQUARE else 3
+        elif power or (word and word.lower() in _POWERS):
             if not pieces or abs(pieces[-1][1]) != 1:
                 return None
-            pieces[-1] = (pieces[-1][0], pieces[-1][1] * (_POWERS[word] if word else int(power)))
+            pieces[-1] = (pieces[-1][0], pieces[-1][1] * (_POWERS[word.lower()] if word else int(power)))
         elif word:
-            pieces.append((_singular(word), sign * ahead))
+            pieces.append((word if word in _SYMBOLS else _singular(word.lower()), sign * ahead))
             ahead = 1
     return pieces
+
+
+def _temperature(match: re.Match) -> str:
+    return "celsius" if match[1].lower() in ("c", "celsius") else "fahrenheit"
 
 
 def is_known(text: str) -> bool:
     """Whether a text of two letters or more is a unit of the table, with its power: cm, cm^2, inches."""
     word = re.match("[A-Za-z]{2,}", text)
-    return word is not None and _singular(word.group().lower()) in _KNOWN
+    return word is not None and (word.group() in _SYMBOLS or _singular(word.group().lower()) in _KNOWN)
 
 
 def _is_word(word: str, is_apart: bool) -> bool:

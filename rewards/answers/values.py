@@ -29,19 +29,19 @@ def equal(a: Node, b: Node) -> bool | None:
     if a == b:
         return True
     num_agreeing, complex_same = 0, []
-    try:
-        for point in _points(a, b):
+    for point in _points(a, b):
+        try:
             same, is_real = _same_at(a, b, point)
-            if same is None:
-                continue
-            if is_real and not same:
-                return False
-            if is_real:
-                num_agreeing += 1
-            else:
-                complex_same.append(same)
-    except TooLargeError:
-        return None
+        except TooLargeError:
+            continue
+        if same is None:
+            continue
+        if is_real and not same:
+            return False
+        if is_real:
+            num_agreeing += 1
+        else:
+            complex_same.append(same)
     if num_agreeing:
         return True
     return all(complex_same) if complex_same else None
@@ -108,8 +108,9 @@ def _same_at(a: Node, b: Node, point: Point) -> tuple[bool | None, bool]:
         return False, is_real
     # Both are near zero. With more digits, what is zero comes nearer, and what is small stays.
     finer = point._replace(digits=point.digits + _MORE_DIGITS)
-    shrunk, _ = _difference(evaluate(a, finer).number, evaluate(b, finer).number)
-    return shrunk == 0 or shrunk < difference * 10.0 ** (-_MORE_DIGITS // 2), is_real
+    shrunk, size = _difference(evaluate(a, finer).number, evaluate(b, finer).number)
+    is_zero = shrunk < difference * 10.0 ** (-_MORE_DIGITS // 2)
+    return is_zero or shrunk <= size * 10.0 ** (_SPARE - finer.digits), is_real
 
 
 def _difference(a: Any, b: Any) -> tuple[Any, Any]:
@@ -121,33 +122,84 @@ def _difference(a: Any, b: Any) -> tuple[Any, Any]:
     return abs(a - b), max(abs(a), abs(b))
 
 
+# From and to, and whether negative: always (-1), for some names (0) or never (1).
+_PLACES = ((0.1, 0.9, 1), (1, 4, 1), (20, 900, 1), (0.1, 0.9, -1), (1, 3, 0), (20, 900, -1))
+_NUM_POSITIVE = 3
+_WHOLE_NAMES = frozenset("nkmijl")
+_STEPS = {"lfloor", "lceil", "mod", "gcd", "lcm", "factorial", "binom"}
+
+
 def _points(a: Node, b: Node) -> Iterator[Point]:
-    """Points at which all variables have different values: within 0 to 1, above 1, below 0, and of both signs."""
+    """Points at which all variables have different values: near 0, above 1, far out, below 0, and of both signs.
+
+    Names such as n and k stand for whole numbers where a rounding, a remainder, a factorial or a power of a negative
+    number has them, and so do the bounds of sums. Roots of several variables are compared where all are above 0.
+    """
     names = tuple(sorted(variables(a) | variables(b)))
     if not names:
         yield Point(())
         return
-    whole = _whole_names(a) | _whole_names(b)
-    for number in range(7 if whole else 4):
-        yield Point(tuple((name, _coordinate(name, number, name in whole)) for name in names))
+    operations = _operations(a) | _operations(b)
+    bounds = _bounds_of(a) | _bounds_of(b)
+    whole = bounds | (_WHOLE_NAMES & set(names) if operations & _STEPS else frozenset())
+    only_positive = len(names) > 1 and "root" in operations and not whole
+    if not whole or whole != set(names) or not bounds:
+        num_points = _NUM_POSITIVE if only_positive else len(_PLACES)
+        for number in range(num_points if not whole else 0):
+            yield Point(tuple((name, _coordinate(name, number)) for name in names))
+    for number in range(10 if whole else 0):
+        yield Point(
+            tuple(
+                (name, _whole_coordinate(name, number) if name in whole else _coordinate(name, number % 6))
+                for name in names
+            )
+        )
 
 
 @functools.lru_cache(maxsize=4096)
-def _coordinate(name: str, number: int, is_whole: bool) -> Fraction:
-    mixed = zlib.crc32(name.encode()) * 2_654_435_761 % _PRIME
-    if is_whole:
-        return Fraction(2 + number + mixed % 5)
-    share = Fraction(100_003 + mixed * 8 // 10, _PRIME)  # 0.1 to 0.9
-    if number == 0:
-        return share
-    if number == 1:
-        return 1 + 3 * share
-    return -share if number == 2 else (1 + 2 * share) * (-1 if mixed % 2 else 1)
+def _coordinate(name: str, number: int) -> Fraction:
+    low, high, sign = _PLACES[number]
+    mixed = _mixed(name)
+    value = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(mixed, _PRIME)
+    value = value.limit_denominator(_PRIME)
+    return -value if sign < 0 or (sign == 0 and mixed % 2) else value
+
+
+def _whole_coordinate(name: str, number: int) -> Fraction:
+    """2, 3, 4, ... and from the seventh on 20 and more; each name has another."""
+    shift = _mixed(name) % 5
+    return Fraction(2 + number + shift if number < 6 else 7 * number + 3 * shift - 22)
+
+
+def _mixed(name: str) -> int:
+    return zlib.crc32(name.encode()) * 2_654_435_761 % _PRIME
 
 
 @functools.lru_cache(maxsize=4096)
-def _whole_names(node: Node) -> frozenset[str]:
-    """Variables in the bounds of a sum or product, which are whole numbers."""
+def _operations(node: Node) -> frozenset[str]:
+    """Functions and operations that decide where to compare: roundings, roots, powers of negative numbers."""
+    return frozenset(_found_operations(node))
+
+
+def _found_operations(node: Node) -> Iterator[str]:
+    if node[0] == "call":
+        yield node[1]
+    elif node[0] == "root" or (node[0] == "^" and node[2][0] != "num" and _is_fraction(node[2])):
+        yield "root"
+    elif node[0] == "^" and node[1][0] == "num" and node[1][1] < 0:
+        yield "mod"
+    for part in node[1:]:
+        if isinstance(part, tuple) and part:
+            yield from _found_operations(part)
+
+
+def _is_fraction(node: Node) -> bool:
+    return node[0] == "/" or (node[0] == "num" and node[1].denominator > 1)
+
+
+@functools.lru_cache(maxsize=4096)
+def _bounds_of(node: Node) -> frozenset[str]:
+    """The variables in the bounds of sums and products."""
     return frozenset(_bounds(node))
 
 

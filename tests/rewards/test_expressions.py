@@ -92,13 +92,16 @@ EQUAL = [
     (r"\cos\frac{\pi}{7}\cos\frac{2\pi}{7}\cos\frac{3\pi}{7}", r"\frac18"),
     (r"\arctan x + \arctan\frac1x", r"\frac{\pi}{2}\cdot\frac{|x|}{x}"), (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}"),
     (r"\sum_{k=1}^\infty \frac{1}{k^3}", r"\sum_{j=1}^\infty j^{-3}"), (r"\int_0^1 f(x)\,dx", r"\int_0^1 f(t)\,dt"),
-    ("n!", "n(n-1)!"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), ("|x-1|", "|1-x|"), (r"\frac{1}{i}", "-i"),
+    (r"e^{2x}", "(e^x)^2"), ("n!", "n(n-1)!"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), ("|x-1|", "|1-x|"),
+    (r"\frac{1}{i}", "-i"),
     (r"10^{70}+\sqrt2", r"\sqrt2+10^{70}"), ("P(A|B)", "P(A|B)"),
 ]  # fmt: skip
 DIFFERENT = [
     (r"\sqrt{x^2}", "x"), ("f(2x)", "2f(x)"), ("x", "y"), (r"\frac{1}{2^{98}}", r"\frac{1}{2^{99}}"),
     (r"10^{70}+\sqrt2", r"10^{70}+\sqrt3"), (r"e^{\pi\sqrt{163}}", "262537412640768744"), ("2^{1000}", "2^{1000}+1"),
-    (r"\sin x", r"\sin(-x)"), (r"\sum_{k=1}^n k", r"\frac{n(n-1)}{2}"), ("x^2", "2x"), ("a-b", "b-a"), ("3+4i", "4+3i"),
+    (r"\lfloor\frac{n}{10}\rfloor", r"\lfloor\frac{n}{11}\rfloor"), ("|x-5|", "5-x"), (r"\max(x,10)", "10"),
+    (r"\lfloor\frac n2\rfloor", r"\lceil\frac n2\rceil-1"), (r"\sin x", r"\sin(-x)"),
+    (r"\sum_{k=1}^n k", r"\frac{n(n-1)}{2}"), ("x^2", "2x"), ("a-b", "b-a"), ("3+4i", "4+3i"),
     (r"\int_0^1 f(x)\,dx", r"\int_0^2 f(x)\,dx"), (r"\sqrt2", "1.41421356237309504880168872420969807856967"),
     ("x_1", "x_2"), ("n!", "(n-1)!"), (r"\vec{a}", "a"), (r"\log_2 x", r"\log_3 x"),
 ]  # fmt: skip
