@@ -17,6 +17,7 @@ from rl_posttrain.rewards.answers import (
     Expression,
     UndecidedError,
     Words,
+    choice_value,
     chosen_letter,
     cleaned,
     is_only_numbers,
@@ -244,9 +245,12 @@ def exact_verdict(found: str, gold_text: str) -> Verdict | None:
         return Verdict(0.0, "unparseable")
     gold, found = _read_gold(gold_text), cleaned(found)
     if found == gold.text:
-        return Verdict(1.0, "exact")
+        return Verdict(float(bool(found)), "exact")
     if gold.choice is not None:
-        return Verdict(float(chosen_letter(found) == gold.choice), "exact")
+        if chosen_letter(found) == gold.choice:
+            return Verdict(1.0, "exact")
+        value = choice_value(gold.text)
+        return Verdict(0.0, "exact") if value is None else exact_verdict(found, value)
     answer = read_answer(found)
     if answer is None and (said := said_in(found)) is not None:
         found = cleaned(said)
@@ -263,10 +267,12 @@ def exact_verdict(found: str, gold_text: str) -> Verdict | None:
     if answer is not None and gold.answer is not None:
         with contextlib.suppress(UndecidedError):
             return Verdict(float(same_answer(answer, gold.answer)), gold.decided)
-    if r"\text" in found + gold.text:  # math-verify drops words and units
+    if any(
+        command in found + gold.text for command in (r"\text", r"\ldots")
+    ):  # math-verify drops words, units and dots
         return Verdict(float(_letters(found) == _letters(gold.text)), "exact")
     return Verdict(0.0, "unparseable") if asks_too_much(found, gold.text) else None
 
 
 def _letters(text: str) -> str:
-    return "".join(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).split()).casefold()
+    return "".join(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).split())

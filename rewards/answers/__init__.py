@@ -4,7 +4,7 @@
 What cannot be read here is left to math-verify in a worker process (`symbolic`).
 """
 
-from rl_posttrain.rewards.answers.choices import chosen_letter, read_choice
+from rl_posttrain.rewards.answers.choices import choice_value, chosen_letter, read_choice
 from rl_posttrain.rewards.answers.comparison import UndecidedError, same_answer
 from rl_posttrain.rewards.answers.forms import Answer, Chain, Equation, Expression, Quantity, Words, is_only_numbers
 from rl_posttrain.rewards.answers.kinds import kind_of
@@ -21,6 +21,7 @@ __all__ = [
     "Quantity",
     "UndecidedError",
     "Words",
+    "choice_value",
     "chosen_letter",
     "cleaned",
     "is_only_numbers",

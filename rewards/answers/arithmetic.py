@@ -55,7 +55,8 @@ class Arithmetic:
                 self.take()
                 right = self._signed_factor()
             else:
-                if divided and not before.startswith((")", "}")):
+                is_factor = sign in (r"\pi", r"\sqrt", r"\surd") and before[-1].isdigit()  # 2/3\pi
+                if divided and not (is_factor or before.startswith((")", "}"))):
                     raise UnreadableError  # 1/2x
                 if sign[0] in "0123456789." and before != "!":
                     raise UnreadableError  # 1 2 and x2

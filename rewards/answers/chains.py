@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from rl_posttrain.rewards.answers.expressions import parse
 from rl_posttrain.rewards.answers.forms import Answer, Chain, Expression, Quantity
-from rl_posttrain.rewards.answers.nodes import Node, difference, has_constant_term, variables
+from rl_posttrain.rewards.answers.nodes import Node, difference, has_numbers, variables
 from rl_posttrain.rewards.answers.relations import is_function, node_of
 from rl_posttrain.rewards.answers.tokens import TRIGONOMETRIC
 from rl_posttrain.rewards.answers.values import equal, real_value
@@ -47,7 +47,7 @@ def is_value_of(left: Node) -> bool:
     """
     if left[0] == "call":
         return left[1] in TRIGONOMETRIC or left[1].startswith("of ")
-    return len(variables(left)) > 1 and not has_constant_term(left)
+    return len(variables(left)) > 1 and not has_numbers(left)
 
 
 def _rounds(chain: Chain) -> bool:
@@ -96,6 +96,12 @@ def same_name(found: Chain, gold: Chain) -> bool:
 def as_equation(chain: Chain) -> Node | None:
     """name - value, of a chain with the name of a variable or of a function of one."""
     name, value = parse(chain.name) if chain.name else None, node_of(chain.sides[chain.num_exact - 1])
-    if name is None or value is None or name[0] not in ("var", "call"):
+    if name is None or value is None or name[0] not in ("var", "call") or not variables(name):
         return None
     return difference(name, value)
+
+
+def names_of(chain: Chain) -> set[str]:
+    """All names in a chain: x, y and z in x = y = z = 1."""
+    inner = {side.node[1] for side in chain.sides[:-1] if isinstance(side, Expression) and side.node[0] == "var"}
+    return inner | ({chain.name} if chain.name else set())

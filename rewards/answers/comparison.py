@@ -1,6 +1,8 @@
 """Do two answers say the same?"""
 
-from rl_posttrain.rewards.answers.chains import as_equation, is_consistent, is_value_of, same_name
+import re
+
+from rl_posttrain.rewards.answers.chains import as_equation, is_consistent, is_value_of, names_of, same_name
 from rl_posttrain.rewards.answers.forms import (
     Answer,
     Based,
@@ -16,7 +18,7 @@ from rl_posttrain.rewards.answers.forms import (
     Range,
     Words,
 )
-from rl_posttrain.rewards.answers.nodes import Node, variables
+from rl_posttrain.rewards.answers.nodes import Node, has_plain_log, variables, with_log_of_ten
 from rl_posttrain.rewards.answers.numbers import same_number
 from rl_posttrain.rewards.answers.relations import answer_of, as_inequality, merged, node_of
 from rl_posttrain.rewards.answers.units import same_dimensions, same_quantity
@@ -44,7 +46,7 @@ def same_answer(found: Answer, gold: Answer) -> bool:
         return _same_range(found, gold)
     if isinstance(gold, Words):
         if isinstance(found, Words):
-            return found.text == gold.text
+            return _same_words(found.text, gold.text)
         return gold.product is not None and isinstance(found, Expression) and _same_node(found.node, gold.product)
     if isinstance(found, Words) and isinstance(gold, Expression) and found.product is not None:
         found = Expression(found.product)
@@ -52,6 +54,9 @@ def same_answer(found: Answer, gold: Answer) -> bool:
         found = found.items[0]  # \{7\}
     if isinstance(gold, Group) and len(gold.items) == 1 and gold.brackets == "{}" and not isinstance(found, Group):
         gold = gold.items[0]
+    if isinstance(gold, Equation) and isinstance(found, Expression | Quantity) and not variables(gold.right):
+        is_asked = is_value_of(gold.left) or (gold.left[0] == "call" and gold.left[1] == "abs")
+        return is_asked and same_answer(found, answer_of(gold.right))  # 2 answers \\tan x = 2
     if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
         is_value = is_value_of(found.left) if not variables(found.right) else equal(found.left, found.right)
         return bool(is_value) and same_answer(answer_of(found.right), gold)
@@ -91,8 +96,20 @@ def _decided(result: bool | None) -> bool:
     return result
 
 
+_ARTICLE = re.compile(r"^(?:the|an?|there (?:is|are)|it is)\s+")
+
+
+def _same_words(found: str, gold: str) -> bool:
+    """The same words, with or without an article before them and a plural s behind them."""
+    found, gold = (_ARTICLE.sub("", text) for text in (found, gold))
+    return found == gold or (len(gold) > 3 and found.removesuffix("s") == gold.removesuffix("s"))
+
+
 def _same_node(found: Node, gold: Node) -> bool:
-    return _decided(equal(found, gold))
+    same = equal(found, gold)
+    if same is False and (has_plain_log(found) or has_plain_log(gold)):
+        same = equal(with_log_of_ten(found), with_log_of_ten(gold))  # \\log is \\ln, or has the base 10
+    return _decided(same)
 
 
 def _same_expression(found: Answer, gold: Expression) -> bool:
@@ -140,11 +157,18 @@ def _answers_chain(found: Answer, gold: Chain) -> bool:
         return any(same_answer(found, side) for side in gold.sides[gold.num_exact - 1 :])
     if not is_consistent(found, same_answer):
         return False
+    if gold.name and len(names_of(gold)) > 1 and names_of(found) != names_of(gold):
+        return False  # x = 1 does not answer x = y = z = 1
     if found.name and gold.name and not same_name(found, gold):
         # y = x + 1 and x = y - 1
         sides = as_equation(found), as_equation(gold)
-        return None not in sides and _decided(proportional(*sides))
-    return any(same_answer(a, b) for a in found.sides[: found.num_exact] for b in gold.sides[gold.num_exact - 1 :])
+        return None not in sides and proportional(*sides) is True
+    sides = found.sides[: found.num_exact]
+    if gold.name:
+        if not found.name and any(variables(node) for side in sides[:-1] if (node := node_of(side)) is not None):
+            return False  # 2A = 12 does not answer A = 12
+        sides = sides[-1:]
+    return any(same_answer(a, b) for a in sides for b in gold.sides[gold.num_exact - 1 :])
 
 
 def _chain_answers(found: Chain, gold: Answer) -> bool:
@@ -216,7 +240,8 @@ def _named_point(found: Group, gold: Group) -> tuple[Group, Group] | None:
 
 
 def _same(a: Answer, b: Answer) -> bool:
-    return same_answer(a, b)
+    """As `same_answer`, of two items: {1} is no 1 there."""
+    return isinstance(a, Group) == isinstance(b, Group) and same_answer(a, b)
 
 
 def _repeats(group: Group) -> bool:

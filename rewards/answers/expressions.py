@@ -4,7 +4,7 @@ import functools
 from fractions import Fraction
 
 from rl_posttrain.rewards.answers.arithmetic import CLOSING, Arithmetic
-from rl_posttrain.rewards.answers.nodes import MINUS_ONE, Node
+from rl_posttrain.rewards.answers.nodes import MINUS_ONE, Node, derivative
 from rl_posttrain.rewards.answers.tokens import (
     ALIASES,
     BIG,
@@ -34,6 +34,9 @@ def parse(text: str) -> Node | None:
             return None
         parser = _Parser(tokens)
         node = parser.sum()
+        if parser.peek() == r"\choose":
+            parser.take()
+            node = ("call", "binom", node, parser.sum())
         return Node(node) if parser.peek() == "" else None
     except UnreadableError:
         return None
@@ -70,7 +73,8 @@ class _Parser(Arithmetic):
         if name in GREEK:
             return self._name(token)
         if name == "frac":
-            return ("/", self.argument(), self.argument())
+            top, bottom = self.argument(), self.argument()
+            return derivative(top, bottom) or ("/", top, bottom)
         if name == "binom":
             return ("call", "binom", self.argument(), self.argument())
         if name in ("sqrt", "surd"):
@@ -104,7 +108,11 @@ class _Parser(Arithmetic):
             name += "_" + self._raw()
         while self.peek() == "'":
             name += self.take()
-        if self.peek() == "(" and (name[:1] == "f" or (name.strip("'") in _APPLIED and self._is_argument())):
+        if self.peek() == "(" and (
+            name[:1] == "f"
+            or (name.strip("'") in _APPLIED and self._is_argument())
+            or (self.peek(2) == ")" and self.peek(1)[:1].isalnum())  # x(0), v(t)
+        ):
             return ("call", f"of {name}", *self._list())
         return ("var", name)
 

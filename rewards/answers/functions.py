@@ -166,11 +166,11 @@ class Functions:
         return Fraction(math.ceil(value) if up else math.floor(value))
 
     def unknown(self, name: str, values: Sequence) -> Any:
-        """The value of a function that nobody defines, such as f(x): equal for equal arguments, and smooth."""
+        """The value of a function that nobody defines, such as f(x): smooth, and of both signs."""
         total = self.mp.mpf(zlib.crc32(name.encode()) % 9_973) / 9_973
         for place, value in enumerate(values):
             total += self.mp.atan(self.float(value) + place) * (place + 2) / (7 + len(values))
-        return total
+        return self.mp.sin(11 * total)
 
 
 def _exact_root(value: int, order: int) -> int | None:

@@ -55,13 +55,43 @@ def is_proper(node: Node) -> bool:
     return node[0] == "/" and node[1][0] == node[2][0] == "num" and 0 < node[1][1] < node[2][1]
 
 
-def has_constant_term(node: Node) -> bool:
-    """Whether a number is added to something in it, as in x + 5 and (x - 1)^2."""
-    if node[0] == "+" and "num" in (node[1][0], node[2][0]):
-        return True
-    return any(has_constant_term(part) for part in node[1:] if isinstance(part, tuple) and part)
+def has_numbers(node: Node) -> bool:
+    """Whether there are numbers in it other than exponents and -1, as in 2x, x + 5 and x/3."""
+    if node[0] == "num":
+        return node != MINUS_ONE
+    parts = node[1:2] if node[0] == "^" else node[1:]
+    return any(has_numbers(part) for part in parts if isinstance(part, tuple) and part)
 
 
 def difference(a: Node, b: Node) -> Node:
     """a - b."""
     return Node(("+", a, ("*", MINUS_ONE, b)))
+
+
+def derivative(top: Node, bottom: Node) -> Node | None:
+    """dv/dt as a function of v and t that nobody defines; None where top and bottom are no differentials."""
+    over, under = _factors(top), _factors(bottom)
+    if not (_is_differential(over[0]) and _is_differential(under[0])) or len(under) < 2:
+        return None
+    return ("call", "of d", *(factor for factor in (*over, *under) if not _is_differential(factor)), *over[:1])
+
+
+def _factors(node: Node) -> list[Node]:
+    return [*_factors(node[1]), *_factors(node[2])] if node[0] == "*" else [node]
+
+
+def _is_differential(node: Node) -> bool:
+    return (node[1] if node[0] == "^" else node) in (("var", "d"), ("var", r"\partial"))
+
+
+def has_plain_log(node: Node) -> bool:
+    """Whether there is a logarithm without a base in it."""
+    if node[0] == "call" and node[1] == "log" and len(node) == 3:
+        return True
+    return any(has_plain_log(part) for part in node[1:] if isinstance(part, tuple) and part)
+
+
+def with_log_of_ten(node: Node) -> Node:
+    """The expression with the base 10 for each logarithm without one."""
+    parts = tuple(with_log_of_ten(part) if isinstance(part, tuple) and part else part for part in node)
+    return Node((*parts, ("num", Fraction(10)))) if parts[:2] == ("call", "log") and len(parts) == 3 else Node(parts)

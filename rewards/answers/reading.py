@@ -222,6 +222,8 @@ def _group(text: str, depth: int) -> Answer | None:
         brackets, inner = "()", text[len(r"\langle") : -len(r"\rangle")]
     elif text[0] in "([" and text[-1] in ")]" and in_one_bracket(text):
         brackets, inner = text[0] + text[-1], text[1:-1]
+    if not brackets and ":" in text and (ratio := _ratio(text, depth)) is not None:
+        return ratio
     pieces, connectors = pieces_of(inner)
     if brackets in ("()", "[]", "(]", "[)") and len(pieces) == 1:
         if re.fullmatch(r"-?[0-9]+(,[0-9]+)+", pieces[0].strip()):
@@ -248,6 +250,12 @@ def _group(text: str, depth: int) -> Answer | None:
     if not brackets and connectors == {"or"} and (union := union_of(items)) is not None:
         return union
     return Group(brackets, tuple(items))
+
+
+def _ratio(text: str, depth: int) -> Group | None:
+    r"""\sqrt{3}:1 and a:b."""
+    items = tuple(read_answer(part, depth + 1) for part in text.split(":"))
+    return Group(":", items) if all(isinstance(item, Quantity | Expression) for item in items) else None
 
 
 def _all_signs(text: str) -> list[str]:

@@ -26,8 +26,9 @@ _RELATION = re.compile(r"<=|>=|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])|[<>=]"
 # What can have a value: x, x_1, f(x), AB, \angle A, \text{area}, (x, y), |AB|, \frac{dy}{dx}.
 _NAME = re.compile(
     r"[A-Za-z](?:_(?:\{[^{}]*\}|\w))?'*(?:\^\{?-1\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
-    r"|(?:m\s*)?\\(?:angle|triangle)\s*[A-Z]{1,3}|\|?[A-Z]{2,3}\|?|\\[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?"
-    r"|\\(?:vec|hat|bar|overline)\s*\{?[A-Za-z]{1,2}\}?|\\frac\s*\{\s*d\s*\w*\s*\}\s*\{\s*d\s*\w+\s*\}|\\text\{[^{}]*\}(?:\s*\([^()]*\))?"
+    r"|(?:m\s*)?\\(?:angle|triangle)\s*[A-Z]{1,3}|\|?[A-Z]{2,3}\|?|\\(?:[a-z]*(?:alpha|beta|gamma|delta|theta|lambda|mu|nu|xi|rho|sigma|tau|phi|psi|omega|epsilon|ell)|Delta|Omega|Phi)"
+    r"(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?|[A-Za-z](?:\s*:\s*[A-Za-z])+"
+    r"|\\(?:vec|hat|bar|overline)\s*\{?[A-Za-z]{1,2}\}?|\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}|\\text\{[^{}]*\}(?:\s*\([^()]*\))?"
     r"|\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)|[A-Za-z]{3,}(?: [A-Za-z]+){0,5}"
 )
 _ARGUMENT = re.compile(r"(?:y|[A-Za-z]\([A-Za-z]\))")
@@ -70,6 +71,8 @@ def _chain(sides: list[str], signs: list[str], read: Reader) -> Answer | None:
         # x = y + z = 7: only what stands on the left of all is a name.
         sides, signs = sides[1:], signs[1:]
     values = [read(side) for side in sides]
+    if not name and len(sides) > 1 and _stands_for_a_value(sides[0], values[0]):
+        name, values, sides, signs = sides[0], values[1:], sides[1:], signs[1:]  # f(1) = 2, P(X = 1) = 1/2
     if any(value is None or isinstance(value, Chain | Range) for value in values):
         return None
     num_exact = signs.index(r"\approx") + 1 if r"\approx" in signs else len(sides)
@@ -84,6 +87,13 @@ def is_name(text: str) -> bool:
     """Whether a text is a name for a value, and no value itself."""
     is_one = _NAME.fullmatch(text) is not None or _NAME.fullmatch("".join(text.split())) is not None
     return is_one and text not in ("e", "i", r"\pi", r"\infty", r"\emptyset")
+
+
+def _stands_for_a_value(side: str, value: Answer | None) -> bool:
+    """Whether a side is a function that nobody defines, or a text in brackets that is no formula."""
+    if value is None:
+        return re.fullmatch(r"(?:[A-Za-z]|\\text\{[^{}]*\}|\\mathbb\{[A-Z]\})\s*[(\[].*[)\]]", side) is not None
+    return isinstance(value, Expression) and value.node[0] == "call" and value.node[1].startswith("of ")
 
 
 def is_function(name: str) -> bool:

@@ -73,7 +73,7 @@ _RENAMED = {
     "colon": ":", "div": "/", "slash": "/", "ast": "*", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|",
     "simeq": r"\approx", "doteq": r"\approx", "varnothing": r"\emptyset", "dots": r"\ldots", "cdots": r"\ldots",
     "dbinom": r"\binom", "tbinom": r"\binom", "degrees": r"\degree", "varphi": r"\phi", "varepsilon": r"\epsilon",
-    "vartheta": r"\theta", "lg": r"\log", "bullet": r"\cdot", "iff": r"\iff", "lor": r"\text{ or }",
+    "vartheta": r"\theta", "lg": r"\log_{10}", "bullet": r"\cdot", "iff": r"\iff", "lor": r"\text{ or }",
     "vee": r"\text{ or }",
     "bmod": r"\bmod", "setminus": r"\setminus", "backslash": r"\setminus", "imath": "i", "lbrack ": "[",
     "exponentialE": "e", "pounds": "\u00a3", "euro": "\u20ac", "textdollar": r"\$", "quad": " ", "qquad": " ",
@@ -86,6 +86,7 @@ _PLAIN = {
     "alpha", "beta", "binom", "begin", "end", "cr", "cot", "sec", "csc", "approx",
 }  # fmt: skip
 _COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
+_NOT = re.compile(r"\\not\s*=")
 _SET_NAME = re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])")
 _SIDES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?")
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]")
@@ -96,10 +97,16 @@ _FIXED_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=[0-9]{
 _SPACED_THOUSANDS = re.compile(
     r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~){1,3}[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
 )
+_COMMA_THOUSANDS = re.compile(r"(?<![0-9.,(\[{_])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9]|\.[0-9]*,|\s*[)\]}])")
+_ONLY_DIGITS = re.compile(r"[0-9,;.\s]*")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,9}\])?")
 _LINES = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}", re.DOTALL)
 # 2\pi k, k \in Z: what k stands for.
-_WHOLE_NUMBERS = re.compile(r",?\s*(?:\\text\{\s*(?:where|for|with)?\s*\}\s*)?[a-zA-Z]\s*\\in\s*\\mathbb\{[ZN]\}$")
+_WHOLE_NUMBERS = re.compile(
+    r"(?<=\S)[,;]?\s*\(?"
+    r"(?:\\text\{\s*(?:where|for|with)?\s*\}\s*)?[a-zA-Z]\s*\\in\s*\\mathbb\{[ZN]\}\s*\)?$"
+)
+_PRIMES = re.compile(r"\^\s*(?:\\prime(?![A-Za-z])|\{\s*(?:\\prime\s*)+\})")
 _LATEX_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~")
 # Not the dollar sign of ${7}, which no other sign closes: that is code and no number.
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\{[^$]*$)")
@@ -112,6 +119,7 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _LEAD_IN_TEXT = re.compile(r"\\text\{\s*(?:" + _LEAD_IN.pattern + r")\s*\}", re.IGNORECASE)
+_FOR_ALL = re.compile(r"(?<=\S)(?:,|\s)\s*(?:\\text\{\s*)?(?:for (?:all|any|every|each)|where)\s.*$")
 _NO_WORDS = re.compile(r"[0-9]|(?i:\b(?:and|or)\b)|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|;|&|and|or)\s*\(?[A-Za-z]\)?)*\s*$")
 
 
@@ -131,7 +139,10 @@ def cleaned(text: str) -> str:
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _without_commands(text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
-    return _without_wrappers(" ".join(text.split())).replace("**", "^")
+    text = _without_wrappers(" ".join(text.split())).replace("**", "^")
+    if "," in text and not _ONLY_DIGITS.fullmatch(text):
+        text = _COMMA_THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)  # 12,000 dollars
+    return text
 
 
 def closing(text: str, start: int) -> int | None:
@@ -154,6 +165,8 @@ def _without_commands(text: str) -> str:
     if "," in text:
         text = _FIXED_THOUSANDS.sub("", text).replace("{,}", ",")
     text = re.sub(r"(?<=[0-9])\{:\}", ":", text.replace(r"\!", ""))
+    if "prime" in text:
+        text = _PRIMES.sub(lambda primes: "'" * primes.group().count("prime"), text)
     text = _SIDES.sub(" ", text)
     if not _PLAIN.issuperset(_COMMAND_NAME.findall(text)):
         text = _without_fonts(text)
@@ -175,6 +188,7 @@ def _one_line(lines: re.Match) -> str:
 
 def _without_fonts(text: str) -> str:
     """`text` without fonts and hidden parts, and with one name for each symbol."""
+    text = _NOT.sub(r"\\ne ", text)
     text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", _HIDDEN.sub("", text)))
     for _ in range(_MAX_WRAPPERS):
         shown = _SHOWN_ARGUMENT.search(text)
@@ -233,6 +247,7 @@ def _without_wrappers(text: str) -> str:
         text = re.sub(r"(?<!\\)[.,;:]+$", "", text.strip()).strip()
         text = text[lead.end() :] if (lead := _LEAD_IN.match(text) or _LEAD_IN_TEXT.match(text)) else text
         text = _WHOLE_NUMBERS.sub("", text) if r"\mathbb" in text else text
+        text = _FOR_ALL.sub("", text) if "=" in text else text
         if text == before:
             break
     return text

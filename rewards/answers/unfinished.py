@@ -5,7 +5,7 @@ import unicodedata
 
 # Operations that a question asks for. An answer may contain one only if the gold does.
 _OPERATIONS = re.compile(
-    r"\\(?:i{1,3}nt|oint|sum|prod|lim|[dt]?binom|det|gcd|lcm|max|min|[bp]?mod|Pr|nabla)(?![a-z])"
+    r"\\(?:i{1,3}nt|oint|sum|prod|lim|[dt]?binom|choose|det|gcd|lcm|max|min|[bp]?mod|Pr|nabla)(?![a-z])"
     r"|\\[cdt]?frac\s*\{\s*(?:d|\\partial)[^a-z{}]*\}|!"
 )
 _FUNCTIONS = {
@@ -62,4 +62,4 @@ def _nesting(text: str) -> int:
 
 def _kinds(text: str) -> list[str]:
     found = [re.sub(r"[\s\\{}]", "", operation)[:4] for operation in _OPERATIONS.findall(text)]
-    return ["!" if kind == "bino" else kind for kind in found]  # a binomial can be written in factorials
+    return ["!" if kind in ("bino", "choo") else kind for kind in found]  # a binomial can be written in factorials

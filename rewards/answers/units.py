@@ -48,6 +48,7 @@ _KNOWN |= {name: Unit(Fraction(1000, 3600), (("length", 1), ("time", -1))) for n
 _KINDS = {*_TABLE, "newton", "joule", "watt", "pascal", "volt", "ampere", "hertz", "mole", "coulomb"}
 MAGNITUDES = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+    "quadrillion": 10**15, "lakh": 10**5, "crore": 10**7,
 }  # fmt: skip
 # These words change the value of a number before them, or withdraw it. Text that contains one is not a unit.
 _NOT_UNITS = {
@@ -58,7 +59,21 @@ _NOT_UNITS = {
     "exp", "pi", "max", "min", "gcd", "lcm", "theta", "alpha", "beta", "infty", "wrong", "remainder",
 }  # fmt: skip
 _NOT_UNITS -= {"min", "time"}
-_NOT_UNITS |= {"below", "above", "zero", "out"}
+_NOT_UNITS |= {
+    "below",
+    "above",
+    "zero",
+    "out",
+    "doubled",
+    "twice",
+    "tripled",
+    "inverse",
+    "fewer",
+    "ago",
+    "off",
+    "short",
+}
+_NOT_UNITS |= {"early", "late", "earlier", "later", "remaining"}
 # An eighth, two twentieths.
 _PART = re.compile(
     r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|hundred|thousand"
@@ -179,10 +194,12 @@ def same_quantity(a: Fraction, a_unit: Unit, b: Fraction, b_unit: Unit) -> bool:
 
 def same_dimensions(a: Unit, b: Unit) -> bool:
     """Whether two units measure the same. Of words in no table, one may say more: 7 years old, 7 red apples."""
+    if a.dimensions == b.dimensions:
+        return True
     (known, words), (other_known, other_words) = _parts(a), _parts(b)
-    if not known and not (words and other_words):
-        return words == other_words
-    return known == other_known and (words <= other_words or other_words <= words)
+    if known != other_known or not (known or (words and other_words)):
+        return False
+    return words <= other_words or other_words <= words
 
 
 def _parts(unit: Unit) -> tuple[set, set]:

@@ -24,6 +24,7 @@ _MAX_HIDDEN = 700
 _PRIME = 1_000_003
 
 
+@functools.lru_cache(maxsize=16384)
 def equal(a: Node, b: Node) -> bool | None:
     """Whether two expressions have the same value wherever both are real; None where that cannot be told."""
     if a == b:
@@ -122,9 +123,10 @@ def _difference(a: Any, b: Any) -> tuple[Any, Any]:
     return abs(a - b), max(abs(a), abs(b))
 
 
-# From and to, and whether negative: always (-1), for some names (0) or never (1).
-_PLACES = ((0.1, 0.9, 1), (1, 4, 1), (20, 900, 1), (0.1, 0.9, -1), (1, 3, 0), (20, 900, -1))
-_NUM_POSITIVE = 3
+# Sizes and signs at each point: all alike, or by name where there is "?". The first ones are all positive.
+_PLACES = ("<+", ">+", "?+", "*+", "<-", ">?", "*-", "??")
+_RANGES = {"<": (Fraction(1, 10), Fraction(9, 10)), ">": (Fraction(1), Fraction(4)), "*": (Fraction(20), Fraction(900))}
+_NUM_POSITIVE = 4
 _WHOLE_NAMES = frozenset("nkmijl")
 _STEPS = {"lfloor", "lceil", "mod", "gcd", "lcm", "factorial", "binom"}
 
@@ -142,37 +144,36 @@ def _points(a: Node, b: Node) -> Iterator[Point]:
     operations = _operations(a) | _operations(b)
     bounds = _bounds_of(a) | _bounds_of(b)
     whole = bounds | (_WHOLE_NAMES & set(names) if operations & _STEPS else frozenset())
-    only_positive = len(names) > 1 and "root" in operations and not whole
-    if not whole or whole != set(names) or not bounds:
-        num_points = _NUM_POSITIVE if only_positive else len(_PLACES)
-        for number in range(num_points if not whole else 0):
-            yield Point(tuple((name, _coordinate(name, number)) for name in names))
-    for number in range(10 if whole else 0):
-        yield Point(
-            tuple(
-                (name, _whole_coordinate(name, number) if name in whole else _coordinate(name, number % 6))
-                for name in names
+    if whole:
+        for number in range(10):
+            yield Point(
+                tuple(
+                    (name, _whole_coordinate(place, number) if name in whole else _coordinate(name, number % 8, place))
+                    for place, name in enumerate(names)
+                )
             )
-        )
+        return
+    only_positive = len(names) > 1 and "root" in operations
+    for number in range(_NUM_POSITIVE if only_positive else len(_PLACES)):
+        yield Point(tuple((name, _coordinate(name, number, place)) for place, name in enumerate(names)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _coordinate(name: str, number: int) -> Fraction:
-    low, high, sign = _PLACES[number]
-    mixed = _mixed(name)
-    value = Fraction(low) + (Fraction(high) - Fraction(low)) * Fraction(mixed, _PRIME)
-    value = value.limit_denominator(_PRIME)
-    return -value if sign < 0 or (sign == 0 and mixed % 2) else value
+def _coordinate(name: str, number: int, place: int) -> Fraction:
+    size, sign = _PLACES[number]
+    mixed = zlib.crc32(f"{number} {name}".encode()) * 2_654_435_761 % _PRIME
+    low, high = _RANGES["<>"[mixed % 2] if size == "?" else size]
+    value = (low + (high - low) * Fraction(mixed, _PRIME)).limit_denominator(_PRIME)
+    # Of any two among four names, the signs differ at one of the two points.
+    is_negative = sign == "-" or (sign == "?" and (place if number % 2 else place // 2) % 2)
+    return -value if is_negative else value
 
 
-def _whole_coordinate(name: str, number: int) -> Fraction:
-    """2, 3, 4, ... and from the seventh on 20 and more; each name has another."""
-    shift = _mixed(name) % 5
-    return Fraction(2 + number + shift if number < 6 else 7 * number + 3 * shift - 22)
-
-
-def _mixed(name: str) -> int:
-    return zlib.crc32(name.encode()) * 2_654_435_761 % _PRIME
+def _whole_coordinate(place: int, number: int) -> Fraction:
+    """Whole numbers from 2 on, and of the last points from 20 on; no two names have equal ones at all points."""
+    if number < 6:
+        return Fraction(2 + (number * (2 * place + 1) + 5 * place) % 11)
+    return Fraction(20 + (number * (2 * place + 7) + 11 * place) % 41)
 
 
 @functools.lru_cache(maxsize=4096)
