@@ -52,11 +52,18 @@ _NO_ANSWER = re.compile(
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+# The square of 7 is not said to be 7.
+_SAYS = re.compile(
+    r"(?:=|:|(?<![A-Za-z])(?:is|are|was|were|equals?|equal to|be|becomes?|gives?|has|have|had|gets?|got|needs?|makes?"
+    r"|made|earns?|earned|sold|spends?|spent|pays?|paid|costs?|takes?|took|uses?|used|won|saves?|saved|owes?"
+    r"|left with|total of|answer)(?: (?:a total of|exactly|now|still|only|therefore|thus|then))?)[\s$(]*$",
+    re.IGNORECASE,
+)
 _CODE = re.compile(r"[?;@#]|__|['\"]\)|\(['\"]")
 _TAKES_BACK = re.compile(
     r"(?<![\\A-Za-z])(?:not|no|never|none|neither|nor|or|either|maybe|perhaps|if|wrong|incorrect|isn|aren|don|doesn|cannot|"
     r"more|less|fewer|greater|smaller|larger|least|most|than|over|under|above|below|between|about|around|nearly|almost|"
-    r"roughly|minus|plus|times|divided|squared|cubed|except|unless|but|instead|assume|suppose|let|find|compute)"
+    r"roughly|minus|plus|times|divided|squared|cubed|except|unless|but|instead|assume|suppose|let|find|compute|could|might|may be|would|possibly|probably|guess|think|believe)"
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -118,7 +125,10 @@ def said_in(text: str) -> str | None:
     if _CODE.search(text) or _TAKES_BACK.search(text) or len(_WORD.findall(text)) < 3:
         return None
     found = stated(text)
-    return None if found is None or len(_WORD.findall(text.replace(found, " "))) < 3 else found
+    if found is None:
+        return None
+    before = text[: text.rfind(found)]
+    return found if _SAYS.search(before) else None
 
 
 def _near_end(text: str) -> str:

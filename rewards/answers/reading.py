@@ -89,7 +89,7 @@ def _plain(text: str) -> Answer | None:
     behind = _UNIT_BEHIND.fullmatch(text)
     if behind is not None and behind[2] and is_known(behind[3]) and (measured := _with_unit(text)) is not None:
         return measured  # 12\pi cm^2
-    if text.isalpha() and text.isupper() and len(text) > 2:
+    if text.isalpha() and text.isupper() and (len(text) > 2 or (len(text) == 2 and set(text) <= set("IVXLC"))):
         return Words(words)  # an order or a name: ACB is not ABC
     node = parse(text)
     if _WORDS.fullmatch(words) and (
@@ -141,7 +141,7 @@ def _quantity(text: str) -> Quantity | Expression | None:
     if number is None:
         node = parse(rest) if unit is not None else None
         return None if node is None else Expression(node, unit)
-    shown = " ".join(shown_text(match[2]).split())
+    shown = " ".join(shown_text(match[2]).split()).replace("per cent", "percent")
     if match[1].rstrip().endswith("("):
         if not shown.endswith(")"):
             return None

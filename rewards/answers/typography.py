@@ -53,7 +53,7 @@ _END_TOKENS = re.compile(r"(?:\s*(?:<\|[^<>|]{1,40}\|>|</?s>|<eos>|<end_of_turn>
 _SILENT = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|nonumber|strut|mathstrut"
     r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|it|rm|sf|tt|bfseries|itshape|boldmath|allowbreak"
-    r"|mathop|mathrel|mathbin|mathord|hfill|null|relax|notag|therefore|implies|Rightarrow)(?![A-Za-z])"
+    r"|mathop|mathrel|mathbin|mathord|hfill|null|relax|notag)(?![A-Za-z])"
 )
 _HIDDEN = re.compile(r"\\(?:[hv]?phantom|label|tag|hspace|vspace|color)\*?\s*(?:\{[^{}]*\}|\S)")
 _SHOWN = (
@@ -86,6 +86,7 @@ _PLAIN = {
     "alpha", "beta", "binom", "begin", "end", "cr", "cot", "sec", "csc", "approx",
 }  # fmt: skip
 _COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
+_CONCLUDES = re.compile(r"\\(?:therefore|implies|Rightarrow|Longrightarrow|iff)(?![A-Za-z])")
 _NOT = re.compile(r"\\not\s*=")
 _SET_NAME = re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])")
 _SIDES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?")
@@ -95,7 +96,7 @@ _DEGREES = re.compile(r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\{?\s*\\degr
 # LaTeX's thousands: 1{,}000, 1,\!000, 1\,000, and a space of any width between groups of three digits.
 _FIXED_THOUSANDS = re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))")
 _SPACED_THOUSANDS = re.compile(
-    r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~){1,3}[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
+    r"(?<![0-9.,_^])(?<![0-9] )([0-9]{1,3})((?:(?: |\\[,;: ]|~){1,3}[0-9]{3})+)(?![0-9]|(?: |\\[,;: ]|~)[0-9])"
 )
 _COMMA_THOUSANDS = re.compile(r"(?<![0-9.,(\[{_])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9]|\.[0-9]*,|\s*[)\]}])")
 _ONLY_DIGITS = re.compile(r"[0-9,;.\s]*")
@@ -188,8 +189,8 @@ def _one_line(lines: re.Match) -> str:
 
 def _without_fonts(text: str) -> str:
     """`text` without fonts and hidden parts, and with one name for each symbol."""
-    text = _NOT.sub(r"\\ne ", text)
-    text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", _HIDDEN.sub("", text)))
+    text = _CONCLUDES.split(_NOT.sub(r"\\ne ", text))[-1]
+    text = _SIZES.sub(r"\\frac", _SILENT.sub(" ", _HIDDEN.sub(" ", text)))
     for _ in range(_MAX_WRAPPERS):
         shown = _SHOWN_ARGUMENT.search(text)
         if shown is None:
@@ -244,6 +245,8 @@ def _without_wrappers(text: str) -> str:
         held = re.fullmatch(r"\\text\{([^{}]*)\}[.,;:]*", text) if text.startswith(r"\text") else None
         if held is not None and _NO_WORDS.search(held[1]):
             text = held[1]  # \text{1 and 3}, \text{(E)}; of words, \text says that they are no product
+        if held is not None and _LEAD_IN.match(held[1].strip()):
+            text = held[1]
         text = re.sub(r"(?<!\\)[.,;:]+$", "", text.strip()).strip()
         text = text[lead.end() :] if (lead := _LEAD_IN.match(text) or _LEAD_IN_TEXT.match(text)) else text
         text = _WHOLE_NUMBERS.sub("", text) if r"\mathbb" in text else text

@@ -60,20 +60,11 @@ _NOT_UNITS = {
 }  # fmt: skip
 _NOT_UNITS -= {"min", "time"}
 _NOT_UNITS |= {
-    "below",
-    "above",
-    "zero",
-    "out",
-    "doubled",
-    "twice",
-    "tripled",
-    "inverse",
-    "fewer",
-    "ago",
-    "off",
-    "short",
-}
-_NOT_UNITS |= {"early", "late", "earlier", "later", "remaining"}
+    "below", "above", "zero", "out", "doubled", "twice", "tripled", "inverse", "fewer", "ago", "off", "short", "early",
+    "late", "earlier", "later", "remaining", "least", "most", "maximum", "minimum", "excluding", "including",
+    "multiplied", "added", "guess", "unknown", "bn", "mn", "mil", "zeros", "tens", "one", "two", "three", "four",
+    "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+}  # fmt: skip
 # An eighth, two twentieths.
 _PART = re.compile(
     r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|hundred|thousand"
@@ -126,7 +117,8 @@ def read_unit(text: str, *, is_text: bool, is_apart: bool) -> Unit | None:
     factor, dimensions = Fraction(1), {}
     for word, power in pieces:
         known = _SYMBOLS.get(word) if len(word) > 1 or is_text else None
-        known = known or _KNOWN.get(word.lower())
+        # 7 M is no 7 m.
+        known = known or (_KNOWN.get(word.lower()) if len(word) > 1 or word.islower() or word == "L" else None)
         if known is None:
             if not (is_text or _is_word(word, is_apart)):
                 return None
@@ -160,7 +152,8 @@ def _pieces(text: str) -> list[tuple[str, int]] | None:
                 return None
             pieces[-1] = (pieces[-1][0], pieces[-1][1] * (_POWERS[word.lower()] if word else int(power)))
         elif word:
-            pieces.append((word if word in _SYMBOLS else _singular(word.lower()), sign * ahead))
+            keeps_case = word in _SYMBOLS or len(word) == 1
+            pieces.append((word if keeps_case else _singular(word.lower()), sign * ahead))
             ahead = 1
     return pieces
 

@@ -196,7 +196,8 @@ def _changed_variables(gold: str) -> Texts:
             f"{name} called {others[0]}",
             replaced(gold, name, f"{{{others[0]}}}" if name.startswith("\\") else others[0]),
         )
-        yield f"{name} squared", replaced(gold, name, rf"{{({name}^2)}}")
+        if "(-1)^" not in gold:  # (-1)^{n^2} is (-1)^n for whole n
+            yield f"{name} squared", replaced(gold, name, rf"{{({name}^2)}}")
         yield f"{name} doubled", replaced(gold, name, rf"{{(2{name})}}")
         if not _DEAF.search(gold):
             yield f"{name} made one more", replaced(gold, name, rf"{{({name}+1)}}")
