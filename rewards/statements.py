@@ -63,8 +63,8 @@ _CODE = re.compile(r"[?;@#]|__|['\"]\)|\(['\"]")
 _TAKES_BACK = re.compile(
     r"(?<![\\A-Za-z])(?:not|no|never|none|neither|nor|or|either|maybe|perhaps|if|wrong|incorrect|isn|aren|don|doesn|cannot|"
     r"more|less|fewer|greater|smaller|larger|least|most|than|over|under|above|below|between|about|around|nearly|almost|"
-    r"roughly|minus|plus|times|divided|squared|cubed|except|unless|but|instead|assume|suppose|let|find|compute|could|might|may be|would|possibly|probably|guess|think|believe)"
-    r"(?![A-Za-z])",
+    r"roughly|minus|plus|times|divided|squared|cubed|except|unless|but|instead|assume|suppose|let|find|compute|could|might|"
+    r"may be|would|possibly|probably|guess|think|believe)(?![A-Za-z])",
     re.IGNORECASE,
 )
 MAX_CHARACTERS = 20_000
