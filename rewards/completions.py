@@ -18,6 +18,7 @@ _END_TOKEN = re.compile(
     re.IGNORECASE,
 )
 _TITLE = re.compile(r"(?:the )?(?:final )?(?:answer|result|solution)[\s*:]*", re.IGNORECASE)
+_REASON = re.compile(r"(?<=[0-9}\])*`$]) (?:as|because|since|which|where)(?!\w)")
 _SECTION = re.compile(
     r"(?:step|case|part|method|example|explanation|reasoning|question|problem)(?![a-z])", re.IGNORECASE
 )
@@ -84,8 +85,8 @@ def last_answer_tag(text: str) -> str | None:
 def after_gsm8k_mark(text: str) -> str | None:
     """The first line of text after the last `####`, or None.
 
-    Markdown and end tokens such as `<|im_end|>` are taken off the line. Where it only is a title ("Final Answer"), the
-    next line is read. The title of another section ("Step 2: ...") is no mark.
+    Reasons ("12 because ..."), Markdown, and end tokens such as `<|im_end|>` are taken off the line. Where it only is a
+    title ("Final Answer"), the next line is read. The title of another section ("Step 2: ...") is no mark.
     """
     _, mark, rest = text.rpartition("####")
     line, _, after = _without_end_tokens(rest.lstrip()).lstrip().partition("\n")
@@ -93,7 +94,7 @@ def after_gsm8k_mark(text: str) -> str | None:
         return None
     if after.strip() and _TITLE.fullmatch(line.strip("*_ ")):
         line = after.lstrip().partition("\n")[0]
-    return line.strip("*_` \t\r")
+    return _REASON.split(line, maxsplit=1)[0].strip("*_` \t\r")
 
 
 def _without_end_tokens(text: str) -> str:

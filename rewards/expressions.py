@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rl_posttrain.rewards.vocabulary import FUNCTIONS, IS_HALF_DAY, SPACES, UNIT
+from rl_posttrain.rewards.vocabulary import FUNCTIONS, IS_HALF_DAY, SMALL_NUMBERS, SPACES, UNIT
 
 _ROWS = ("align", "aligned", "gather", "gathered", "split", "equation")
 _TABLES = ("matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "Vmatrix", "smallmatrix", "array", "cases")
@@ -129,7 +129,7 @@ def _belongs(token: _Token, run: list[_Token], brackets: list[str], text: str, e
         return kind != "end"
     if kind == "word":
         after = text[token.end : token.end + 1]
-        is_short = len(token.text) <= 3
+        is_short = len(token.text) <= 3 and token.text.lower() not in SMALL_NUMBERS
         follows_sign = bool(run) and run[-1].kind == "sign"
         return (after != "" and after in "^_(") or (
             is_short and (follows_sign or _RELATED_WORD.match(text, token.end, end) is not None)
@@ -262,10 +262,18 @@ def _trimmed(piece: list[_Token], text: str) -> Iterator[Expression]:
     kept = piece[first:last]
     if kept:
         words = [kept[0].text]
-        for before, token in itertools.pairwise(kept):
+        for place, (before, token) in enumerate(itertools.pairwise(kept), 1):
             words.append(" " if any(map(str.isspace, text[before.end : token.start])) else "")
-            words.append(token.text)
+            words.append("\u00d7" if _is_times(kept, place) else token.text)
         yield Expression(kept[0].start, kept[-1].end, "".join(words))
+
+
+def _is_times(tokens: list[_Token], place: int) -> bool:
+    """Whether a token is the x of "6 x 8"."""
+    if tokens[place].text not in ("x", "X") or place + 1 == len(tokens):
+        return False
+    before, after = tokens[place - 1], tokens[place + 1]
+    return before.kind == after.kind == "operand" and _apart(before, tokens[place]) and _apart(tokens[place], after)
 
 
 def _apart(token: _Token, following: _Token | None) -> bool:

@@ -1,9 +1,10 @@
 """The answer that a text states without a box, tag or mark: what it calls its answer, or its last expression."""
 
+import itertools
 import re
 
 from rl_posttrain.rewards.expressions import Expression, expressions
-from rl_posttrain.rewards.vocabulary import BEFORE, BETWEEN, LABEL, OPENS_CLAUSE
+from rl_posttrain.rewards.vocabulary import BEFORE, BETWEEN, LABEL, LISTS, OPENS_CLAUSE
 
 _SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\\?\w)|(?<![\w\\])[A-Za-z][0-9]+")
 _VALUE = re.compile(
@@ -42,6 +43,7 @@ _VERDICT = re.compile(
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
 _ENDS_SENTENCE = re.compile(r"[*_`$ ]*(?:[.,;:!?)\n<]|$|(?:because|since|as|is)\s)")
+_IS_SUBJECT = re.compile(r"[*`$]* (?:is|are|was|were|has|have|remains?|equals?)(?!\w)")
 _TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")
 _COUNTED = re.compile(r"[0-9] [a-z]{3,}")
 _NO_ANSWER = re.compile(
@@ -172,7 +174,9 @@ def _last_whole(text: str, start: int, end: int) -> Expression | None:
         items.append(found.pop())
     items.reverse()
     if any("=" in item.text and not _ASSIGNS.fullmatch(item.text) for item in items):
-        items = items[-1:]  # a chain of steps, and not a list of solutions
+        # Steps, and not a list of solutions: what follows the last comma counts.
+        pairs = enumerate(itertools.pairwise(items), 1)
+        items = items[max((place for place, (a, b) in pairs if LISTS.search(text[a.end : b.start])), default=0) :]
     first, last = items[0], items[-1]
     before = BEFORE.search(text, max(start, first.start - 40), first.start)
     begin = before.start() if before else first.start
@@ -215,7 +219,11 @@ def _are_one(first: Expression, second: Expression, text: str) -> bool:
     gap = text[first.end : second.start]
     if len(gap) > 40 or "\n" in gap or not BETWEEN.fullmatch(gap) or not _is_answer(first, text):
         return False
-    return "," not in gap or not OPENS_CLAUSE.search(text, max(0, first.start - 60), first.start)
+    if "," not in gap:
+        return True
+    # "Of 12, 5 are red", "it equals 12, and 12 is even"
+    opens_clause = OPENS_CLAUSE.search(text, max(0, first.start - 60), first.start)
+    return opens_clause is None and not _IS_SUBJECT.match(text, second.end)
 
 
 def _value(text: str, start: int, end: int, found: Expression | None) -> str | None:

@@ -3,6 +3,7 @@
 import re
 
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|arcsin|arccos|arctan|gcd|lcm|max|min"
+SMALL_NUMBERS = {"one", "two", "six", "ten"}
 SPACES = {r"\,", r"\;", r"\:", r"\!", r"\ ", r"\cdot", r"\times", r"\approx", r"\left", r"\displaystyle"}
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 # Words behind a number that are no unit of it.
@@ -44,6 +45,8 @@ BETWEEN = re.compile(
     r"choose|less\s+than|more\s+than|,?\s*(?:\.\.\.|\u2026|"
     r"\\[lc]?dots),?)[\s*_`$)(]*"
 )
+# Of these, the ones between the items of a list.
+LISTS = re.compile(r"[,;&]|(?<!\w)(?:and|or)(?!\w)")
 # Before an expression, and a part of it: a date, or a word that changes its value.
 BEFORE = re.compile(
     rf"(?:(?<!\w)(?:(?:is|was|are)n['\u2019]t|not|minus|negative|half|half of|twice|double|triple|"
