@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.models.export import check_checkpoint
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 
@@ -33,7 +34,7 @@ def find_subject(text: str) -> Subject:
     Of a run it is the final model, or the newest checkpoint where the run has not ended.
 
     Raises:
-        RunError: the run has neither.
+        RunError: the run has neither, or the checkpoint is damaged.
         RecipeError: a path that holds no model.
     """
     path = Path(text).expanduser()
@@ -77,6 +78,7 @@ def _in_run(run: RunDirectory, folder: Path) -> Subject:
         last = run.last_row()
         step, name = last["step"] if last else None, run.name
     else:
+        check_checkpoint(folder, fix="evaluate another")
         step = checkpoint_step(folder)
         name = f"{run.name}@{step}"
     return Subject(name, resolve_model(str(folder), key="CHECKPOINT"), run, step)

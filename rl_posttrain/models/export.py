@@ -20,6 +20,7 @@ from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.card import model_card
 from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
 from rl_posttrain.runs.files import read_json_object, to_json, write_atomically
+from rl_posttrain.runs.manifest import find_damage
 
 DTYPES = {"bfloat16": "BF16", "float32": "F32"}
 """What an export can have, and what safetensors calls it."""
@@ -71,6 +72,7 @@ def export_model(
     if dtype is not None and dtype not in DTYPES:
         raise RunError(f"--dtype={dtype}: an export has {' or '.join(DTYPES)}; set one of them, or leave it out")
     source, step = _source(run, step, best)
+    check_checkpoint(source, masters=dtype == "float32", fix="export another with --step")
     to = Path(os.path.abspath(to))
     try:
         is_taken = to.exists() and (not to.is_dir() or any(to.iterdir()))
@@ -108,7 +110,7 @@ def write_final_model(run: RunDirectory, saved: Path, step: int) -> None:
         folder.mkdir()
         _copy(saved, folder, weights=True)
     for file in folder.iterdir():
-        if not _is_the_models(file):
+        if not _is_the_models(file.name):
             file.unlink()  # transformers' training_args.bin, which needs this project to be read
     describe_model(run, folder, step, name=run.final_model_path.name)
     shutil.rmtree(run.final_model_path, ignore_errors=True)
@@ -166,6 +168,23 @@ def check_model(folder: Path) -> str:
     return names[0]
 
 
+def check_checkpoint(folder: Path, *, masters: bool = False, fix: str) -> None:
+    """Compare the model in a checkpoint with the checkpoint's manifest. Any other folder is taken as it is.
+
+    Args:
+        masters: compare all files, since the masters are in the shards.
+        fix: what the user can do about a damaged one.
+
+    Raises:
+        RunError: a file is missing, is not one of the checkpoint's, or was changed.
+    """
+    if not folder.name.startswith("checkpoint-"):
+        return
+    damage = find_damage(folder, lambda name: masters or _is_the_models(name))
+    if damage is not None:
+        raise RunError(f"{folder}: {damage}; the checkpoint is damaged, {fix}")
+
+
 def _source(run: RunDirectory, step: int | None, best: bool) -> tuple[Path, int]:
     """The folder that has the weights, and the step after which they were saved."""
     if best and step is not None:
@@ -213,12 +232,13 @@ def _absent_on_errors(to: Path) -> Iterator[Path]:
 def _copy(source: Path, folder: Path, *, weights: bool) -> None:
     """Copy a model, its tokenizer, and its weights or not."""
     for file in source.iterdir():
-        if _is_the_models(file) and (weights or ".safetensors" not in file.name):
+        if file.is_file() and _is_the_models(file.name) and (weights or ".safetensors" not in file.name):
             shutil.copyfile(file, folder / file.name)
 
 
-def _is_the_models(file: Path) -> bool:
-    return file.is_file() and file.suffix in _MODEL_FILES and file.name not in _NOT_THE_MODEL
+def _is_the_models(name: str) -> bool:
+    """Whether a file, by its path in a checkpoint, belongs to the model or its tokenizer."""
+    return "/" not in name and Path(name).suffix in _MODEL_FILES and name not in _NOT_THE_MODEL
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -5,7 +5,8 @@ environment.json   versions, device, commit, command
 metrics.jsonl      one object per step, flushed every step
 evaluations/       step_000030/: the evaluation after that step, step_000000 before training; see evaluations.py
 rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
-checkpoints/       checkpoint-N, as transformers writes them; best.json names the best; final/ is the trained model
+checkpoints/       checkpoint-N, as transformers writes them, with a manifest and a copy of the rows; .writing/ has one
+                   until it is whole; best.json names the best; final/ is the trained model
 tensorboard/       event files
 curve.png          written at the end
 summary.json       written last: a run that has one is finished
@@ -16,13 +17,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
+from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
@@ -43,6 +45,7 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.rollouts_path = self.path / "rollouts"
         self.checkpoints_path = self.path / "checkpoints"
+        self.writing_path = self.checkpoints_path / ".writing"  # a checkpoint until it is whole
         self.final_model_path = self.checkpoints_path / "final"
         self.saved_model_path = self.checkpoints_path / ".final"  # until it is whole
         self.evaluations_path = self.path / "evaluations"
@@ -174,13 +177,18 @@ class RunDirectory:
         return read_json_object(self.path / "summary.json")
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole: the empty file `complete` is written into it last."""
+        """The newest checkpoint that was written to its end; `runs.manifest.find_damage` knows if it still is whole."""
         return max(self.checkpoints(), key=checkpoint_step, default=None)
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that are whole, by step."""
-        whole = [folder for folder in self._checkpoints() if (folder / "complete").is_file()]
-        return sorted(whole, key=checkpoint_step)
+        """The checkpoints that were written to their end, by step: `complete` is written into them last."""
+        return [folder for folder in self.checkpoint_folders() if (folder / MANIFEST_FILE).is_file()]
+
+    def checkpoint_folders(self) -> list[Path]:
+        """The folders of all checkpoints, by step, also of those that lack something."""
+        folders = self.checkpoints_path.glob("checkpoint-*")
+        found = [folder for folder in folders if folder.name.removeprefix("checkpoint-").isdigit()]
+        return sorted(found, key=checkpoint_step)
 
     def best(self) -> dict | None:
         """The best checkpoint's step, metric and value, where `checkpoint.keep_best` kept one."""
@@ -213,28 +221,32 @@ class RunDirectory:
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints that --resume needs; the final model and the best checkpoint stay."""
         best = self.best()
-        for folder in self._checkpoints():
+        self.drop_unfinished_checkpoint()
+        for folder in self.checkpoint_folders():
             if best is None or checkpoint_step(folder) != best["step"]:
                 shutil.rmtree(folder)
 
-    def rewind(self, step: int) -> list[dict]:
-        """Remove everything after `step`, from which a resumed run continues; return the rows that stay."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in kept))
+    def drop_unfinished_checkpoint(self) -> None:
+        """Remove what a process left that was stopped while it wrote a checkpoint."""
+        shutil.rmtree(self.writing_path, ignore_errors=True)
+
+    def rewind(self, step: int, rows: Sequence[dict]) -> None:
+        """Remove everything after `step`, from which a resumed run continues.
+
+        Args:
+            rows: of the steps up to `step`, which metrics.jsonl has then.
+        """
+        write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in rows))
+        self.drop_unfinished_checkpoint()
         for file in self.rollouts_path.glob("step_*.jsonl"):
             if _step_in(file.stem) > step:
                 file.unlink()
         for folder in self.evaluations_path.glob("step_*"):
             if _step_in(folder.name) > step:
                 shutil.rmtree(folder)
-        for folder in self._checkpoints():
+        for folder in self.checkpoint_folders():
             if checkpoint_step(folder) > step:
                 shutil.rmtree(folder)
-        return kept
-
-    def _checkpoints(self) -> list[Path]:
-        folders = self.checkpoints_path.glob("checkpoint-*")
-        return [folder for folder in folders if folder.name.removeprefix("checkpoint-").isdigit()]
 
     def _rollout_file(self, step: int) -> Path:
         return self.rollouts_path / f"step_{step:06d}.jsonl"

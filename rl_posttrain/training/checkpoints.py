@@ -1,4 +1,4 @@
-"""Checkpoints: marked once they are whole, and only as many kept as the recipe says; the critic beside the policy."""
+"""Checkpoints: written aside, given a manifest, and as many kept as the recipe says; the critic beside the policy."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,27 +10,31 @@ from safetensors.torch import load_file, save_file
 
 from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
+from rl_posttrain.runs.manifest import ROWS_FILE, fsync, write_manifest
 from rl_posttrain.training.critic import Critic
 
 
 def finish_checkpoint(
-    folder: str | Path, num_updates: int, step: int, *, keep: int, best: Mapping[str, Any] | None = None
+    run: RunDirectory, num_updates: int, step: int, *, keep: int, best: Mapping[str, Any] | None = None
 ) -> None:
-    """Mark the checkpoint of `step` as whole, then remove all but the newest `keep` and the best one.
+    """Complete the checkpoint in `run.writing_path`, put it in its place, and remove older ones.
 
-    transformers names a checkpoint by its updates; it gets the name of its step.
+    The newest `keep` and the best one stay. A checkpoint gets a copy of the run's rows and a manifest, and is on the
+    disk before it has its name. transformers names a checkpoint by its updates; it gets the name of its step.
 
     Args:
         best: the best step so far, as `runs.goals.best_row` gives it; None where the recipe keeps none.
     """
-    newest = Path(folder) / f"checkpoint-{step}"
-    if num_updates != step:
-        shutil.rmtree(newest, ignore_errors=True)  # of a process that was killed at this place
-        (Path(folder) / f"checkpoint-{num_updates}").rename(newest)
-    (newest / "complete").touch()
-    RunDirectory(Path(folder).parent).write_best(best)  # its checkpoint is whole now, and the one before still there
-    others = [path for path in Path(folder).glob("checkpoint-*") if path != newest]
-    for path in sorted(others, key=checkpoint_step, reverse=True)[keep - 1 :]:
+    written, newest = run.writing_path / f"checkpoint-{num_updates}", run.checkpoints_path / f"checkpoint-{step}"
+    shutil.copyfile(run.metrics_path, written / ROWS_FILE)
+    write_manifest(written)
+    shutil.rmtree(newest, ignore_errors=True)  # of an earlier process, whose rows are gone
+    written.rename(newest)
+    fsync(run.checkpoints_path)
+    run.drop_unfinished_checkpoint()
+    run.write_best(best)  # its checkpoint is whole now, and the one before still there
+    others = [path for path in run.checkpoint_folders() if path != newest]
+    for path in others[::-1][keep - 1 :]:
         if best is None or checkpoint_step(path) != best["step"]:
             shutil.rmtree(path)
 

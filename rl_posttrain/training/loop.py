@@ -21,6 +21,7 @@ from rl_posttrain.optim.swap import put_in
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.rollout.sampling import rollout_sampling
+from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.scoring.rewards import Reward
 from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.backends.backend import Backend
@@ -112,6 +113,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         self._tied = set(self.model.all_tied_weights_keys)
         self.evaluation = make_evaluation(rewards, self.rollouts, sampling, gather_object)
         self._on_first_evaluation = on_first_evaluation
+        self._run = RunDirectory(Path(self.args.output_dir).parent)
         self._recipe, self._algorithm, self._updates_per_step = recipe, algorithm, sizes.updates_per_step
 
     @property
@@ -230,14 +232,21 @@ class PolicyTrainer(trl.GRPOTrainer):
         if self.critic is not None:
             load_critic(self.critic, resume_from_checkpoint)
 
+    def _get_output_dir(self, trial) -> str:
+        """Where checkpoints are written: aside, until they are whole."""
+        return str(self._run.writing_path)
+
     def _save_checkpoint(self, model, trial) -> None:
-        """transformers' checkpoint, marked once it is whole; only then older ones are removed."""
+        """transformers' checkpoint, which gets its name once it is whole; only then older ones are removed."""
         with self.clock.phase("checkpoint"):
+            if self.accelerator.is_main_process:
+                self._run.drop_unfinished_checkpoint()
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 finish_checkpoint(
-                    self.args.output_dir, self.state.global_step, self.steps_done,
+                    self._run, self.state.global_step, self.steps_done,
                     keep=self._recipe.checkpoint.keep, best=self.goals.best,
                 )  # fmt: skip
             self.accelerator.wait_for_everyone()

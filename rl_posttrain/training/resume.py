@@ -1,8 +1,10 @@
 """A run's directory at the start of training: new, resumed, rewound to its checkpoint, or removed again."""
 
 import contextlib
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rl_posttrain.errors import RunError
@@ -10,20 +12,41 @@ from rl_posttrain.machine.process import is_main_process, world_size
 from rl_posttrain.recipe.load import parse_recipe, recipe_change
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.runs.files import read_json_lines
 from rl_posttrain.runs.goals import best_row, reached
+from rl_posttrain.runs.manifest import ROWS_FILE, find_damage, is_checkable
 
 
-def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
-    """The run's directory, and the checkpoint to start from; None starts at the beginning.
+@dataclass(frozen=True)
+class Start:
+    """Where training starts.
+
+    Attributes:
+        checkpoint: to continue from; None: the beginning.
+        rows: of metrics.jsonl, of the steps that the checkpoint has behind it.
+        notes: what the user has to know, a line each.
+    """
+
+    checkpoint: Path | None = None
+    rows: Sequence[dict] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def step(self) -> int:
+        return checkpoint_step(self.checkpoint) if self.checkpoint else 0
+
+
+def open_run(recipe: Recipe, resume: bool) -> RunDirectory:
+    """The run's directory.
 
     Raises:
         RunError: a new run whose directory exists; or a run to resume that is missing, has another recipe, ran on
-            another number of processes, or has steps but no checkpoint.
+            another number of processes, or is finished and has lost rows.
     """
     if not resume:
         if is_main_process():
-            return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml()), None
-        return RunDirectory(recipe.run_path), None
+            return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml())
+        return RunDirectory(recipe.run_path)
     run = RunDirectory.open(recipe.run_path)
     changed = recipe_change(parse_recipe(run.recipe()), recipe)
     if changed:
@@ -36,33 +59,118 @@ def open_run(recipe: Recipe, resume: bool) -> tuple[RunDirectory, Path | None]:
             f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
             f"resume it with torchrun --nproc_per_node {processes}"
         )
-    checkpoint = run.last_checkpoint()
+    if (summary := run.summary()) is not None:
+        steps = [row.get("step") for row in run.metrics()]
+        if steps != list(range(1, summary.get("steps", len(steps)) + 1)):
+            raise RunError(
+                f"{run.metrics_path}: it has not every row of the {summary['steps']} steps of this finished run; "
+                "restore it, or delete summary.json and resume, which takes them from the last checkpoint"
+            )
+    return run
+
+
+def find_start(recipe: Recipe, run: RunDirectory) -> Start:
+    """The newest checkpoint of a run to resume that is whole, and the rows of its steps. Every process reads all of it.
+
+    Raises:
+        RunError: another process trains the run, no checkpoint is whole, or there are steps but no checkpoint; or rows
+            are missing of which the checkpoint has no copy.
+    """
+    with run.locked() if is_main_process() else contextlib.nullcontext():
+        notes: list[str] = []
+        checkpoint = _newest_whole(run, notes)
+        rows = _rows(run, checkpoint, notes) if checkpoint else []
     if checkpoint is None and run.metrics():
         raise RunError(
             f"checkpoint.every_steps={recipe.checkpoint.every_steps}: {run.path} has steps but no checkpoint, so "
             "it cannot be resumed; set another run.name, and checkpoint.every_steps for the next time"
         )
-    return run, checkpoint
+    return Start(checkpoint, rows, notes)
 
 
-def is_over(recipe: Recipe, run: RunDirectory, step: int) -> bool:
-    """Whether no step follows `step`: it is the last, or has reached `algorithm.stop_at`."""
-    if step == recipe.algorithm.num_steps:
-        return True
-    return any(row["step"] == step and reached(recipe.algorithm.stop_at, row) for row in run.metrics())
+def _newest_whole(run: RunDirectory, notes: list[str]) -> Path | None:
+    """The newest checkpoint without damage; `notes` gets a line of each newer one, and if it cannot be checked."""
+    damaged = []
+    for folder in reversed(run.checkpoint_folders()):
+        if damage := find_damage(folder):
+            damaged.append(f"{folder.name}: {damage}")
+            continue
+        notes += [f"passed over {said}" for said in damaged]
+        if not is_checkable(folder):
+            notes.append(f"{folder.name} was written before checkpoints had checksums: damage in it would not be seen")
+        return folder
+    if damaged:
+        raise RunError(
+            f"run.name={run.name}: no checkpoint of {run.path} is whole ({'; '.join(damaged)}); restore one, "
+            "or set another run.name"
+        )
+    return None
 
 
-def rewind(recipe: Recipe, run: RunDirectory, checkpoint: Path | None) -> list[dict]:
-    """Drop what a stopped process recorded after its last checkpoint: the resumed run makes these steps again.
-
-    Which checkpoint is the best follows from what is left: the process may have been stopped before it said so.
-    Called by the main process alone. Returns the rows of metrics that stay.
-    """
-    rows = run.rewind(checkpoint_step(checkpoint) if checkpoint else 0)
-    if (keep_best := recipe.checkpoint.keep_best) is not None:
-        kept = {checkpoint_step(folder) for folder in run.checkpoints()}
-        run.write_best(best_row(keep_best.metric, keep_best.mode, rows, kept))
+def _rows(run: RunDirectory, checkpoint: Path, notes: list[str]) -> list[dict]:
+    """The rows up to the checkpoint: its own copy, which is checked; before there were copies those of the run."""
+    step, copy = checkpoint_step(checkpoint), checkpoint / ROWS_FILE
+    if copy.is_file():
+        rows, source = read_json_lines(copy), copy
+        written = copy.read_bytes()
+        found = run.metrics_path.read_bytes() if run.metrics_path.is_file() else b""
+        if not found.startswith(written):
+            pairs = zip(found.splitlines(), written.splitlines(), strict=False)
+            same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            notes.append(
+                f"{run.metrics_path.name} lacks row {same + 1} as it was written: rows 1 to {step} are taken from "
+                f"{checkpoint.name}"
+            )
+    else:
+        rows, source = [row for row in run.metrics() if row.get("step", 0) <= step], run.metrics_path
+    if [row.get("step") for row in rows] != list(range(1, step + 1)):
+        raise RunError(
+            f"{source}: it has not one row for each of the {step} steps before {checkpoint.name}; restore it, or set "
+            "another run.name"
+        )
     return rows
+
+
+def check_same_start(start: Start) -> None:
+    """Compare what the processes of a run found; called by all of them, once they can speak to each other.
+
+    Raises:
+        RunError: a disk showed them different checkpoints.
+    """
+    from accelerate.utils import gather_object
+
+    names = sorted({folder.name if folder else "no checkpoint" for folder in gather_object([start.checkpoint])})
+    if len(names) > 1:
+        raise RunError(f"--resume: the processes start from {' and '.join(names)}; see whether all see the same files")
+
+
+def is_over(recipe: Recipe, start: Start) -> bool:
+    """Whether no step follows the start: it is after the last, or after one that reached `algorithm.stop_at`."""
+    if start.step == recipe.algorithm.num_steps:
+        return True
+    return bool(start.rows) and reached(recipe.algorithm.stop_at, start.rows[-1])
+
+
+def rewind(recipe: Recipe, run: RunDirectory, start: Start, note: Callable[[str], None]) -> None:
+    """Drop what a stopped process recorded after its checkpoint: the resumed run makes these steps again.
+
+    Which checkpoint is the best follows from what is left: the process may have been stopped before it said so, and the
+    best may be damaged. Called by the main process alone.
+
+    Args:
+        note: called with a line for the user about each best checkpoint that is damaged.
+    """
+    run.rewind(start.step, start.rows)
+    if (keep_best := recipe.checkpoint.keep_best) is None:
+        return
+    kept = {checkpoint_step(folder): folder for folder in run.checkpoints()}
+    while best := best_row(keep_best.metric, keep_best.mode, start.rows, kept):
+        folder = kept.pop(best["step"])
+        damage = find_damage(folder) if folder != start.checkpoint else None
+        if damage is None:
+            break
+        note(f"the best checkpoint is lost: {folder.name}: {damage}")
+    run.write_best(best)
 
 
 @contextlib.contextmanager

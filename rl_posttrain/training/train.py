@@ -13,13 +13,21 @@ from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.rollout.prompt_lengths import token_counter
-from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.scoring.golds import check_golds
 from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
-from rl_posttrain.training.resume import discard_unstarted, is_over, open_run, rewind
+from rl_posttrain.training.resume import (
+    Start,
+    check_same_start,
+    discard_unstarted,
+    find_start,
+    is_over,
+    open_run,
+    rewind,
+)
 
 if TYPE_CHECKING:
     from rl_posttrain.training.algorithms.algorithm import Algorithm
@@ -62,31 +70,37 @@ def train(
         from rl_posttrain.models.vocabulary import check_same_vocabulary
 
         check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
-    run, started_from = open_run(recipe, resume)
+    run = open_run(recipe, resume)
     if run.summary() is not None:
         return run
-
-    if started_from is not None and is_over(recipe, run, checkpoint_step(started_from)):
+    start = find_start(recipe, run) if resume else Start()
+    lock = run.locked() if is_main_process() else contextlib.nullcontext()
+    if is_over(recipe, start):
         # Stopped between the last step and the summary: all that is missing is made from what is there.
         if is_main_process():
-            rewind(recipe, run, started_from)
-            finish(recipe, run, started_from if recipe.checkpoint.final_model else None)
+            with lock:
+                note = print if display else lambda text: None
+                for text in start.notes:
+                    note(text)
+                rewind(recipe, run, start, note)
+                finish(recipe, run, start.checkpoint if recipe.checkpoint.final_model else None)
         return run
 
-    lock = run.locked() if is_main_process() else contextlib.nullcontext()
     with lock, discard_unstarted(run, resume), _start_display(recipe, display) as view:
-        for note in (*rows.notes, *([golds.warning] if golds and golds.warning else [])):
+        for note in (*rows.notes, *([golds.warning] if golds and golds.warning else []), *start.notes):
             view.note(note)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
         _describe_start(run, trainer)
         trainer.accelerator.wait_for_everyone()
-        earlier = rewind(recipe, run, started_from) if is_main_process() else []
+        check_same_start(start)
+        if is_main_process():
+            rewind(recipe, run, start, view.note)
         trainer.accelerator.wait_for_everyone()
         trainer.goals.best = run.best()
-        view.resumed(earlier)
-        trainer.clock.start(earlier[-1]["seconds"] if earlier else 0.0)
-        trainer.train(resume_from_checkpoint=str(started_from) if started_from else None)
+        view.resumed(list(start.rows))
+        trainer.clock.start(start.rows[-1]["seconds"] if start.rows else 0.0)
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
         if recipe.checkpoint.final_model:
             trainer.save_model(str(run.saved_model_path))
         trainer.rollouts.close()

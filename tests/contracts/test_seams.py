@@ -47,6 +47,7 @@ OVERRIDDEN = {
     "_maybe_log_save_evaluate": ["self", "tr_loss", "grad_norm", "model"],
     "log": ["self", "logs", "start_time"],
     "_save_checkpoint": ["self", "model", "trial"],
+    "_get_output_dir": ["self", "trial"],
     "_save": ["self", "output_dir", "state_dict"],
     "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],

@@ -179,6 +179,11 @@ def cut(folder: Path, name: str) -> None:
     (folder / name).write_bytes(content[: len(content) // 2])
 
 
+def without_manifest(run: RunDirectory) -> None:
+    (run.checkpoints_path / "checkpoint-2" / "complete").write_bytes(b"")
+    (run.checkpoints_path / "checkpoint-2" / "metrics.jsonl").unlink()
+
+
 SHARD = "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
 MISTAKES = {
     "no such step": (lambda run: None, {"step": 7}, "--step=7: .* no whole checkpoint of step 7; it has 1, 2"),
@@ -190,8 +195,13 @@ MISTAKES = {
         {"step": 2, "dtype": "float32"},
         "--dtype=float32: .*final has bf16 weights and no fp32 masters",
     ),
-    "damaged masters": (
+    "cut masters": (
         lambda run: cut(run.checkpoints_path / "checkpoint-2/global_step2", SHARD),
+        {"step": 2, "dtype": "float32"},
+        f"checkpoint-2: global_step2/{SHARD} has .* bytes and not .*; the checkpoint is damaged",
+    ),
+    "cut masters of a checkpoint from before manifests": (
+        lambda run: (cut(run.checkpoints_path / "checkpoint-2/global_step2", SHARD), without_manifest(run)),
         {"step": 2, "dtype": "float32"},
         "checkpoint-2: its shards cannot be read .* they are damaged",
     ),
