@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from rl_posttrain.rewards.answers.expressions import parse
-from rl_posttrain.rewards.answers.forms import Answer, Chain, Expression, Quantity
+from rl_posttrain.rewards.answers.forms import Answer, Chain, Expression, Group, Quantity
 from rl_posttrain.rewards.answers.nodes import Node, difference, has_numbers, variables
 from rl_posttrain.rewards.answers.relations import is_function, node_of
 from rl_posttrain.rewards.answers.tokens import TRIGONOMETRIC
@@ -91,6 +91,21 @@ def same_name(found: Chain, gold: Chain) -> bool:
     if any(words):
         return not all(words)
     return is_function(a) and is_function(b) and (a[1:] == b[1:] or "y" in (a, b))
+
+
+def by_names(answer: Answer, names: list[str]) -> Group | None:
+    """The values of x = 1, y = 2 or of (y, x) = (2, 1) in the order of `names`; None where the names are others."""
+    values: dict[str, Answer] = {}
+    if isinstance(answer, Group) and answer.brackets == "" and all(isinstance(item, Chain) for item in answer.items):
+        values = {item.name: item.sides[-1] for item in answer.items}
+    elif isinstance(answer, Chain) and isinstance(answer.sides[-1], Group):
+        values = dict(zip(names_in(answer.name), answer.sides[-1].items, strict=False))
+    return Group("()", tuple(values[name] for name in names)) if sorted(values) == sorted(names) else None
+
+
+def names_in(name: str) -> list[str]:
+    """x and y of "(x,y)"; none of another name."""
+    return name[1:-1].split(",") if name.startswith("(") else []
 
 
 def as_equation(chain: Chain) -> Node | None:

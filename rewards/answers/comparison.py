@@ -2,7 +2,15 @@
 
 import re
 
-from rl_posttrain.rewards.answers.chains import as_equation, is_consistent, is_value_of, names_of, same_name
+from rl_posttrain.rewards.answers.chains import (
+    as_equation,
+    by_names,
+    is_consistent,
+    is_value_of,
+    names_in,
+    names_of,
+    same_name,
+)
 from rl_posttrain.rewards.answers.forms import (
     Answer,
     Based,
@@ -153,6 +161,9 @@ def _answers_chain(found: Answer, gold: Chain) -> bool:
     if isinstance(found, Equation):
         equation = as_equation(gold)
         return equation is not None and _decided(proportional(found.difference, equation))
+    if (names := names_in(gold.name)) and (isinstance(found, Chain) or _is_named_list(found)):
+        point = by_names(found, names)
+        return point is not None and same_answer(point, gold.sides[-1])
     if not isinstance(found, Chain):
         return any(same_answer(found, side) for side in gold.sides[gold.num_exact - 1 :])
     if not is_consistent(found, same_answer):
@@ -178,6 +189,9 @@ def _chain_answers(found: Chain, gold: Answer) -> bool:
         return equation is not None and _decided(proportional(equation, gold.difference))
     if not is_consistent(found, same_answer) or (isinstance(gold, Range) and found.name.startswith("(")):
         return False
+    if (names := names_in(found.name)) and _is_named_list(gold):
+        point = by_names(gold, names)
+        return point is not None and same_answer(found.sides[-1], point)
     exact, rounded = found.sides[found.num_exact - 1], found.sides[found.num_exact :]
     if same_answer(exact, gold):
         return True
@@ -224,6 +238,10 @@ def _same_group(found: Group, gold: Group) -> bool:
         return len(found.items) == len(gold.items) and _matched(list(found.items), list(gold.items))
     covered = all(any(_same(item, wanted) for wanted in gold.items) for item in found.items)
     return covered and all(any(_same(item, wanted) for item in found.items) for wanted in gold.items)
+
+
+def _is_named_list(answer: Answer) -> bool:
+    return isinstance(answer, Group) and answer.brackets == "" and all(isinstance(item, Chain) for item in answer.items)
 
 
 def _named_point(found: Group, gold: Group) -> tuple[Group, Group] | None:
