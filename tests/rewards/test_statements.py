@@ -42,6 +42,11 @@ def test_a_single_line_states_the_same():
     assert stated("") is None
 
 
+def test_only_the_end_of_a_long_text_is_read():
+    assert last_expression("It is 7. " + "and so on " * 1_900) == "7"
+    assert last_expression("It is 7. " + "and so on " * 2_100) is None
+
+
 HOSTILE = [
     "answer is ", "answer to ", "answer: **", "$1 ", "$ 1", "1.\n", "\n\n1.", "1.\n\n", "12\n\n", "x = ", "1, ",
     "(1, ", r"\(1", r"\[", r"$\$", "$$", r"\begin{align}", r"\begin{array}&\\", "<a ", "<a x=", "<|", "1-a", "a'",
