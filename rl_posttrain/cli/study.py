@@ -126,7 +126,7 @@ def compare(
 
     check_terms(measure, margin)  # a mistake shows before hours of training
     loaded = load_recipe(recipe, overrides or [])
-    folder = out or Path(loaded.run.output_dir) / f"{loaded.run.name}-compare"
+    folder = out or loaded.run_path.parent / f"{loaded.run.name}-compare"
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
     runs = plan_runs(loaded, names, numbers, settings, folder, num_processes)
     for variant in {run.variant: run.recipe for run in runs}.values():

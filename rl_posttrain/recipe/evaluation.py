@@ -11,6 +11,7 @@ from rl_posttrain.recipe.checks import check_evaluation
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.load import apply_override
+from rl_posttrain.recipe.paths import make_paths_whole
 from rl_posttrain.recipe.schema import EvalSection, ModelSection, RewardSection, RolloutSection
 from rl_posttrain.recipe.section import NonNegative, Section, Several
 from rl_posttrain.recipe.task_section import TaskSection
@@ -86,6 +87,7 @@ def evaluation_for(
             raise RecipeError(f"{override}: an evaluation does not read it; {did_you_mean(name, TRL_OPTIONS)}")
     if not recipe and isinstance(data["eval"], dict) and data["eval"].get("temperature") is None:
         data["eval"]["temperature"] = 1.0 if data["eval"].get("num_samples", 1) != 1 else 0.0
+    make_paths_whole(data)
     try:
         evaluation = Evaluation.model_validate(data)
     except ValidationError as error:

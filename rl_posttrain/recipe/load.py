@@ -14,12 +14,13 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.checks import check_keys_together
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins, find_recipe, read_recipe
-from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.paths import make_paths_whole
+from rl_posttrain.recipe.schema import Recipe, RunSection
 from rl_posttrain.runs.yaml12 import YamlError, read_yaml
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by path or bundled name, with what it extends, and apply overrides last.
+    """Read a recipe by path or bundled name, with what it extends, and apply overrides last. Paths become absolute.
 
     Args:
         overrides: ``section.key=value`` each; the value is YAML.
@@ -32,8 +33,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         key = apply_override(data, override)
         origins.record(key.split("."), None)
-    if isinstance(data.get("run", {}), dict):
-        data.setdefault("run", {}).setdefault("name", path.stem)
+    if data.get("run") is None:
+        data["run"] = {}
+    if isinstance(data["run"], dict):
+        data["run"].setdefault("name", path.stem)
+        data["run"].setdefault("output_dir", RunSection.model_fields["output_dir"].default)
+    make_paths_whole(data)
     return parse_recipe(data, origins)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rl_posttrain.recipe.paths import shown
 from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS
@@ -250,4 +251,5 @@ class Recipe(Section):
 
     @property
     def run_path(self) -> Path:
-        return Path(self.run.output_dir) / self.run.name
+        """The run directory, from the working directory where it lies below that."""
+        return shown(self.run.output_dir) / self.run.name
