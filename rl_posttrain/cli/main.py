@@ -1,11 +1,11 @@
-"""The entry point `rl-posttrain`: the table of commands, and the one door that errors leave by."""
+"""The entry point `rl-posttrain`: the table of commands."""
 
 import sys
 
 import typer
 
 from rl_posttrain.cli import doctor, evaluate, export, golds, optim, study, train
-from rl_posttrain.errors import RlPosttrainError
+from rl_posttrain.cli.door import through_the_door
 
 app = typer.Typer(
     help="R1-Zero style RL post-training of language models, from a YAML recipe.",
@@ -34,25 +34,10 @@ optimizers.command("memory")(optim.optimizer_memory)
 optimizers.command("bench")(optim.bench_optimizers)
 app.add_typer(optimizers, name="optim")
 
-# Its public subclass is the one way to this class that every version of typer has.
-_UsageError = typer.BadParameter.__base__
-
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit status 2."""
-    try:
-        sys.exit(app(args=sys.argv[1:] or ["--help"], prog_name="rl-posttrain", standalone_mode=False))
-    except RlPosttrainError as error:
-        _fail(str(error))
-    except _UsageError as error:
-        message = error.format_message().rstrip(".?").replace(". Did", ", did")
-        _fail(f"{message[0].lower()}{message[1:]}; see `{error.ctx.command_path} --help`")
-
-
-def _fail(message: str) -> None:
-    message = "\\n".join(message.splitlines())  # a value of the user's may have several lines
-    typer.echo(f"rl-posttrain: {message}", err=True)
-    sys.exit(2)
+    """Entry point: a mistake is one line on stderr and exit status 2; cli/door.py has the other statuses."""
+    through_the_door(lambda: app(args=sys.argv[1:] or ["--help"], prog_name="rl-posttrain", standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""The one door that errors leave by: a line on stderr and an exit status; of a bug, also a file with the traceback."""
+
+import errno
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from rl_posttrain.errors import RlPosttrainError, class_and_message
+from rl_posttrain.machine.tools import cache_folder
+
+# Exit statuses.
+MISTAKE, BUG, INTERRUPTED = 2, 1, 130
+_LONGEST, _END = 1000, 250
+_FIXES = {
+    errno.ENOSPC: "the disk is full; free some space there",
+    errno.EDQUOT: "your quota of the disk is used up; free some space there",
+    errno.EACCES: "it may not be read or written; change its permissions, or name another place",
+    errno.EPERM: "it may not be read or written; change its permissions, or name another place",
+    errno.EROFS: "it cannot be written to; name another place",
+    errno.EIO: "the disk reports an error; look into the system's log",
+    errno.ENOENT: "it is not there; correct the path",
+    errno.ENAMETOOLONG: "the name is too long for a file; name a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n`",
+}
+# Its public subclass is the one way to this class that every version of typer has.
+_UsageError = typer.BadParameter.__base__
+
+
+def through_the_door(run: Callable[[], object]) -> NoReturn:
+    """Call `run` and end the process: with its status, or with one line on stderr for whatever it raises."""
+    try:
+        sys.exit(run())
+    except RlPosttrainError as error:
+        _end(str(error), MISTAKE)
+    except _UsageError as error:
+        message = error.format_message().rstrip(".?").replace(". Did", ", did")
+        _end(f"{message[0].lower()}{message[1:]}; see `{error.ctx.command_path} --help`", MISTAKE)
+    except typer.Abort:
+        _end("interrupted", INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            _end(_of_the_system(error), MISTAKE)
+        where = _keep_traceback(error)
+        _end(f"{class_and_message(error)}: this is a bug of ours; please report it with {where}", BUG)
+
+
+def _of_the_system(error: OSError) -> str:
+    """``path: what is wrong; what to do``."""
+    names = " and ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
+    )
+    reason = _FIXES.get(error.errno, f"{error.strerror}; see to it, and try again")
+    return f"{names}: {reason}" if names else f"writing or reading a file: {reason}"
+
+
+def _keep_traceback(error: BaseException) -> str:
+    """Write the traceback whole into a file; what to say of it. Without any place for a file, it goes to stderr."""
+    text = "".join(traceback.format_exception(error))
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"{sys.argv}\n\n{text}", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return f"the log at {folder / name}"
+    typer.echo(text, err=True)
+    return "the traceback above"
+
+
+def _folders() -> Iterator[Path]:
+    yield cache_folder() / "logs"
+    yield Path(tempfile.gettempdir())
+
+
+def _end(message: str, status: int) -> NoReturn:
+    message = "\\n".join(message.splitlines())  # a value of the user's may have several lines
+    if len(message) > _LONGEST:  # what to do stands at the end
+        message = f"{message[: _LONGEST - _END]} [...] {message[-_END:]}"
+    message = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    typer.echo(f"rl-posttrain: {message}", err=True)
+    sys.exit(status)
