@@ -13,7 +13,7 @@ from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.load import apply_override
 from rl_posttrain.recipe.paths import make_paths_whole
 from rl_posttrain.recipe.schema import EvalSection, ModelSection, RewardSection, RolloutSection
-from rl_posttrain.recipe.section import NonNegative, Section, Several
+from rl_posttrain.recipe.section import Section, Seed, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.tasks import TASKS
 
@@ -24,7 +24,7 @@ _DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 class SeedSection(Section):
-    seed: NonNegative = 0
+    seed: Seed = 0
 
 
 class Evaluation(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rl_posttrain.recipe.paths import shown
-from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Several
+from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Seed, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.runs.goals import default_mode
@@ -18,7 +18,7 @@ Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
 
 class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
-    seed: NonNegative = 0
+    seed: Seed = 0
     output_dir: str = "runs"
 
 
@@ -201,7 +201,7 @@ class CompareSection(Section):
     """What `rl-posttrain compare` runs of this recipe; `train` leaves it aside."""
 
     optimizers: Several[str] = ("adams", "adamw")
-    seeds: Several[NonNegative] = (0, 1, 2)
+    seeds: Several[Seed] = (0, 1, 2)
     # Each entry is one more variant of every optimizer: recipe keys and their values.
     vary: Listed[dict[str, Any]] = ()
 

@@ -7,6 +7,8 @@ from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+# What numpy takes as a seed, which transformers gives it.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Entry = TypeVar("_Entry")
 # A list of YAML becomes a tuple, which strictness would refuse. Its entries are as strict as anything else.
 Listed = Annotated[tuple[_Entry, ...], Field(strict=False)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from conftest import run_command
@@ -47,7 +48,7 @@ def one_line(status: int, stderr: str) -> str:
         ("task.template=chats", "task.template=chats: no template of that name; did you mean 'chat'?"),
         ("no-override", "no-override: an override is written section.key=value"),
         ("model.name=/no/such/model", "model.name=/no/such/model: no such folder"),
-        ("model.name=./model", "model.name=./model: no such folder"),
+        ("model.name=./model", f"model.name={Path.cwd() / 'model'}: no such folder"),
         ("optimizer.name=adms", "optimizer.name=adms: no built-in of that name; did you mean 'adams'?"),
         (
             "optimizer.bets=[0.9, 0.95]",
