@@ -81,23 +81,32 @@ values = st.one_of(
     ).map(lambda value: yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()),
     st.text(max_size=12),
 )
-changes = st.lists(st.tuples(st.sampled_from(KEYS) | st.text(max_size=6), values), min_size=1, max_size=3)
+changes = st.lists(
+    st.tuples(st.sampled_from(KEYS) | st.sampled_from(KEYS) | st.text(max_size=6), values), min_size=1, max_size=3
+)
 
 
 def check_one(tmp_path, said, as_overrides: bool) -> bool:
     """Whether a recipe with these changes loads. If not, the refusal is one line."""
-    data, overrides, lines = copy.deepcopy(MINIMAL), [], []
+    data, overrides = copy.deepcopy(MINIMAL), []
+    text = yaml.safe_dump(data)
     if as_overrides:
         overrides = [f"{key}={value}" for key, value in said]
-        text = yaml.safe_dump(data)
     else:
-        for key, value in said:
+        for number, (key, _) in enumerate(said):
             *sections, last = key.split(".")
-            if len(sections) == 0:
-                data.pop(last, None)
-            lines.append("".join(f"{section}: {{" for section in sections) + f"{last}: {value}" + "}" * len(sections))
-            data.pop(sections[0] if sections else last, None)
-        text = yaml.safe_dump(data) + "\n".join(lines) + "\n"
+            node = data
+            for section in sections:
+                node = node[0] if isinstance(node, list) else node.setdefault(section, {})
+                if not isinstance(node, (dict, list)):
+                    return False
+            if isinstance(node, list):
+                node[0] = f"HERE{number}"
+            else:
+                node[last] = f"HERE{number}"
+        text = yaml.safe_dump(data)
+        for number, (_, value) in enumerate(said):
+            text = text.replace(f"HERE{number}", value)
     path = tmp_path / "fuzz.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
