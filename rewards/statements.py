@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from rl_posttrain.rewards.expressions import Expression, expressions
+from rl_posttrain.rewards.spans import Expression, expressions
 from rl_posttrain.rewards.vocabulary import BEFORE, BETWEEN, LABEL, LISTS, OPENS_CLAUSE
 
 _SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\\?\w)|(?<![\w\\])[A-Za-z][0-9]+")
