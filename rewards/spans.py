@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rl_posttrain.rewards.vocabulary import FUNCTIONS, IS_HALF_DAY, SMALL_NUMBERS, SPACES, UNIT
+from rl_posttrain.rewards.vocabulary import COMMON, FUNCTIONS, IS_HALF_DAY, SPACES, UNIT
 
 _ROWS = ("align", "aligned", "gather", "gathered", "split", "equation")
 _TABLES = ("matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "Vmatrix", "smallmatrix", "array", "cases")
@@ -34,17 +34,18 @@ _TOKEN = re.compile(
         | (?<![\w)}}])_+ | _+(?![\w{{\\]))                                           # Markdown's emphasis
     | (?P<operand>[0-9]+(?:[.,:/][0-9]+)*[{_LETTER}0-9]* | (?<!\w)\.[0-9]+
         | [\u00bc-\u00be\u2150-\u215e\u221e\u2205\u00b2\u00b3\u00b9\u2070-\u2079\u2080-\u2089]
+        | (?<![A-Za-z])pi(?![A-Za-z])
         | \|(?=\S)[^|\n]{{0,60}}(?<=\S)\|
         | (?<!\w)(?:[Oo]ption|[Cc]hoice)\ \(?[A-J](?!\w)\)?)
     | (?P<variable>(?<![^\W\d_])[{_LETTER}](?![^\W\d_])[0-9]*(?:['\u2032]+(?!\w))?)
-    | (?P<name>(?:{FUNCTIONS})(?=\s?[(^\\0-9_]))
+    | (?P<name>(?:{FUNCTIONS})(?=\s?[(^\\0-9_]|\s[{_LETTER}](?![{_LETTER}])))
     | (?P<word>[^\W\d_]+(?:['\u2019-][^\W\d_]+)*\w*)
     | (?P<command>\\[A-Za-z]+|\\[{{}},;:!|%$\ ])
     | (?P<opening>[(\[{{]) | (?P<closing>[)\]}}])
     | (?P<dash>[-\u2010-\u2015\u2212])
     | (?P<sign>\*\* | [+*/=<>^_~\u00b1\u00d7\u00f7\u00b7\u2044\u2215\u221a\u2208\u222a\u2229\u2248\u2260\u2264\u2265]
-        | (?<=\d[ ]):(?=[ ]\d) | !(?=\s?[-+*/=^)!]) | (?<=\w)\.\.\.(?=\w) | (?<=[0-9])'(?=[0-9]))
-    | (?P<postfix>[%\u00b0])
+        | (?<=\d[ ]):(?=[ ]\d) | (?<=\w)\.\.\.(?=\w) | (?<=[0-9])'(?=[0-9]))
+    | (?P<postfix>[%\u00b0] | !(?=\s?[-+*/=^)!]|\s[a-z]))
     | (?P<currency>[\u20ac\u00a3\u00a5\u20b9])
     | (?P<comma>[,;])
     | (?P<other>.)
@@ -129,7 +130,7 @@ def _belongs(token: _Token, run: list[_Token], brackets: list[str], text: str, e
         return kind != "end"
     if kind == "word":
         after = text[token.end : token.end + 1]
-        is_short = len(token.text) <= 3 and token.text.lower() not in SMALL_NUMBERS
+        is_short = len(token.text) <= 3 and not COMMON.fullmatch(token.text)
         follows_sign = bool(run) and run[-1].kind == "sign"
         return (after != "" and after in "^_(") or (
             is_short and (follows_sign or _RELATED_WORD.match(text, token.end, end) is not None)

@@ -8,7 +8,7 @@ from rl_posttrain.rewards.vocabulary import BEFORE, BETWEEN, LABEL, LISTS, OPENS
 
 _SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\\?\w)|(?<![\w\\])[A-Za-z][0-9]+")
 _VALUE = re.compile(
-    r"[0-9\u00bc-\u00be\u2150-\u215e\u03c0\u221e\u221a\u2205]|\\(?:[dtc]?frac|sqrt|pi|infty|emptyset|varnothing|d?binom|"
+    r"[0-9\u00bc-\u00be\u2150-\u215e\u03c0\u221e\u221a\u2205]|(?<![A-Za-z])pi(?![A-Za-z])|\\(?:[dtc]?frac|sqrt|pi|infty|emptyset|varnothing|d?binom|"
     r"log|ln|sin|cos|tan|cot|sec|csc|arc\w+|exp|text\w*|mathrm|mathbf|begin)(?![A-Za-z])"
 )
 _RELATES = re.compile(
@@ -32,6 +32,7 @@ _LEAD_IN = re.compile(
     r"|<answer(?:\s[^<>]{0,80})?>",
     re.IGNORECASE,
 )
+_REVERSED = re.compile(r"(?<!\w)([A-J]|\([A-J]\)) is (?:therefore )?(?:the )?(?:correct|right|best|answer)(?!\w)")
 _SENTENCE_END = re.compile(r"[.!?](?=[\"')*\]_`$]{0,8}(?:\s|$))|\n|<[/|]|$")
 # "B, since ..." states B; "A, B, C or D" states none.
 _OTHER_LETTER = r"\s*(?:and\s|or\s)?[(\[]?(?:[A-J](?![A-Za-z'])|[a-j](?=\W*$|\W+[a-j](?!\w)))"
@@ -44,8 +45,12 @@ _VERDICT = re.compile(
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
 _ENDS_SENTENCE = re.compile(r"[*_`$ ]*(?:[.,;:!?)\n<]|$|(?:because|since|as|is)\s)")
 _IS_SUBJECT = re.compile(r"[*`$]* (?:is|are|was|were|has|have|remains?|equals?)(?!\w)")
+_CONDITION = re.compile(
+    r"(?:(?<!\w)where|, (?:for(?: all| any| every| each)?|with|when|whenever|if|provided|assuming|given))(?: that)?[ $*]*$"
+)
+_INEQUALITY = re.compile(r"[<>\u2264\u2265\u2260\u2208]|\\(?:[lg](?:t|eq?|eqslant)|neq?|in)(?![A-Za-z])")
 _TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")
-_COUNTED = re.compile(r"[0-9] [a-z]{3,}")
+_COUNTED = re.compile(r"[0-9] (?!and )[a-z]{3,}")
 _NO_ANSWER = re.compile(
     r"(?:(?:indeed|also|therefore|thus|not|now|in)\s)*(?:correct|right|wrong|incorrect|valid|invalid|reasonable|clear|"
     r"obvious|consistent|confirmed|verified|above|below|as follows|found|given|unclear|unknown|complete|simplified|"
@@ -150,7 +155,10 @@ def _stated(text: str, start: int, end: int) -> str | None:
             value = _value(text, lead_in.end(), value_end, found)
             if value is not None:
                 return value
-    return _bare_words(text, start, end) if found is None else found.text
+    if found is not None:
+        return found.text
+    reversed_statement = _REVERSED.search(text, start, end)
+    return reversed_statement[1] if reversed_statement else _bare_words(text, start, end)
 
 
 def _last_whole(text: str, start: int, end: int) -> Expression | None:
@@ -164,7 +172,7 @@ def _last_whole(text: str, start: int, end: int) -> Expression | None:
             number = int(last.text)
             if (number - 1 if number > 1 else 2) not in numbered:
                 break
-        elif _is_answer(last, text):
+        elif _is_answer(last, text) and not (len(found) > 1 and _is_condition(last, text)):
             break
         found.pop()
     if not found:
@@ -184,6 +192,8 @@ def _last_whole(text: str, start: int, end: int) -> Expression | None:
     for item, following in zip(items, [*items[1:], None], strict=True):
         pieces.append(item.text)
         pieces.append(_MARKS.sub("", text[item.end : following.start]) if following else "")
+    if text.startswith(")", last.end) and "".join(pieces).count("(") > "".join(pieces).count(")"):
+        pieces.append(")")  # 3 (mod 7)
     whole = _IMPLIES.split("".join(pieces))[-1]
     left, _, right = whole.rpartition("=")
     # "3 apples + 4 apples = 7 apples"
@@ -202,6 +212,12 @@ def _is_answer(expression: Expression, text: str) -> bool:
         return len(options) < 2 and (not options or _ENDS_SENTENCE.match(text, expression.end) is not None)
     bare = _SUBSCRIPT.sub("", expression.text)
     return (_VALUE.search(bare) or _RELATES.search(bare)) is not None
+
+
+def _is_condition(expression: Expression, text: str) -> bool:
+    """Whether the expression only says for which values the one before it holds, as in "7, where x > 0"."""
+    leads = _CONDITION.search(text, max(0, expression.start - 30), expression.start)
+    return leads is not None and _INEQUALITY.search(expression.text) is not None
 
 
 def _is_line_number(expression: Expression, text: str) -> bool:

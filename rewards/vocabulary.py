@@ -3,7 +3,6 @@
 import re
 
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|arcsin|arccos|arctan|gcd|lcm|max|min"
-SMALL_NUMBERS = {"one", "two", "six", "ten"}
 SPACES = {r"\,", r"\;", r"\:", r"\!", r"\ ", r"\cdot", r"\times", r"\approx", r"\left", r"\displaystyle"}
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 # Words behind a number that are no unit of it.
@@ -21,7 +20,11 @@ _NO_UNIT = re.sub(
     thus till times to together too total under until up upon us using very was we were what when where whereas
     which while who whose will with within without works would yes yet yields you your""",
 )
-_UNIT_WORD = r"(?:[a-z]+|[A-Z]{2,4}|Hz|[kMG]Hz|Pa|kPa|k[WJNV]|m[LAVW]|Celsius|Fahrenheit|Kelvin|Dollars|Euros)(?!\w)"
+COMMON = re.compile(rf"(?:{_NO_UNIT}|one|two|six|ten)", re.IGNORECASE)
+_UNIT_WORD = (
+    r"(?:[a-z]+|[A-Z]{2,4}|Hz|[kMG]Hz|Pa|kPa|k[WJNV]|m[LAVW]|Celsius|Fahrenheit|Kelvin|Dollars|Euros)"
+    r"(?![^\W\u00b2\u00b3])"
+)
 _POWER = r"(?:\ ?\^\ ?(?:\{-?[0-9]\}|-?[0-9])|[\u00b2\u00b3])?"
 # What a number counts: "42 apples", "5 square feet", "60 miles per hour", "7 million dollars", "3:45 pm".
 UNIT = re.compile(
