@@ -46,7 +46,8 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-][^\W\d_]+){0,4}")
 _ENDS_SENTENCE = re.compile(r"[*_`$ ]*(?:[.,;:!?)\n<]|$|(?:because|since|as|is)\s)")
 _IS_SUBJECT = re.compile(r"[*`$]* (?:is|are|was|were|has|have|remains?|equals?)(?!\w)")
 _CONDITION = re.compile(
-    r"(?:(?<!\w)where|, (?:for(?: all| any| every| each)?|with|when|whenever|if|provided|assuming|given))(?: that)?[ $*]*$"
+    r"(?:(?<!\w)where|, (?:for(?: all| any| every| each)?|with|when|whenever|if|provided|assuming|given))(?: that)?"
+    r"[ $*]*$"
 )
 _INEQUALITY = re.compile(r"[<>\u2264\u2265\u2260\u2208]|\\(?:[lg](?:t|eq?|eqslant)|neq?|in)(?![A-Za-z])")
 _TAKEN_BACK = re.compile(r"[*`$\s]{0,4}(?:is|are|was|were)\s(?:not|wrong|incorrect|false|too|impossible)(?!\w)")
