@@ -224,7 +224,7 @@ def test_samples_of_another_reward_or_chat_template_are_other_samples(run_main, 
     assert (status, "were drawn with chat.options.a=null, not 1" in stderr) == (2, True)
     (tmp_path / "own.py").write_text(own.format(0.5))
     status, _, stderr = run_main(*command)
-    assert (status, "were drawn with reward_files.own.py:own=" in stderr) == (2, True), stderr
+    assert (status, f"were drawn with reward_files.{tmp_path}/own.py:own=" in stderr) == (2, True), stderr
 
 
 def test_the_command_evaluates_compares_and_tells_where_the_samples_are(run_main, tiny_model, other_model, tmp_path):
