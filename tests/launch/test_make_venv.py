@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_package_rewards_and_recipes_and_no_tests(wheel):
     expected = {
         str(path.relative_to(ROOT)) for path in sources if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".js")
     }
-    expected |= {f"rl_posttrain/rewards/{path.name}" for path in (ROOT / "rewards").glob("*.py")}
+    expected |= {f"rl_posttrain/{path.relative_to(ROOT)}" for path in (ROOT / "rewards").rglob("*.py")}
     recipes = (path for path in (ROOT / "recipes").rglob("*.*") if path.suffix in (".py", ".yaml"))
     expected |= {f"rl_posttrain/recipes/{path.relative_to(ROOT / 'recipes')}" for path in recipes}
     assert shipped == expected
