@@ -32,7 +32,9 @@ class Section(BaseModel):
     number.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, ser_json_inf_nan="constants"
+    )
 
 
 class OpenSection(Section):
