@@ -174,7 +174,9 @@ def _formula(text: str, token: _Token, end: int, absent: set[str]) -> _Token:
         content, after = text[start:close], close + len(closing)
         is_table = opening.startswith(r"\begin") and opening[7:].rstrip("*}") in _TABLES
         return _Token("formula", token.start, after, text[token.start : after] if is_table else _rows(content))
-    is_price = opening == "$" and (text[start : start + 1].isdigit() or text[token.start - 1 : token.start].isdigit())
+    is_price = opening == "$" and (
+        text[start : start + 1].isdecimal() or text[token.start - 1 : token.start].isdecimal()
+    )
     return token._replace(kind="currency" if is_price or text[start : start + 1] == "." else "soft")
 
 
@@ -184,7 +186,7 @@ def _is_formula(text: str, start: int, close: int) -> bool:
         return False
     if text[start].isspace():
         return not _PROSE.search(text, start, close)
-    return not text[close - 1].isspace() and not text[close + 1 : close + 2].isdigit()
+    return not text[close - 1].isspace() and not text[close + 1 : close + 2].isdecimal()
 
 
 def _rows(content: str) -> str:

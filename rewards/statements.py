@@ -224,7 +224,7 @@ def _is_condition(expression: Expression, text: str) -> bool:
 def _is_line_number(expression: Expression, text: str) -> bool:
     """Whether the expression is the number that a line starts with, as in "2. Add them."."""
     if not (
-        expression.text.isdigit() and len(expression.text) <= 2 and text[expression.end : expression.end + 1] in ".)"
+        expression.text.isdecimal() and len(expression.text) <= 2 and text[expression.end : expression.end + 1] in ".)"
     ):
         return False
     line_start = text.rfind("\n", max(0, expression.start - 10), expression.start) + 1

@@ -55,13 +55,13 @@ class Arithmetic:
                 self.take()
                 right = self._signed_factor()
             else:
-                is_factor = sign in (r"\pi", r"\sqrt", r"\surd") and before[-1].isdigit()  # 2/3\pi
+                is_factor = sign in (r"\pi", r"\sqrt", r"\surd") and before[-1].isdecimal()  # 2/3\pi
                 if divided and not (is_factor or before.startswith((")", "}"))):
                     raise UnreadableError  # 1/2x
                 if sign[0] in "0123456789." and before != "!":
                     raise UnreadableError  # 1 2 and x2
                 right = self.power()
-                if before[-1].isdigit() and sign == r"\frac" and is_proper(right) and node[0] == "num":
+                if before[-1].isdecimal() and sign == r"\frac" and is_proper(right) and node[0] == "num":
                     node = ("+", node, right)  # 1\frac{1}{2}
                     continue
             divided = sign == "/"
@@ -139,8 +139,8 @@ class Arithmetic:
         token = self.peek()
         if token == "{":
             return self.group()
-        if token[:1].isdigit():
-            self._tokens[self._place : self._place + 1] = list(token) if token.isdigit() else [token]
+        if token[:1].isdecimal():
+            self._tokens[self._place : self._place + 1] = list(token) if token.isdecimal() else [token]
             return ("num", Fraction(self.take()))
         if token in ("", "(", "[", ")", "}") or token in ("+", "-", "*", "/", "^", "_"):
             raise UnreadableError

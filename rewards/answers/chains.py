@@ -8,7 +8,7 @@ from rl_posttrain.rewards.answers.forms import Answer, Chain, Expression, Group,
 from rl_posttrain.rewards.answers.nodes import Node, difference, has_numbers, variables
 from rl_posttrain.rewards.answers.relations import is_function, node_of
 from rl_posttrain.rewards.answers.tokens import TRIGONOMETRIC
-from rl_posttrain.rewards.answers.values import equal, real_value
+from rl_posttrain.rewards.answers.values import equal, near_value
 
 
 def is_consistent(chain: Chain, same_answer: Callable[[Answer, Answer], bool]) -> bool:
@@ -56,7 +56,7 @@ def _rounds(chain: Chain) -> bool:
         return True
     exact = chain.sides[chain.num_exact - 1]
     node = node_of(exact)
-    value = None if node is None else real_value(node)
+    value = None if node is None else near_value(node)
     if value is None:
         return True
     is_whole = isinstance(exact, Quantity) and exact.number.value.denominator == 1
@@ -69,10 +69,10 @@ def _is_near(side: Quantity, value: Fraction, is_whole: bool) -> bool:
     near, scale = side.number.value, 100 if side.number.is_percent else 1
     if side.number.is_quotient or is_whole:
         return near == value  # 22/7, and 7 \approx 8
-    last_place = 1 / (scale * 10 ** _num_decimals(near * scale))
-    off = float(value) - float(near)
-    is_cut_off = abs(off) < last_place and off * float(value) >= 0
-    return is_cut_off or abs(off) <= 0.5000001 * last_place
+    last_place = Fraction(1, scale * 10 ** _num_decimals(near * scale))
+    off = value - near
+    is_cut_off = abs(off) < last_place and off * value >= 0
+    return is_cut_off or abs(off) <= last_place / 2
 
 
 def _num_decimals(value: Fraction) -> int:

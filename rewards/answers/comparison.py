@@ -64,7 +64,7 @@ def same_answer(found: Answer, gold: Answer) -> bool:
         gold = gold.items[0]
     if isinstance(gold, Equation) and isinstance(found, Expression | Quantity) and not variables(gold.right):
         is_asked = is_value_of(gold.left) or (gold.left[0] == "call" and gold.left[1] == "abs")
-        return is_asked and same_answer(found, answer_of(gold.right))  # 2 answers \\tan x = 2
+        return is_asked and same_answer(found, answer_of(gold.right))  # 2 answers \tan x = 2
     if isinstance(gold, Expression | Quantity) and isinstance(found, Equation):
         is_value = is_value_of(found.left) if not variables(found.right) else equal(found.left, found.right)
         return bool(is_value) and same_answer(answer_of(found.right), gold)

@@ -4,7 +4,7 @@ import functools
 from fractions import Fraction
 
 from rl_posttrain.rewards.answers.arithmetic import CLOSING, Arithmetic
-from rl_posttrain.rewards.answers.nodes import MINUS_ONE, Node, derivative
+from rl_posttrain.rewards.answers.nodes import MINUS_ONE, Node, derivative, negative
 from rl_posttrain.rewards.answers.tokens import (
     ALIASES,
     BIG,
@@ -47,7 +47,7 @@ class _Parser(Arithmetic):
 
     def atom(self) -> Node:
         token = self.take()
-        if token[:1].isdigit() or token[:1] == ".":
+        if token[:1].isdecimal() or token[:1] == ".":
             return ("num", Fraction(token))
         if token in ("(", "{", "[", r"\lfloor", r"\lceil", r"\{"):
             self._place -= 1
@@ -177,14 +177,14 @@ class _Parser(Arithmetic):
             return self.group()
         if self.peek() == "[":
             return self.group()
-        negative = self.peek() == "-"
-        if negative:
+        is_negative = self.peek() == "-"
+        if is_negative:
             self.take()
         node = self.power()
         # \sin 2x; not \sin x(1+x), \sin x \cos x, \sin x/2.
         while not self.ends_product() and self._continues_argument(self.peek()):
             node = ("*", node, self.power())
-        return negative(node) if negative else node
+        return negative(node) if is_negative else node
 
     def _continues_argument(self, sign: str) -> bool:
         return (len(sign) == 1 and sign.isalpha()) or sign == r"\pi" or sign[1:] in GREEK or sign == r"\frac"

@@ -51,7 +51,7 @@ def negative(node: Node) -> Node:
 
 
 def is_proper(node: Node) -> bool:
-    """Whether a fraction can follow a whole number as in 1\\frac{1}{2}."""
+    r"""Whether a fraction can follow a whole number as in 1\frac{1}{2}."""
     return node[0] == "/" and node[1][0] == node[2][0] == "num" and 0 < node[1][1] < node[2][1]
 
 

@@ -40,7 +40,7 @@ def read_number(text: str) -> Number | None:
     """
     if len(text) > MAX_CHARACTERS:
         return None
-    if text.isascii() and text.isdigit():  # most of them
+    if text.isascii() and text.isdecimal():  # most of them
         return Number(Fraction(int(text)), False, False)
     if not any(character in "0123456789" for character in text):
         return None

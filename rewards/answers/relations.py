@@ -20,7 +20,7 @@ from rl_posttrain.rewards.answers.forms import (
 from rl_posttrain.rewards.answers.nodes import Node, difference, negative, variables
 from rl_posttrain.rewards.answers.numbers import Number
 from rl_posttrain.rewards.answers.pieces import outside
-from rl_posttrain.rewards.answers.values import real_value
+from rl_posttrain.rewards.answers.values import near_value, real_value
 
 _RELATION = re.compile(r"<=|>=|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])|[<>=]")
 # What can have a value: x, x_1, f(x), AB, \angle A, \text{area}, (x, y), |AB|, \frac{dy}{dx}.
@@ -244,10 +244,9 @@ def _flat(group: Group) -> list[Group]:
     return [part for item in group.items for part in (_flat(item) if item.brackets == "u" else [item])]
 
 
-def _place(item: Answer) -> float | None:
-    """Where an end lies on the line, near enough to put ends in order."""
+def _place(item: Answer) -> Fraction | float | None:
+    """Where an end lies on the line."""
     if isinstance(item, Infinite):
         return item.sign * float("inf")
     node = node_of(item)
-    value = None if node is None else real_value(node)
-    return None if value is None else float(value)
+    return None if node is None else near_value(node)

@@ -55,7 +55,7 @@ def _differ(gold: object, found: object) -> bool:
 
 
 def _parse(text: str) -> list:
-    text = re.sub(r"\\[()\[\]]|\$", "", text)
+    text = re.sub(r"\\[()\[\]]|\$", "", text).replace(r"\cr", r"\\")
     parsed = math_verify.parse(f"${text}$", _CONFIG, parsing_timeout=None)
     # Where math-verify reads no expression, it returns strings alone.
     return parsed if any(not isinstance(value, str) for value in parsed) else []

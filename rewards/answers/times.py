@@ -49,11 +49,11 @@ def read_based(text: str) -> Based | None:
     if match is None:
         return None
     base = shown_text(match[2] or match[3] or match[4]).lower().replace("base", " ").strip(" ()}{-.")
-    number = _BASES.get(base, int(base) if base.isdigit() and base[0] != "0" and len(base) < 3 else 0)
+    number = _BASES.get(base, int(base) if base.isdecimal() and base[0] != "0" and len(base) < 3 else 0)
     digits = match[1].upper().lstrip("0") or "0"
     fits = (
         2 <= number <= 36
         and all(int(digit, 36) < number for digit in digits)
-        and (match[1][0].isdigit() or (number > 10 and match[1].isupper()))
+        and (match[1][0].isdecimal() or (number > 10 and match[1].isupper()))
     )
     return Based(digits, number) if fits else None

@@ -75,7 +75,7 @@ _RENAMED = {
     "dbinom": r"\binom", "tbinom": r"\binom", "degrees": r"\degree", "varphi": r"\phi", "varepsilon": r"\epsilon",
     "vartheta": r"\theta", "lg": r"\log_{10}", "bullet": r"\cdot", "iff": r"\iff", "lor": r"\text{ or }",
     "vee": r"\text{ or }",
-    "bmod": r"\bmod", "setminus": r"\setminus", "backslash": r"\setminus", "imath": "i", "lbrack ": "[",
+    "bmod": r"\bmod", "setminus": r"\setminus", "backslash": r"\setminus", "imath": "i",
     "exponentialE": "e", "pounds": "\u00a3", "euro": "\u20ac", "textdollar": r"\$", "quad": " ", "qquad": " ",
     "thinspace": " ", "enspace": " ", "space": " ", "nobreakspace": " ", "infin": r"\infty", "R": r"\mathbb{R}",
 }  # fmt: skip
@@ -127,7 +127,7 @@ _NO_WORDS = re.compile(r"[0-9]|(?i:\b(?:and|or)\b)|^\s*\(?[A-Za-z]\)?(?:\s*(?:,|
 @functools.lru_cache(maxsize=16384)
 def cleaned(text: str) -> str:
     """An answer without what only changes how it looks. Texts of over 1,000 characters are not changed."""
-    if (text.isascii() and text.isdigit()) or len(text) > MAX_CHARACTERS:
+    if (text.isascii() and text.isdecimal()) or len(text) > MAX_CHARACTERS:
         return text
     if not text.isascii():
         text = _RAISED.sub(lambda run: "^{" + "".join(map(_SUPERSCRIPTS.get, run.group())) + "}", text)
@@ -224,7 +224,7 @@ def _plain_text(match: re.Match) -> str:
     if not any(character.isalpha() for character in held):
         return held
     if command in ("mathrm", "operatorname", "operatorname*"):
-        is_behind_number = match.string[: match.start()].rstrip(" \\,;:~")[-1:].isdigit()
+        is_behind_number = match.string[: match.start()].rstrip(" \\,;:~")[-1:].isdecimal()
         if word in _MATH_NAMES and not (word == "min" and is_behind_number):
             return f"\\{word} "
         if len(word) == 1 and word in "eid":

@@ -53,13 +53,10 @@ MAGNITUDES = {
 # These words change the value of a number before them, or withdraw it. Text that contains one is not a unit.
 _NOT_UNITS = {
     "factorial", "half", "halve", "third", "quarter", "fourth", "fifth", "sixth", "tenth", "hundredth", "thousandth",
-    "score", "pair", "gross", "over", "minus", "plus", "times", "time", "divided", "mod", "modulo", "percent",
+    "score", "pair", "gross", "over", "minus", "plus", "times", "divided", "mod", "modulo", "percent",
     "negative", "power", "root", "and", "or", "not", "no", "is", "are", "isn", "than", "between", "about", "either",
     "maybe", "if", "to", "the", "else", "but", "base", "more", "les", "less", "sqrt", "sin", "cos", "tan", "log", "ln",
-    "exp", "pi", "max", "min", "gcd", "lcm", "theta", "alpha", "beta", "infty", "wrong", "remainder",
-}  # fmt: skip
-_NOT_UNITS -= {"min", "time"}
-_NOT_UNITS |= {
+    "exp", "pi", "max", "gcd", "lcm", "theta", "alpha", "beta", "infty", "wrong", "remainder",
     "below", "above", "zero", "out", "doubled", "twice", "tripled", "inverse", "fewer", "ago", "off", "short", "early",
     "late", "earlier", "later", "remaining", "least", "most", "maximum", "minimum", "excluding", "including",
     "multiplied", "added", "guess", "unknown", "bn", "mn", "mil", "zeros", "tens", "one", "two", "three", "four",

@@ -21,6 +21,7 @@ from rl_posttrain.rewards.answers.points import DIGITS, Point, TooLargeError, Un
 _MORE_DIGITS = 30
 _SPARE = 15  # digits that rounding may have changed
 _MAX_HIDDEN = 700
+_MAX_BITS = 60_000
 _PRIME = 1_000_003
 
 
@@ -85,6 +86,17 @@ def real_value(node: Node) -> Any | None:
     if not number.imag:  # exact fractions may be larger than any float
         return number.real
     return None if abs(number.imag) > abs(number) * 10.0 ** (20 - DIGITS) else number.real
+
+
+def near_value(node: Node) -> Fraction | None:
+    """The value of an expression without variables to 60 digits, as a Fraction: many are too large for a float."""
+    value = real_value(node)
+    if value is None or isinstance(value, Fraction):
+        return value
+    is_negative, mantissa, exponent, num_bits = value._mpf_
+    if abs(exponent) + num_bits > _MAX_BITS:
+        return None
+    return (-1 if is_negative else 1) * int(mantissa) * Fraction(2) ** exponent
 
 
 def _same_at(a: Node, b: Node, point: Point) -> tuple[bool | None, bool]:

@@ -84,7 +84,7 @@ def _parts_rewritten(gold: str) -> Texts:
         yield "all in one fraction", rf"\frac{{{above}}}{{{bottom}}}"
         yield "division at the end", f"{above}/{bottom}" if len(bottom) == 1 else f"({above})/({bottom})"
         yield "factor behind", rf"{rest} \cdot \frac{{{top}}}{{{bottom}}}"
-        if bottom in ("2", "4", "5") and top.isdigit():
+        if bottom in ("2", "4", "5") and top.isdecimal():
             yield "decimal factor", f"{int(top) / int(bottom):g}{rest}"
     if (match := _FRACTION.fullmatch(gold)) is not None:
         top, bottom = match[1].strip(), match[2].strip()

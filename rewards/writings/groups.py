@@ -136,7 +136,7 @@ def point_rewrites(gold: str) -> Texts:
     yield "as it stands", gold
     items = items_of(flat(gold)[1:-1])
     for joint in (", ", ",", " , ", r",\, ", r",\ ", r",\;"):
-        if joint != "," or not all(item.isdigit() for item in items):
+        if joint != "," or not all(item.isdecimal() for item in items):
             yield f"point, joined by {joint!r}", f"({joint.join(items)})"
     yield "tall point", rf"\left({', '.join(items)}\right)"
     yield "tall point, apart", rf"\left( {', '.join(items)} \right)"

@@ -197,7 +197,7 @@ def _fractions(text: str) -> Texts:
         return outside_text(text, lambda part: simple.sub(lambda match: form(match[2], match[3]) or match[0], part))
 
     def short(top: str, bottom: str) -> str | None:
-        return rf"\frac{top}{bottom}" if top.isdigit() and bottom.isdigit() and len(top + bottom) == 2 else None
+        return rf"\frac{top}{bottom}" if top.isdecimal() and bottom.isdecimal() and len(top + bottom) == 2 else None
 
     def braced(top: str, bottom: str) -> str:
         return rf"\frac{{ {top} }}{{ {bottom} }}"
@@ -210,11 +210,11 @@ def _fractions(text: str) -> Texts:
     yield "spaces in the braces", change(braced)
     yield (
         "first braces left out",
-        change(lambda top, bottom: rf"\frac{top}{{{bottom}}}" if top.isdigit() and len(top) == 1 else None),
+        change(lambda top, bottom: rf"\frac{top}{{{bottom}}}" if top.isdecimal() and len(top) == 1 else None),
     )
     yield (
         "second braces left out",
-        change(lambda top, bottom: rf"\frac{{{top}}}{bottom}" if bottom.isdigit() and len(bottom) == 1 else None),
+        change(lambda top, bottom: rf"\frac{{{top}}}{bottom}" if bottom.isdecimal() and len(bottom) == 1 else None),
     )
     yield "fraction spaced out", change(lambda top, bottom: rf"\frac {{{top}}} {{{bottom}}}")
     # After a power, a function or a whole number, a slash would bind otherwise.

@@ -255,14 +255,14 @@ def base_rewrites(gold: str) -> Texts:
     if word := BASE_WORDS.get(int(base)):
         for form in (r"%s_{\text{%s}}", r"(%s)_{\text{%s}}", r"%s_\text{%s}", r"%s_{\mathrm{%s}}", r"{%s}_{\text{%s}}"):
             yield f"base as a word: {form % ('N', 'B')}", form % (digits, word)
-    if len(digits) > 4 and digits.isdigit():
+    if len(digits) > 4 and digits.isdecimal():
         yield "negative spaces", rf"{digits[:-3]}\!{digits[-3:]}_{{{base}}}"
 
 
 def wrong_bases(gold: str) -> Texts:
     """Other digits in the same base, and the same digits in another."""
     digits, base = in_base(BASE.fullmatch(gold))
-    if not digits.isdigit():
+    if not digits.isdecimal():
         return
     for other in range(2, 17):
         if other != int(base) and other > max(map(int, digits)):

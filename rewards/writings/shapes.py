@@ -94,7 +94,7 @@ _WHOLE_PATTERNS = {
 def _is_in_base(match: re.Match) -> bool:
     """Whether the base is 2 to 16 and has all the digits."""
     base = in_base(match)[1]
-    return base.isdigit() and 2 <= int(base) <= 16 and max(int(digit, 16) for digit in match[1]) < int(base)
+    return base.isdecimal() and 2 <= int(base) <= 16 and max(int(digit, 16) for digit in match[1]) < int(base)
 
 
 def in_base(match: re.Match) -> tuple[str, str]:

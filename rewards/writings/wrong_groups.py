@@ -86,7 +86,7 @@ def wrong_members(gold: str) -> Texts:
         if flat(gold).startswith(r"\{"):
             yield "brackets of an interval", f"[{', '.join(items[:2])}]"
         yield "brackets of half an interval", f"[{', '.join(items[:2])})"
-        yield "digits joined", "".join(items) if all(item.isdigit() for item in items) else listed(items[:1])
+        yield "digits joined", "".join(items) if all(item.isdecimal() for item in items) else listed(items[:1])
         yield (
             "all signs flipped",
             listed([f"-({item})" for item in items]) if not _symmetric(items) else listed(items[1:]),

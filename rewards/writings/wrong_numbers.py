@@ -180,11 +180,11 @@ def wrong_percents(gold: str) -> Texts:
 def changed_digits(digits: str) -> Texts:
     """Each digit of a number replaced by the next, one digit left out, and two neighbours swapped."""
     for place, digit in enumerate(digits[:12]):
-        if digit.isdigit():
+        if digit.isdecimal():
             yield f"digit {place + 1} changed", f"{digits[:place]}{(int(digit) + 1) % 10}{digits[place + 1 :]}"
     for place in range(len(digits[:12]) - 1):
         first, second = digits[place : place + 2]
-        if first != second and first.isdigit() and second.isdigit():
+        if first != second and first.isdecimal() and second.isdecimal():
             yield f"digits {place + 1} and {place + 2} swapped", digits[:place] + second + first + digits[place + 2 :]
             break
     if re.fullmatch(r"[1-9][0-9]+", digits):

@@ -92,6 +92,7 @@ EQUAL = [
     (r"\cos\frac{\pi}{7}\cos\frac{2\pi}{7}\cos\frac{3\pi}{7}", r"\frac18"),
     (r"\arctan x + \arctan\frac1x", r"\frac{\pi}{2}\cdot\frac{|x|}{x}"), (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}"),
     (r"\sum_{k=1}^\infty \frac{1}{k^3}", r"\sum_{j=1}^\infty j^{-3}"), (r"\int_0^1 f(x)\,dx", r"\int_0^1 f(t)\,dt"),
+    (r"\sin -x", r"-\sin x"),
     (r"e^{2x}", "(e^x)^2"), ("n!", "n(n-1)!"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), ("|x-1|", "|1-x|"),
     (r"\frac{1}{i}", "-i"),
     (r"10^{70}+\sqrt2", r"\sqrt2+10^{70}"), ("P(A|B)", "P(A|B)"),

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_posttrain.rewards import countdown_equation, math_accuracy, think_answer_format
-from rl_posttrain.rewards.accuracy import judge
+from rl_posttrain.rewards.accuracy import exact_verdict, final_answer, judge
+from rl_posttrain.rewards.answers import cleaned
 from rl_posttrain.rewards.by_workers import pool
 
 MEGABYTE = 2**20
@@ -120,6 +121,27 @@ def test_the_other_rewards_stand_the_same_completions():
     assert sum(countdown_equation(COMPLETIONS, [[1, 2, 3]] * count, [7] * count)) == 0
     assert sum(think_answer_format(COMPLETIONS)) == 0
     assert time.process_time() - started < 2 * slowness()
+
+
+PARTS = [
+    "7", "2^{2005}", r"\frac{1}{2^{2005}}", "10^{400}", "x", "y", r"\pi", "i", r"\infty", "(1,2)", "[1,2)", r"\{1,2\}",
+    r"\cup", "=", "<", r"\le", ">", r"\approx", r"\ne", r"\in", r"\mathbb{R}", ",", " or ", " and ", r"\pm",
+    r"\text{ cm}", r"\text{Yes}", r"\%", r"^\circ", r"\sqrt{2}", r"\sin", r"\log", "f(x)", "f(1)", "|", "!", "-", "+",
+    "/", ":", "_2", "_{10}", r"\pmod 3", r"\setminus \{3\}", r"\$", "3:30", "a.m.", "B", r"\sum_{k=1}^{n}k",
+    "e^{e^{9}}", r"\lfloor x\rfloor", r"\ldots", "5 feet", "(x,y)", "x=1", r"\frac{dy}{dx}", "\N{SUPERSCRIPT TWO}",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+]  # fmt: skip
+FORMULAS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("".join)
+
+
+@settings(max_examples=400)
+@given(FORMULAS, FORMULAS | st.sampled_from(["7", r"\sqrt{2}", r"(-\infty,2^{2005})\cup(10^{400},\infty)", "3.5"]))
+def test_no_formula_makes_the_reader_raise_whatever_the_gold(found, gold):
+    for answer in (found, final_answer(found)):
+        verdict = exact_verdict(answer or "", gold)
+        assert verdict is None or verdict.reward in (0.0, 1.0)
+    same = exact_verdict(gold, gold)
+    assert same is None or same.reward == 1.0 or not cleaned(gold)
 
 
 ALPHABET = r"0123456789+-*/^_=<>(){}[].,;:!?|&%$#\ abexyzBINA" + "\u03c0\u00b2\u2212\n\x00\ud800\u0667"
