@@ -1,10 +1,20 @@
 """Rollouts by transformers' `generate`, from the trainer's own weights."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.generation import GenerationMode
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Sampling
@@ -21,7 +31,7 @@ class TransformersEngine:
     """
 
     gives_logprobs = False
-    depends_on_batch = True  # padding, and one generator for all
+    depends_on_batch = True  # its kernels round otherwise with more rows and more padding
 
     def __init__(
         self,
@@ -58,10 +68,15 @@ class TransformersEngine:
         for place, prompt in enumerate(prompts):
             padded[place, longest - len(prompt) :] = torch.tensor(prompt)
             mask[place, longest - len(prompt) :] = 1
+        # Beams and the like, which `other` may ask for, draw from one generator.
+        samples = config.get_generation_mode() == GenerationMode.SAMPLE
         with self._model() as model, torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(derive_seed(*seeds))
             sequences = model.generate(
-                input_ids=padded.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+                input_ids=padded.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=config,
+                custom_generate=_sampling_from(seeds) if samples else None,
             )
         return [
             self._completion(prompt, tokens)
@@ -80,3 +95,47 @@ class TransformersEngine:
         if end is None:
             return Completion(prompt_ids=prompt, token_ids=tokens, finish_reason="length")
         return Completion(prompt_ids=prompt, token_ids=tokens[: end + 1], finish_reason="stop")
+
+
+def _sampling_from(seeds: Sequence[int]) -> Callable[..., torch.Tensor]:
+    """transformers' sampling loop with a generator for each row, as `generate(custom_generate=...)` takes it."""
+
+    def sample(
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        generation_config: Any,
+        **options: Any,
+    ) -> torch.Tensor:
+        generation_config.do_sample = False  # the last processor leaves one token
+        return model._sample(
+            input_ids,
+            logits_processor=LogitsProcessorList([*logits_processor, DrawFromSeeds(seeds)]),
+            generation_config=generation_config,
+            # As transformers decides it: where weights are gathered layer by layer, all processes go on to the longest.
+            synced_gpus=is_deepspeed_zero3_enabled() and torch.distributed.get_world_size() > 1,
+            **options,
+        )
+
+    return sample
+
+
+class DrawFromSeeds(LogitsProcessor):
+    """Draws the next token of each row from that row's own generator, and leaves no other token to choose.
+
+    Args:
+        seeds: of the B rows.
+    """
+
+    def __init__(self, seeds: Sequence[int]):
+        self._generators = [random.Random(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B, V) scores to scores of the same shape, 0 for the drawn token and -inf for the others."""
+        drawn = [generator.random() for generator in self._generators]
+        # Summed in float64: in float32 the tail of a large vocabulary would be lost.
+        cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        places = cumulative[:, -1:] * torch.tensor(drawn, dtype=torch.float64, device=scores.device)[:, None]
+        # To the right of what is equal: a token without probability is never drawn.
+        tokens = torch.searchsorted(cumulative, places, right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)

@@ -70,13 +70,15 @@ def resample(
     max_rounds: int,
     is_right: Callable[[list[Completion]], list[bool]],
     draw: Callable[[Rows, int], list[Completion]],
-    any_process: Callable[[bool], bool],
+    rank: int,
+    gather: Callable[[list], list],
     seed: int,
 ) -> tuple[list[Completion], int]:
     """Replace groups that are all right or all wrong by groups of new prompts (DAPO, arXiv:2503.14476).
 
     What is still all right or all wrong after `max_rounds` stays. Every process makes the same number of calls of
-    `draw`, because generation can be a collective; one that needs no new group throws away what it drew.
+    `draw`, because generation can be a collective; one that needs no new group throws away what it drew. Which prompts
+    replace which does not depend on how many processes share the step.
 
     Args:
         completions: B of this process; groups stand together.
@@ -84,8 +86,9 @@ def resample(
         group_size: G, a divisor of B.
         is_right: whether each completion's answer is right; never a shaped reward.
         draw: a completion of each row, given the number of the round, from 0.
-        any_process: whether a condition is true on any process.
-        seed: decides which prompts are drawn.
+        rank: this process's number.
+        gather: concatenates a list over processes.
+        seed: decides which prompts are drawn; the same on every process.
 
     Returns:
         The B completions of the final batch, and how many of its groups are new.
@@ -95,18 +98,22 @@ def resample(
     dull = _dull_groups(range(0, len(kept), group_size), is_right(kept), group_size)
     replaced = set()
     for round_number in range(max_rounds):
-        if not any_process(bool(dull)):
+        counts = gather([len(dull)])
+        if not any(counts):
             break
-        taken = [completion.row["prompt"] for completion in kept]
-        rows = _other_rows(pool, taken, max(1, len(dull)), generator)
+        taken = gather([completion.row["prompt"] for completion in kept[::group_size]])
+        others = _other_rows(pool, taken, sum(counts), generator)
+        start = sum(counts[:rank])
+        # A process that needs none draws what it has again: another row would change the samples' numbers elsewhere.
+        rows = others[start : start + len(dull)] or [kept[0].row]
         drawn = draw([dict(row) for row in rows for _ in range(group_size)], round_number)
         right = is_right(drawn)
         still_dull = []
-        for number, start in enumerate(dull):
+        for number, place in enumerate(dull):
             new = slice(number * group_size, (number + 1) * group_size)
-            kept[start : start + group_size] = drawn[new]
-            replaced.add(start)
-            still_dull += [start] * (len(set(right[new])) == 1)
+            kept[place : place + group_size] = drawn[new]
+            replaced.add(place)
+            still_dull += [place] * (len(set(right[new])) == 1)
         dull = still_dull
     return kept, len(replaced)
 

@@ -127,7 +127,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         if steps == 0 and self.evaluation.is_due(0):
             self._evaluate_first()
         # Everything random in a step follows from the run's seed and the step, so that a resumed run repeats it.
-        torch.manual_seed(self.rollouts.seed(steps, "step"))
+        torch.manual_seed(self.rollouts.seed(steps, "step", self.rollouts.rank))
         completions, metrics = self.rollouts.collect(
             inputs, steps,
             trainer_state=self.state, log_metric=self.recorder.log_metric, log_extra=self.recorder.log_extra,

@@ -8,7 +8,7 @@ import torch
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import RolloutEngine, Sampling
-from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.rollout.seeds import derive_seed, seeds_of_samples
 from rl_posttrain.scoring.completions import reward_arguments, score
 from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.rewards import Reward
@@ -78,9 +78,10 @@ class Rollouts:
         return completions, metrics
 
     def draw(self, rows: Rows, num_updates: int, *purpose: str | int) -> list[Completion]:
-        """One completion a row; its seed follows from run, update, process and purpose, so a resumed run repeats it."""
-        seed = self.seed(num_updates, *purpose)
-        return self.sample(rows, [derive_seed(seed, place) for place in range(len(rows))], num_updates, self._sampling)
+        """One completion a row; its seed follows from run, step, purpose, question and sample."""
+        parts = (self._recipe.run.seed, num_updates + 1, *purpose)
+        seeds = seeds_of_samples(rows, *parts, rank=self.rank, gather=self._gather)
+        return self.sample(rows, seeds, num_updates, self._sampling)
 
     def sample(self, rows: Rows, seeds: Sequence[int], num_updates: int, sampling: Sampling) -> list[Completion]:
         """One completion a row, from its seed, under the weights after `num_updates` updates."""
@@ -95,8 +96,8 @@ class Rollouts:
         return completions
 
     def seed(self, num_updates: int, *purpose: str | int) -> int:
-        """A seed for what this process draws after `num_updates` updates."""
-        return derive_seed(self._recipe.run.seed, num_updates + 1, self.rank, *purpose)
+        """A seed for what is random after `num_updates` updates beside the samples."""
+        return derive_seed(self._recipe.run.seed, num_updates + 1, *purpose)
 
     @property
     def depends_on_batch(self) -> bool:
@@ -130,6 +131,7 @@ class Rollouts:
             max_rounds=self._recipe.algorithm.max_resample_rounds,
             is_right=is_right,
             draw=lambda rows, number: self.draw(rows, num_updates, "resample", number),
-            any_process=lambda condition: any(self._gather([condition])),
+            rank=self.rank,
+            gather=self._gather,
             seed=self.seed(num_updates, "resample"),
         )

@@ -4,10 +4,12 @@ import contextlib
 
 import pytest
 import torch
+from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_posttrain.rollout.engine import Sampling
-from rl_posttrain.rollout.transformers import TransformersEngine
+from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.rollout.transformers import DrawFromSeeds, TransformersEngine
 
 
 def seeds(seed, prompts):
@@ -43,6 +45,33 @@ def test_a_seed_decides_the_completions_and_leaves_torchs_generator_alone(engine
     assert engine.generate(prompts, seeds(1, prompts), Sampling(max_tokens=8)) == first
     assert engine.generate(prompts, seeds(2, prompts), Sampling(max_tokens=8)) != first
     assert len({tuple(completion.token_ids) for completion in first[:8]}) > 1
+
+
+def test_a_completion_follows_from_its_own_seed_wherever_it_stands(engine, prompts):
+    """In fp32 on this small model kernels change no token; a generator for the whole batch would change all."""
+    own = seeds(1, prompts)
+    whole = engine.generate(prompts, own, Sampling(max_tokens=8, top_p=0.9, temperature=0.8))
+    backwards = engine.generate(prompts[::-1], own[::-1], Sampling(max_tokens=8, top_p=0.9, temperature=0.8))
+    halves = [
+        completion
+        for part in (slice(0, 20), slice(20, None))
+        for completion in engine.generate(prompts[part], own[part], Sampling(max_tokens=8, top_p=0.9, temperature=0.8))
+    ]
+    assert backwards[::-1] == whole
+    assert halves == whole
+
+
+def test_tokens_are_drawn_with_the_probabilities_that_they_have():
+    """Against the exact multinomial: a chi-squared test of 20,000 draws, and tokens that must never be drawn."""
+    scores = torch.tensor([-torch.inf, 0.3, -2.0, -torch.inf, 1.0, 0.0, -torch.inf]).repeat(20_000, 1)
+    drawn = DrawFromSeeds([derive_seed(3, place) for place in range(20_000)])(torch.empty(20_000, 0), scores)
+    assert ((drawn == 0).sum(dim=1) == 1).all()
+    assert (drawn.isneginf().sum(dim=1) == 6).all()
+    counts = (drawn == 0).sum(dim=0)
+    possible = scores[0].isfinite()
+    assert counts[~possible].sum() == 0
+    expected = scores[0].double().softmax(0) * 20_000
+    assert chisquare(counts[possible].numpy(), expected[possible].numpy()).pvalue > 0.01
 
 
 def test_completions_end_at_the_end_token_or_the_limit_and_hold_no_padding(engine, prompts, tokenizer):

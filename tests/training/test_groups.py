@@ -147,9 +147,12 @@ def resampled(dull: set[str], *, dull_later=frozenset(), max_rounds=3, others_ne
         assert number == len(rounds) - 1
         return drawn_for(asked)
 
+    def gather(values):  # of the other process, if there is one: a dull group, and the prompts that it has
+        return [*values, 1 if isinstance(values[0], int) else "p39"] if others_need else values
+
     completions, num_replaced = resample(
         drawn_for(rows), pool=pool, group_size=GROUP, max_rounds=max_rounds, is_right=is_right, draw=draw,
-        any_process=lambda holds: holds or others_need, seed=seed,
+        rank=0, gather=gather, seed=seed,
     )  # fmt: skip
     for completion in completions:
         assert completion.token_ids == [int(completion.row["answer"])] * 3

@@ -1,8 +1,11 @@
 """Drawing and scoring completions, with the tiny model and the recipe's own rewards."""
 
+import json
+
 import pytest
 
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.rollout.seeds import derive_seed, seeds_of_samples
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +30,23 @@ def test_a_draw_follows_from_update_and_purpose(trainer, rows):
     assert first[0] != first[1], "completions of one prompt should differ"
 
 
-def test_every_process_draws_from_seeds_of_its_own(trainer, monkeypatch):
-    first = trainer.rollouts.seed(0, "rollout")
-    monkeypatch.setattr(trainer.rollouts, "rank", 1)
-    assert trainer.rollouts.seed(0, "rollout") != first
+def test_a_samples_seed_does_not_know_how_many_processes_share_the_step():
+    """Worked out by hand: of a question's samples in the step, the n-th has the seed of its n-th."""
+    step = [{"prompt": text} for text in ("a", "a", "b", "b", "a", "b")]
+    alone = seeds_of_samples(step, 7, 3, rank=0, gather=lambda mine: mine)
+    assert alone == [
+        derive_seed(7, 3, f'"{text}"', sample) for text, sample in zip("aabbab", (0, 1, 0, 1, 2, 2), strict=True)
+    ]
+    assert len(set(alone)) == 6
+    for cut in range(7):
+        parts = step[:cut], step[cut:]
+        questions = [[json.dumps(row["prompt"]) for row in part] for part in parts]
+        shared = [
+            seed
+            for rank, part in enumerate(parts)
+            for seed in seeds_of_samples(part, 7, 3, rank=rank, gather=lambda mine, all_of_them=questions: all_of_them)
+        ]
+        assert shared == alone
 
 
 def test_a_completion_is_filled_on_the_way(trainer, rows):
