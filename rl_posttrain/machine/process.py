@@ -1,10 +1,14 @@
 """The process around a run: variables that vLLM and DeepSpeed read at import, quiet logs, cores and ranks."""
 
+import contextlib
 import ctypes
 import logging
 import os
 import platform
 import warnings
+from collections.abc import Iterator
+
+from rl_posttrain.errors import EngineError, one_line
 
 _CHATTY = (
     "vllm",
@@ -23,7 +27,7 @@ _CHATTY = (
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
-def prepare_process(*, verbose: bool) -> None:
+def prepare_process(*, verbose: bool, deterministic: bool = False) -> None:
     """Set the environment variables that the engines read. Call it before torch, vllm or deepspeed is imported.
 
     Variables that the user has set keep their values, except MASTER_PORT of a process without a launcher: it gets a
@@ -31,6 +35,7 @@ def prepare_process(*, verbose: bool) -> None:
 
     Args:
         verbose: leave third-party logs as they are.
+        deterministic: choose the kernels and collectives of a GPU that always add in the same order.
     """
     defaults = {
         # The engine runs in this process, where it gets the trainer's weights directly.
@@ -41,6 +46,12 @@ def prepare_process(*, verbose: bool) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if deterministic:
+        defaults |= {
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "FLASH_ATTENTION_DETERMINISTIC": "1",
+            "NCCL_ALGO": "Ring",  # left to itself, NCCL chooses by measured speeds
+        }
     if "TORCHELASTIC_RUN_ID" not in os.environ and "WORLD_SIZE" not in os.environ:
         defaults |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ["MASTER_PORT"] = str(_free_port())
@@ -51,6 +62,36 @@ def prepare_process(*, verbose: bool) -> None:
         os.environ.setdefault(name, value)
     if not verbose:
         _quiet()
+
+
+@contextlib.contextmanager
+def deterministic_kernels(asked: bool) -> Iterator[None]:
+    """Where `asked`, torch runs operations inside the block by kernels that repeat themselves bit for bit.
+
+    Raises:
+        EngineError: an operation has no such kernel on this device.
+    """
+    if not asked:
+        yield
+        return
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    # vLLM leaves places uninitialized whose values it masks by multiplying with 0, which NaN would survive.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        raise EngineError(
+            f"run.deterministic=true: {one_line(error, limit=200)}; leave out what needs this operation, or set "
+            "run.deterministic=false"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
 
 def _keep_freed_memory() -> None:

@@ -19,6 +19,7 @@ Role = Literal["matrices", "embeddings", "output_layer", "norms", "biases"]
 class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,-]*$")]
     seed: Seed = 0
+    deterministic: bool = False
     output_dir: str = "runs"
 
 

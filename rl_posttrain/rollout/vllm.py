@@ -44,6 +44,7 @@ class VLLMEngine:
         kv_cache_bytes: what these sequences need at their longest; a CPU engine gets that much, in whole GiB.
         gpu_memory_share: part of a GPU's memory for weights and KV cache.
         seed: of the engine itself; each call of `generate` brings its own.
+        seed_each: give each completion a generator of its own also where one for the whole call is faster.
 
     Raises:
         EngineError: vLLM is missing or does not start here.
@@ -60,6 +61,7 @@ class VLLMEngine:
         gpu_memory_share: float,
         seed: int,
         weights: Literal["synced", "model"] = "synced",
+        seed_each: bool = False,
     ):
         require_vllm()
         from vllm import LLM
@@ -79,7 +81,7 @@ class VLLMEngine:
         # seed of their own go without it, which takes twice as long. On CUDA those without one get theirs from numpy's
         # generator, which every rank has seeded alike.
         has_compiler = find_compiler() is not None
-        self._seeds_requests = torch.cuda.is_available() or not has_compiler
+        self._seeds_requests = seed_each or torch.cuda.is_available() or not has_compiler
         # On a CPU the matrix products of small batches round otherwise than those of large ones.
         self.depends_on_batch = not torch.cuda.is_available()
         num_threads = torch.get_num_threads()

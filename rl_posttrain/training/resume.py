@@ -144,6 +144,29 @@ def check_same_start(start: Start) -> None:
         raise RunError(f"--resume: the processes start from {' and '.join(names)}; see whether all see the same files")
 
 
+def check_same_device(recipe: Recipe, run: RunDirectory, device: str) -> list[str]:
+    """Compare the device with the one that a run to resume was started on.
+
+    Args:
+        device: of this process, in words; on a CPU with its number of threads.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        RunError: it is another one, and the recipe asks for a deterministic run.
+    """
+    before = run.environment().get("device", device)
+    if before == device:
+        return []
+    if recipe.run.deterministic:
+        raise RunError(
+            f"run.deterministic=true: {run.path} was started on {before}, and this is {device}, which rounds "
+            "otherwise; resume it on such a device with as many threads (OMP_NUM_THREADS)"
+        )
+    return [f"started on {before}, resumed on {device}: sums may be rounded otherwise than in a run without a stop"]
+
+
 def is_over(recipe: Recipe, start: Start) -> bool:
     """Whether no step follows the start: it is after the last, or after one that reached `algorithm.stop_at`."""
     if start.step == recipe.algorithm.num_steps:

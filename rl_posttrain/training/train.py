@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.machine.describe import describe, device_name
-from rl_posttrain.machine.process import is_main_process, prepare_process, use_cpu_if_no_gpu, world_size
+from rl_posttrain.machine.process import (
+    deterministic_kernels,
+    is_main_process,
+    prepare_process,
+    use_cpu_if_no_gpu,
+    world_size,
+)
 from rl_posttrain.models.find import load_config, origin, resolve_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
@@ -21,6 +27,7 @@ from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 from rl_posttrain.training.resume import (
     Start,
+    check_same_device,
     check_same_start,
     discard_unstarted,
     find_start,
@@ -48,7 +55,7 @@ def train(
     Raises:
         RlPosttrainError: the recipe cannot be run here as it is written; the message says what to change.
     """
-    prepare_process(verbose=verbose)
+    prepare_process(verbose=verbose, deterministic=recipe.run.deterministic)
     # Imported here: it imports torch, before which the process must be prepared.
     from rl_posttrain.training.algorithms.algorithm import make_algorithm
 
@@ -86,12 +93,14 @@ def train(
                 finish(recipe, run, start.checkpoint if recipe.checkpoint.final_model else None)
         return run
 
-    with lock, discard_unstarted(run, resume), _start_display(recipe, display) as view:
+    deterministic = deterministic_kernels(recipe.run.deterministic)
+    with lock, discard_unstarted(run, resume), deterministic, _start_display(recipe, display) as view:
         for note in (*rows.notes, *([golds.warning] if golds and golds.warning else []), *start.notes):
             view.note(note)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
-        _describe_start(run, trainer)
+        for note in _describe_start(recipe, run, trainer):
+            view.note(note)
         trainer.accelerator.wait_for_everyone()
         check_same_start(start)
         if is_main_process():
@@ -227,14 +236,21 @@ def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
     run.write_summary(summarize(rows) | {"stopped_early": stopped})
 
 
-def _describe_start(run: RunDirectory, trainer: Any) -> None:
-    """Record the surroundings, and a digest of the weights that the run starts from."""
+def _describe_start(recipe: Recipe, run: RunDirectory, trainer: Any) -> list[str]:
+    """Record the surroundings, and a digest of the weights that the run starts from.
+
+    Returns:
+        A note for the user where a resumed run goes on elsewhere, of the main process.
+    """
     from rl_posttrain.models.digest import weights_digest
 
     digest = weights_digest(trainer.policy.weights())
+    device = device_name()
+    notes = check_same_device(recipe, run, device)
     if is_main_process():
         model = origin(run.recipe()["model"]["name"]) | {"initial_weights_sha256": digest}
-        run.write_environment(describe(device_name()) | model)
+        run.write_environment(describe(device) | model)
+    return notes
 
 
 def _start_display(recipe: Recipe, display: MakeDisplay | None) -> Display:
