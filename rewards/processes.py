@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from rl_posttrain.errors import RewardError
@@ -15,6 +16,7 @@ from rl_posttrain.rewards.serving import FORK, HEADER, NUMBER
 START_LIMIT_S = 180.0
 # The server only forks and kills: an answer that takes longer than this will not come.
 _ANSWER_LIMIT_S = 30.0
+_LEAST_WAIT_S = 1.0
 _MAX_FAILED_STARTS = 2
 
 
@@ -24,10 +26,20 @@ class ForkServer:
     Args:
         function: ``package.module:name``.
         memory_bytes: memory limit of a worker.
+        made_with: if given, `function` is called with it and returns the function of the calls.
+        start_limit_s: for its first answer, in seconds.
     """
 
-    def __init__(self, function: str, memory_bytes: int):
+    def __init__(
+        self,
+        function: str,
+        memory_bytes: int,
+        made_with: str | None = None,
+        start_limit_s: float = START_LIMIT_S,
+    ):
         self.function, self._memory_bytes = function, memory_bytes
+        self._made_with, self._start_limit_s = made_with, start_limit_s
+        self._where = f"{function}: " if made_with is None else ""  # who made it knows a better name
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None
@@ -53,7 +65,7 @@ class ForkServer:
                 if pid is not None:
                     return pid, ours
                 ours.close()
-        raise RewardError(f"{self.function}: a reward's worker ended while it started; see its error above")
+        raise RewardError(f"{self._where}a reward's worker ended while it started; see its error above")
 
     def end(self, pid: int) -> int | None:
         """End a worker and all that it started.
@@ -94,35 +106,44 @@ class ForkServer:
         # The parent's module path without the working directory: a random.py there must not hide Python's own.
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         command = [sys.executable, "-P", "-c", "from rl_posttrain.rewards.serving import main; main()"]
+        made_with = [] if self._made_with is None else [self._made_with]
         with theirs:
             self._process = subprocess.Popen(
-                [*command, self.function, str(self._memory_bytes), str(theirs.fileno())],
+                [*command, self.function, str(self._memory_bytes), str(theirs.fileno()), *made_with],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C reaches the trainer alone
             )
-        self._has_answered = False
+        self._has_answered, self._deadline = False, time.monotonic() + self._start_limit_s
 
     def _ask(self, request: int, *connections: int) -> int | None:
         """The server's answer; None if it has ended, which is noted."""
-        self._control.settimeout(_ANSWER_LIMIT_S if self._has_answered else START_LIMIT_S)
+        left_s = self._deadline - time.monotonic()  # it may have been started long before it is asked
+        self._control.settimeout(_ANSWER_LIMIT_S if self._has_answered else max(left_s, _LEAST_WAIT_S))
         try:
             socket.send_fds(self._control, [NUMBER.pack(request)], connections)
             answer = self._control.recv(NUMBER.size)
         except TimeoutError:
             self._kill()
+            if not self._has_answered:
+                raise RewardError(f"{self._where}importing took longer than {self._start_limit_s:g} s") from None
             raise RewardError(
-                f"{self.function}: its fork server gave no answer in {self._control.gettimeout():.0f} s; is the "
-                "machine out of memory?"
+                f"{self._where}its fork server gave no answer in {_ANSWER_LIMIT_S:.0f} s; is the machine out of memory?"
             ) from None
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
         if not answer:
             self._kill()
             return None
+        (number,) = NUMBER.unpack(answer)
+        if not self._has_answered and number < 0:  # it could not import; the length of its message
+            with self._control.makefile("rb") as reader:
+                message = reader.read(-number).decode()
+            self._kill()
+            raise RewardError(f"{self._where}importing failed: {message}")
         self._has_answered = True
-        return NUMBER.unpack(answer)[0]
+        return number
 
     def _kill(self) -> None:
         self._control.close()

@@ -40,6 +40,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     location, memory_bytes, control = sys.argv[1], int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
+    made_with = sys.argv[4:]
     os.dup2(2, 1)  # what the function prints goes to standard error
     # No handlers, not even inherited ones: then the kernel ends a worker wherever it is, also in C code.
     for limit in LIMIT_SIGNALS:
@@ -49,7 +50,14 @@ def main() -> None:
     # A limit on written memory and not on address space: libraries map far more memory than they use.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     module, _, name = location.rpartition(":")
-    function = getattr(importlib.import_module(module), name)
+    try:
+        function = getattr(importlib.import_module(module), name)
+        if made_with:
+            function = function(*made_with)
+            _check_can_fork()
+    except BaseException as error:  # SystemExit, too
+        _refuse(control, class_and_message(error))
+        return
     gc.collect()
     gc.freeze()  # garbage collections of the workers do not write to, and so copy, the pages that they share
     connection = _fork_on_request(control)
@@ -58,6 +66,21 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone
         serve(function, connection, memory_bytes)
     os._exit(0)
+
+
+def _check_can_fork() -> None:
+    """Fail where a fork would not have what importing has made."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        raise RuntimeError("importing its file uses the GPU; use it at the first call of the function")
+
+
+def _refuse(control: socket.socket, message: str) -> None:
+    """Answer the first request with an error: less than nothing is its length in bytes, and then it comes."""
+    text = message.encode()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        if socket.recv_fds(control, NUMBER.size, 1)[0]:
+            control.sendall(NUMBER.pack(-len(text)) + text)
 
 
 def _fork_on_request(control: socket.socket) -> socket.socket | None:
@@ -123,7 +146,7 @@ def _call(function: Callable, request: bytes) -> dict[str, Any]:
     try:
         value = function(*pickle.loads(request))
         json.dumps(value)
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: it ends nothing here
         return {"error": class_and_message(error)}
     return {"value": value}
 

@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from rl_posttrain.errors import RewardError, class_and_message
 from rl_posttrain.machine.process import cores_per_process
 from rl_posttrain.rewards.batches import Batch, Outcome, Rounds
-from rl_posttrain.rewards.processes import ForkServer, Worker
+from rl_posttrain.rewards.processes import START_LIMIT_S, ForkServer, Worker
 
 MAX_WORKERS = 16
 
@@ -28,12 +28,23 @@ class WorkerPool:
 
     Args:
         function: ``package.module:name``, imported once. It must return a value that JSON can hold.
+        made_with: if given, `function` is called with it, once, and returns the function of the calls.
+        start_limit_s: for importing and making the function, in seconds. It counts in no call's limit.
         memory_bytes: memory limit of a worker; beyond it the function gets a MemoryError.
         num_workers: most workers at a time; by default this process's share of the CPU cores.
     """
 
-    def __init__(self, function: str, *, memory_bytes: int, num_workers: int | None = None):
+    def __init__(
+        self,
+        function: str,
+        *,
+        memory_bytes: int,
+        num_workers: int | None = None,
+        made_with: str | None = None,
+        start_limit_s: float = START_LIMIT_S,
+    ):
         self._function, self._memory_bytes = function, memory_bytes
+        self._made_with, self._start_limit_s = made_with, start_limit_s
         self.num_workers = num_workers or min(MAX_WORKERS, cores_per_process())
         self._open()
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -102,7 +113,7 @@ class WorkerPool:
 
     def _open(self) -> None:
         self._changed = threading.Condition()
-        self._server = ForkServer(self._function, self._memory_bytes)
+        self._server = ForkServer(self._function, self._memory_bytes, self._made_with, self._start_limit_s)
         self._all = [Worker(self._server) for _ in range(self.num_workers)]
         self._idle = list(self._all)
 
@@ -135,13 +146,18 @@ class WorkerPool:
                 self._changed.notify_all()
 
 
-_pools: dict[str, WorkerPool] = {}
+_pools: dict[tuple[str, str | None, float], WorkerPool] = {}
 _pools_lock = threading.Lock()
 
 
-def pool_for(function: str, *, memory_bytes: int) -> WorkerPool:
-    """This process's pool for a function; made at the first call."""
+def pool_for(
+    function: str, *, memory_bytes: int, made_with: str | None = None, start_limit_s: float = START_LIMIT_S
+) -> WorkerPool:
+    """This process's pool for a function, as `WorkerPool` describes it; made at the first call."""
+    key = (function, made_with, start_limit_s)
     with _pools_lock:
-        if function not in _pools:
-            _pools[function] = WorkerPool(function, memory_bytes=memory_bytes)
-        return _pools[function]
+        if key not in _pools:
+            _pools[key] = WorkerPool(
+                function, memory_bytes=memory_bytes, made_with=made_with, start_limit_s=start_limit_s
+            )
+        return _pools[key]

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, class_and_message, did_you_mean
+from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.users_code import contained, what_it_did
 
 
 def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
@@ -36,8 +37,9 @@ def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
     module_name, _, attribute = location.rpartition(":")
     module = _load_module(module_name, spec, key)
     try:
-        return getattr(module, attribute)
-    except AttributeError:
+        with contained():  # a module may have a __getattr__
+            return getattr(module, attribute)
+    except Exception:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise RecipeError(
             f"{key}={spec}: {module_name} has no {attribute!r}; {did_you_mean(attribute, public)}"
@@ -133,9 +135,10 @@ def _in_type(value: Any, hint: Any, key: str) -> Any:
 def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
     if not module_name.endswith(".py"):
         try:
-            return importlib.import_module(module_name)
+            with contained():
+                return importlib.import_module(module_name)
         except Exception as error:
-            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {class_and_message(error)}") from error
+            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {_reason(error)}") from error
     path = Path(module_name).expanduser().resolve()
     if not path.is_file():
         raise RecipeError(
@@ -149,8 +152,13 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     try:
-        module_spec.loader.exec_module(module)
+        with contained():
+            module_spec.loader.exec_module(module)
     except Exception as error:
-        del sys.modules[name]
-        raise RecipeError(f"{key}={spec}: running {path} failed: {class_and_message(error)}") from error
+        sys.modules.pop(name, None)
+        raise RecipeError(f"{key}={spec}: running {path} failed: {_reason(error)}") from error
     return module
+
+
+def _reason(error: Exception) -> str:
+    return what_it_did(error).removeprefix("raised ")

@@ -36,7 +36,7 @@ _UsageError = typer.BadParameter.__base__
 def through_the_door(run: Callable[[], object]) -> NoReturn:
     """Call `run` and end the process: with its status, or with one line on stderr for whatever it raises."""
     try:
-        sys.exit(run())
+        status = run()
     except RlPosttrainError as error:
         _end(str(error), MISTAKE)
     except _UsageError as error:
@@ -44,11 +44,12 @@ def through_the_door(run: Callable[[], object]) -> NoReturn:
         _end(f"{message[0].lower()}{message[1:]}; see `{error.ctx.command_path} --help`", MISTAKE)
     except typer.Abort:
         _end("interrupted", INTERRUPTED)
-    except Exception as error:
+    except BaseException as error:  # a library's SystemExit, too: the command has not come to its end
         if isinstance(error, OSError) and error.errno is not None:
             _end(_of_the_system(error), MISTAKE)
         where = _keep_traceback(error)
         _end(f"{class_and_message(error)}: this is a bug of ours; please report it with {where}", BUG)
+    sys.exit(status)
 
 
 def _of_the_system(error: OSError) -> str:

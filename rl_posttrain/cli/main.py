@@ -1,5 +1,7 @@
 """The entry point `rl-posttrain`: the table of commands."""
 
+import contextlib
+import faulthandler
 import sys
 
 import typer
@@ -37,6 +39,8 @@ app.add_typer(optimizers, name="optim")
 
 def main() -> None:
     """Entry point: a mistake is one line on stderr and exit status 2; cli/door.py has the other statuses."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
+        faulthandler.enable()  # a crash of C code, which no Python sees, shows whose call it was
     through_the_door(lambda: app(args=sys.argv[1:] or ["--help"], prog_name="rl-posttrain", standalone_mode=False))
 
 

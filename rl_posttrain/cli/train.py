@@ -10,6 +10,7 @@ from rl_posttrain.cli.options import (
     OverridesArgument,
     RecipeArgument,
 )
+from rl_posttrain.errors import RunError
 
 
 def train(
@@ -31,6 +32,8 @@ def train(
     loaded = load_recipe(recipe, overrides or [])
     run = run_recipe(loaded, resume=resume, display=make_display, verbose=verbose)
     if is_main_process():
+        if run.summary() is None:  # status 0 says that the run is finished
+            raise RunError(f"run.name={run.name}: {run.path} has no summary.json at its end; resume it with --resume")
         from rl_posttrain.views.closing import print_closing
 
         print_closing(run)

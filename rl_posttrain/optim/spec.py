@@ -13,6 +13,7 @@ from rl_posttrain.errors import RecipeError, class_and_message
 from rl_posttrain.optim.roles import NO_DECAY, check_roles, parameter_groups, split_groups
 from rl_posttrain.optim.table import DEFAULTS, OPTIMIZERS, PACKAGES, is_installed
 from rl_posttrain.plugins import check_arguments, load_object
+from rl_posttrain.users_code import contained
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class OptimizerSpec:
         from_model = getattr(self.cls, "from_model", None)
         given = model if from_model else parameter_groups(model, **by_role)
         try:
-            optimizer = (from_model or self.cls)(given, **self.arguments)
+            with contained():
+                optimizer = (from_model or self.cls)(given, **self.arguments)
         except Exception as error:
             raise RecipeError(
                 f"{self.key}={dict(self.arguments)}: {self.cls.__name__} refuses the model "
@@ -140,10 +142,11 @@ def resolve_optimizer(
     try:
         # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.
         # The matrix that stands for a model is larger than any rank, and on no device.
-        if build is cls:
-            cls(nn.Linear(2, 2, bias=False).parameters(), **arguments)
-        else:
-            build(nn.Linear(2**15, 2**15, bias=False, device="meta"), **arguments)
+        with contained():
+            if build is cls:
+                cls(nn.Linear(2, 2, bias=False).parameters(), **arguments)
+            else:
+                build(nn.Linear(2**15, 2**15, bias=False, device="meta"), **arguments)
     except Exception as error:
         raise RecipeError(
             f"{key}={arguments}: {name} refuses it ({class_and_message(error)}); set values that it takes"

@@ -25,13 +25,13 @@ def check_keys_together(recipe: Recipe) -> None:
         raise RecipeError(
             f"rewards={names}: {doubled} is there twice, but metrics are logged by name; keep one and set its weight"
         )
-    limited = next((i for i, r in enumerate(recipe.rewards) if r.timeout_s is not None and not r.isolated), None)
-    if limited is not None:
-        raise RecipeError(
-            f"rewards.{limited}.timeout_s={recipe.rewards[limited].timeout_s}: only an isolated reward can "
-            f"be stopped at a time limit; set rewards.{limited}.isolated=true, or leave timeout_s out"
-        )
     for place, reward in enumerate(recipe.rewards):
+        for key in ("timeout_s", "import_timeout_s"):
+            if (limit := getattr(reward, key)) is not None and not reward.isolated:
+                raise RecipeError(
+                    f"rewards.{place}.{key}={limit}: only an isolated reward can be stopped at a time limit; set "
+                    f"rewards.{place}.isolated=true, or leave {key} out"
+                )
         if reward.range is not None and not (len(reward.range) == 2 and reward.range[0] < reward.range[1]):
             raise RecipeError(
                 f"rewards.{place}.range={list(reward.range)}: it is two numbers, the lowest and the highest that the "

@@ -4,6 +4,7 @@ Training, `check` and comparisons all start from `resolve`, so a mistake gives t
 model and no engine, and makes no rows.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from rl_posttrain.tasks.filters import CountTokens, Difficulty, Filters
 from rl_posttrain.tasks.prepare import render_rows
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.tasks.selection import Selection
+from rl_posttrain.users_code import call_users
 
 if TYPE_CHECKING:
     from rl_posttrain.optim import OptimizerSpec
@@ -69,7 +71,13 @@ class TaskSpec:
         trained_on = prompts_per_step > 0
         asked_for = signature_of(self.function, "task.name").parameters
         known = {"trained_on": trained_on, "count_tokens": count_tokens}
-        made = self.function(**self.arguments, **{name: known[name] for name in known if name in asked_for})
+        arguments = self.arguments | {name: known[name] for name in known if name in asked_for}
+        if self.name in TASKS or self.name == MIXTURE:
+            made = self.function(**arguments)
+        else:
+            where, fix = f"task.name={self.name}", "correct the function"
+            function = functools.partial(self.function, **arguments)
+            made = call_users(function, where=where, fix=fix, kind=RecipeError)
         if not isinstance(made, TaskRows):
             raise RecipeError(f"task.name={self.name}: returned a {type(made).__name__}; return TaskRows")
         if trained_on and made.eval and not made.train:

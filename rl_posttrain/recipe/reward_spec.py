@@ -13,6 +13,7 @@ from rl_posttrain.plugins import check_arguments, load_object, signature_of
 from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.rewards.accuracy import TIMEOUT_S
+from rl_posttrain.rewards.processes import START_LIMIT_S
 
 _LOCATIONS = {name: built_in.location for name, built_in in REWARDS.items()}
 # How far from an end of its range a value may be by rounding errors, as a part of the range's width.
@@ -34,6 +35,7 @@ class RewardSpec:
         on_error: ``stop`` or ``zero``.
         isolated: whether worker processes call it, one completion at a time.
         timeout_s: time limit of one isolated call.
+        import_timeout_s: time limit for importing an isolated reward's file in the process that makes its workers.
         tasks: labels of the parts of a mixture whose rows it judges; None: all rows.
         judges: what full credit means: the ``answer`` is right, or the ``form`` of the completion; None: neither.
         range: lowest and highest value; None if it is not known.
@@ -49,6 +51,7 @@ class RewardSpec:
     on_error: str
     isolated: bool
     timeout_s: float
+    import_timeout_s: float
     tasks: tuple[str, ...] | None
     judges: Literal["answer", "form"] | None
     range: tuple[float, float] | None
@@ -93,6 +96,7 @@ def resolve_reward(section: RewardSection, key: str) -> RewardSpec:
         on_error=section.on_error,
         isolated=section.isolated,
         timeout_s=TIMEOUT_S if section.timeout_s is None else section.timeout_s,
+        import_timeout_s=START_LIMIT_S if section.import_timeout_s is None else section.import_timeout_s,
         tasks=section.tasks,
         judges=section.judges,
         range=section.range,

@@ -36,6 +36,7 @@ class RewardSection(Section):
     on_error: Literal["stop", "zero"] = "stop"
     isolated: bool = False
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    import_timeout_s: Annotated[float, Field(gt=0)] | None = None
     tasks: Several[str] | None = None  # of a mixture; None: all of its parts
     judges: Literal["answer", "form"] | None = None
     range: Listed[float] | None = None  # lowest and highest; recipe/checks.py checks it

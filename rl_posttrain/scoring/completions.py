@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.scoring.rewards import Reward
+from rl_posttrain.scoring.rewards import Reward, call_together
 
 
 def score(completions: Sequence[Completion], rewards: Sequence[Reward], **options: Any) -> None:
@@ -15,8 +15,7 @@ def score(completions: Sequence[Completion], rewards: Sequence[Reward], **option
         **options: what TRL hands to rewards beside columns, such as `trainer_state`, `log_metric` and `log_extra`.
     """
     arguments = reward_arguments(completions)
-    for reward in rewards:
-        values = reward(**arguments, **options)
+    for reward, values in zip(rewards, call_together(rewards, **arguments, **options), strict=True):
         for completion, value in zip(completions, values, strict=True):
             completion.rewards[reward.spec.name] = value
     weights = {reward.spec.name: reward.spec.weight for reward in rewards}

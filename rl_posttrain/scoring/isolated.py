@@ -1,47 +1,109 @@
-"""Isolated rewards: worker processes call the function on one completion at a time, with a time limit."""
+"""Isolated rewards: worker processes call the function on one completion at a time, with a time limit.
 
-import functools
+Each has a fork server of its own (rewards/serving.py), which has imported the reward's file: that counts in no call's
+limit, and a worker that is ended is replaced at once, without importing again.
+"""
+
+import asyncio
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from rl_posttrain.errors import RewardError
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.rewards.workers import Outcome, WorkerPool, pool_for
+from rl_posttrain.scoring.calling import seed_of
+from rl_posttrain.scoring.returned import NotNumbers, numbers_of
+from rl_posttrain.users_code import contained, what_it_did
 
 # Objects of the trainer that cannot be sent to another process.
 NOT_FOR_WORKERS = ("trainer_state", "log_extra", "log_metric")
 _WORKER_MEMORY_BYTES = 4 * 2**30
 
 
-def pool() -> WorkerPool:
-    """This process's workers for isolated rewards. `pool().start()` starts them in the background."""
-    return pool_for(f"{__name__}:score_row", memory_bytes=_WORKER_MEMORY_BYTES)
+def pool(spec: RewardSpec) -> WorkerPool:
+    """This process's workers for an isolated reward. `pool(spec).start()` starts them in the background."""
+    return pool_for(
+        f"{__name__}:scorer",
+        made_with=json.dumps({"fn": spec.fn, "args": spec.args, "key": spec.key}),
+        memory_bytes=_WORKER_MEMORY_BYTES,
+        start_limit_s=spec.import_timeout_s,
+    )
 
 
 def call_isolated(spec: RewardSpec, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
     """Call a reward in worker processes.
 
     Args:
-        spec: `timeout_s` is the limit for each completion. A worker that exceeds it is killed.
+        spec: `timeout_s` is the limit for each completion. A worker that exceeds it is killed. `import_timeout_s` is
+            the limit for importing its file, once.
         rows: one per completion: the arguments by name (completion, prompt, columns).
 
     Returns:
-        One outcome per row; its value is the reward.
+        One outcome per row. Its value is the reward, or what the function did in place of giving one.
+
+    Raises:
+        RewardError: its file cannot be imported there, or takes too long; or it returned what is not allowed.
     """
-    named = json.dumps({"fn": spec.fn, "args": spec.args})
-    return pool().run([(named, spec.key, dict(row)) for row in rows], timeout_s=spec.timeout_s)
+    where = f"{spec.key}.fn={spec.name}"
+    try:
+        outcomes = pool(spec).run([(dict(row),) for row in rows], timeout_s=spec.timeout_s)
+    except RewardError as error:
+        raise RewardError(
+            f"{where}: its worker processes did not start ({error}); import less at the top of its file, or set "
+            f"{spec.key}.import_timeout_s"
+        ) from error
+    found = []
+    for place, outcome in enumerate(outcomes):
+        if outcome.status == "done":
+            kind, value = outcome.value
+            if kind == "not allowed":
+                raise RewardError(f"{where}: on row {place} of {len(rows)} alone it {value}")
+            outcome = Outcome("done" if kind == "reward" else "failed", value)
+        elif outcome.status == "failed":
+            outcome = Outcome("failed", f"raised {outcome.value}")
+        found.append(outcome)
+    return found
 
 
-def score_row(named: str, key: str, row: dict[str, Any]) -> Any:
-    """The reward of one row. Runs in the worker; returns what JSON can hold."""
-    spec = _resolved(named, key)
-    values = spec.function(**{name: [value] for name, value in row.items()}, **spec.arguments)
-    if not isinstance(values, Sequence) or len(values) != 1:
-        raise TypeError(f"returned {values!r} for 1 completion; return a list with one number")
-    return None if values[0] is None else float(values[0])
+def scorer(made_with: str) -> Callable[[dict[str, Any]], tuple[str, Any]]:
+    """The function that a worker calls on each row. Runs in the fork server, and imports the reward's file.
+
+    It returns ``("reward", the reward)``, ``("not allowed", what it returned)`` or ``("failed", what it did)``.
+    """
+    named = json.loads(made_with)
+    spec = resolve_reward(RewardSection(fn=named["fn"], args=named["args"]), named["key"])
+
+    def score_row(row: dict[str, Any]) -> tuple[str, Any]:
+        try:
+            with contained(seed_of(row["completions"])):
+                returned = spec.function(**{name: [value] for name, value in row.items()}, **spec.arguments)
+                if inspect.isawaitable(returned):
+                    returned = _wait_for(returned)
+                return "reward", numbers_of(returned, 1)[0]
+        except NotNumbers as error:
+            return "not allowed", str(error)
+        except Exception as error:
+            return "failed", what_it_did(error)
+
+    return score_row
 
 
-@functools.lru_cache(maxsize=64)
-def _resolved(named: str, key: str) -> RewardSpec:
-    return resolve_reward(RewardSection(**json.loads(named)), key)
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _wait_for(awaitable: Awaitable) -> Any:
+    """What it gives, by the worker's event loop: one for all calls, since clients of servers belong to a loop."""
+    global _loop
+
+    async def awaited() -> Any:
+        return await awaitable
+
+    _loop = _loop or asyncio.new_event_loop()
+    try:
+        return _loop.run_until_complete(awaited())
+    except BaseException:  # what was left unfinished must not run in the next call
+        _loop = None
+        raise

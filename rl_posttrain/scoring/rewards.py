@@ -3,11 +3,14 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, RewardError, class_and_message, did_you_mean, one_line
+from rl_posttrain.errors import RecipeError, RewardError, did_you_mean, one_line
 from rl_posttrain.plugins import signature_of
 from rl_posttrain.recipe.reward_spec import RewardSpec, required_columns
+from rl_posttrain.scoring.calling import Failed, call_all
 from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
+from rl_posttrain.scoring.returned import NotNumbers, numbers_of
 from rl_posttrain.tasks.mixture import TASK_COLUMN
+from rl_posttrain.users_code import what_it_did
 
 # The values; and for each row that failed, by place, the reason and the exception if there is one.
 Scored = tuple[list[float | None], dict[int, tuple[str, Exception | None]]]
@@ -21,8 +24,8 @@ class Reward:
     """One reward of a recipe, called like the reward functions of TRL.
 
     Raises:
-        RewardError: the function raised and `on_error` is not ``zero``; it did not return one number or None per
-            completion; or a number is outside its range.
+        RewardError: the function raised, or would have ended the process, and `on_error` is not ``zero``; it did not
+            return one number or None per completion; or a number is outside its range.
     """
 
     def __init__(self, spec: RewardSpec):
@@ -30,34 +33,24 @@ class Reward:
         self.__name__ = spec.name
 
     def __call__(self, completions: Sequence, **columns: Any) -> list[float | None]:
-        if self.spec.tasks is None:
-            return self._score(completions, **columns)
-        places = [place for place, task in enumerate(columns[TASK_COLUMN]) if task in self.spec.tasks]
-        rewards: list[float | None] = [None] * len(completions)
-        if places:
-            part = _of_places({"completions": completions, **columns}, places)
-            for place, reward in zip(places, self._score(**part), strict=True):
-                rewards[place] = reward
-        return rewards
+        return call_together([self], completions=completions, **columns)[0]
 
-    def _score(self, completions: Sequence, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
-        logs: dict[str, Callable] = {}
-        if log_metric is not None:
-            # The reward's name comes first, so that metrics of two rewards never have the same name.
-            prefix = f"{self.__name__}/"
-            logs["log_metric"] = lambda name, value: log_metric(prefix + name.removeprefix(prefix), value)
-        columns["completions"] = completions
-        score = self._in_workers if self.spec.isolated else self._here
-        values, failed = score(columns, logs)
-        self._check_range(values, failed, columns)
+    def score(self, call: "Call", returned: Any) -> list[float | None]:
+        """The rewards of a call's completions.
+
+        Args:
+            returned: by the function, or how it failed; None for an isolated reward, which is called here.
+        """
+        values, failed = self._in_workers(call) if self.spec.isolated else self._here(call, returned)
+        self._check_range(values, failed, call.columns)
         if failed and self.spec.on_error == "stop":
             place, (reason, error) = next(iter(failed.items()))
             raise RewardError(
-                f"{self._where}: {reason} on {_described(columns, place)}; a reward must accept any text: fix it, or "
-                f"set {self.spec.key}.on_error=zero"
+                f"{self._where}: {reason} on {_described(call.columns, place)}; a reward must accept any text: fix "
+                f"it, or set {self.spec.key}.on_error=zero"
             ) from error
-        if self.spec.on_error == "zero" and logs:
-            logs["log_metric"]("errors", len(failed) / len(completions))
+        if self.spec.on_error == "zero" and call.logs:
+            call.logs["log_metric"]("errors", len(failed) / len(values))
         return values
 
     def _check_range(self, values: list[float | None], failed: Collection[int], columns: dict[str, Any]) -> None:
@@ -72,58 +65,100 @@ class Reward:
     def _where(self) -> str:
         return f"{self.spec.key}.fn={self.__name__}"
 
-    def _here(self, columns: dict[str, Any], logs: dict[str, Callable]) -> Scored:
-        try:
-            values = self.spec.function(**columns, **logs, **self.spec.arguments)
-        except Exception as error:
-            return self._one_by_one(columns, logs, error)
-        return self._checked(values, len(columns["completions"])), {}
+    def _here(self, call: "Call", returned: Any) -> Scored:
+        if not isinstance(returned, Failed):
+            return self._numbers(returned, call.num_completions), {}
+        return self._one_by_one(call, returned.error)
 
-    def _one_by_one(self, columns, logs, batch_error: Exception) -> Scored:
-        """Call the function row by row, to find the rows on which it raises. The other rows keep their rewards."""
+    def _one_by_one(self, call: "Call", batch_error: Exception) -> Scored:
+        """Call the function row by row, to find the rows on which it fails. The other rows keep their rewards."""
+        rows = [{name: [value] for name, value in row.items()} for row in _rows(call.columns)]
         values, failed = [], {}
-        for place, row in enumerate(_rows(columns)):
-            try:
-                alone = {name: [value] for name, value in row.items()}
-                got = self.spec.function(**alone, **logs, **self.spec.arguments)
-            except Exception as error:
-                failed[place] = _raised(error), error
+        for place, got in enumerate(call_all([call.of(row) for row in rows])):
+            if isinstance(got, Failed):
+                failed[place] = what_it_did(got.error), got.error
                 values.append(0.0)
             else:
-                values += self._checked(got, 1)
+                values += self._numbers(got, 1)
         if not failed and self.spec.on_error == "stop":
             raise RewardError(
-                f"{self._where}: {_raised(batch_error)} on {len(values)} completions together, and on none of them "
-                "alone; a reward must accept any text and return a number or None"
+                f"{self._where}: {what_it_did(batch_error)} on {len(values)} completions together, and on none of "
+                "them alone; a reward must accept any text and return a number or None"
             ) from batch_error
         return values, failed
 
-    def _in_workers(self, columns: dict[str, Any], logs) -> Scored:
-        columns = {name: value for name, value in columns.items() if name not in NOT_FOR_WORKERS}
-        outcomes = call_isolated(self.spec, list(_rows(columns)))
+    def _in_workers(self, call: "Call") -> Scored:
+        columns = {name: value for name, value in call.columns.items() if name not in NOT_FOR_WORKERS}
         values, failed = [], {}
-        for place, outcome in enumerate(outcomes):
+        for place, outcome in enumerate(call_isolated(self.spec, list(_rows(columns)))):
             values.append(outcome.value if outcome.status == "done" else 0.0)
             if outcome.status == "timeout":
                 failed[place] = f"took longer than timeout_s={self.spec.timeout_s:g}", None
             elif outcome.status == "died":
                 failed[place] = "ended its worker process", None
             elif outcome.status == "failed":
-                failed[place] = f"raised {outcome.value}", None
+                failed[place] = outcome.value, None
         return values, failed
 
-    def _checked(self, values: Any, num_completions: int) -> list[float | None]:
-        if not isinstance(values, Sequence) or len(values) != num_completions:
-            got = f"{len(values)} values" if isinstance(values, Sequence) else type(values).__name__
-            raise RewardError(
-                f"{self._where}: returned {got} for {num_completions} completions; return a list with one each"
-            )
+    def _numbers(self, returned: Any, num_completions: int) -> list[float | None]:
         try:
-            return [None if value is None else float(value) for value in values]
-        except (TypeError, ValueError) as error:
-            raise RewardError(
-                f"{self._where}: returned a value that is not a number ({one_line(error)}); return floats or None"
-            ) from error
+            return numbers_of(returned, num_completions)
+        except NotNumbers as error:
+            raise RewardError(f"{self._where}: {error}") from error
+
+
+class Call:
+    """A reward's function with all arguments of one call.
+
+    Attributes:
+        columns: with `completions`, of the rows that the reward judges.
+        logs: `log_metric`, which puts the reward's name in front; empty where nothing is logged.
+    """
+
+    def __init__(self, reward: Reward, columns: dict[str, Any], log_metric: Callable | None):
+        self._spec = reward.spec
+        self._num_rows, self._places = len(columns["completions"]), None
+        if reward.spec.tasks is not None:
+            self._places = [place for place, task in enumerate(columns[TASK_COLUMN]) if task in reward.spec.tasks]
+            columns = _of_places(columns, self._places)
+        self.columns, self.logs = columns, {}
+        if log_metric is not None:
+            # The reward's name comes first, so that metrics of two rewards never have the same name.
+            prefix = f"{reward.__name__}/"
+            self.logs["log_metric"] = lambda name, value: log_metric(prefix + name.removeprefix(prefix), value)
+
+    @property
+    def num_completions(self) -> int:
+        return len(self.columns["completions"])
+
+    def of(self, columns: Mapping[str, Any]) -> tuple[Callable, dict[str, Any]]:
+        """The function, and its arguments for these columns."""
+        return self._spec.function, {**columns, **self.logs, **self._spec.arguments}
+
+    def of_all_rows(self, rewards: Sequence[float | None]) -> list[float | None]:
+        """One reward a row: None for those that the reward does not judge."""
+        if self._places is None:
+            return list(rewards)
+        found = dict(zip(self._places, rewards, strict=True))
+        return [found.get(place) for place in range(self._num_rows)]
+
+
+def call_together(
+    rewards: Sequence[Reward], completions: Sequence, log_metric: Callable | None = None, **columns: Any
+) -> list[list[float | None]]:
+    """What each reward gives each completion. Async functions run at the same time, all others in their order.
+
+    Raises:
+        RewardError: as `Reward`.
+    """
+    columns["completions"] = completions
+    calls = [Call(reward, dict(columns), log_metric) for reward in rewards]
+    called = [place for place, call in enumerate(calls) if call.num_completions and not rewards[place].spec.isolated]
+    returned = dict(zip(called, call_all([calls[place].of(calls[place].columns) for place in called]), strict=True))
+    return [
+        call.of_all_rows(reward.score(call, returned.get(place)) if call.num_completions else [])
+        for place, (reward, call) in enumerate(zip(rewards, calls, strict=True))
+    ]
 
 
 def _of_places(columns: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
@@ -145,10 +180,6 @@ def _of_places(columns: Mapping[str, Any], places: Sequence[int]) -> dict[str, A
 
 def _has_one_each(values: Any, num_rows: int) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and len(values) == num_rows
-
-
-def _raised(error: Exception) -> str:
-    return f"raised {class_and_message(error)}"
 
 
 def _rows(columns: Mapping[str, Any]):

@@ -21,7 +21,7 @@ def start_workers(specs: Sequence[RewardSpec], rows: Sequence[Mapping[str, Any]]
     """
     for spec in specs:
         if spec.isolated:
-            isolated.pool().start()
+            isolated.pool(spec).start()
         elif spec.function is reasoning_gym_score:
             reasoning_gym.pool().start()
         elif spec.function is math_accuracy and any(map(may_need_math_verify, golds_of(spec, rows))):

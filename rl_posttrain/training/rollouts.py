@@ -11,7 +11,7 @@ from rl_posttrain.rollout.engine import RolloutEngine, Sampling
 from rl_posttrain.rollout.seeds import derive_seed, seeds_of_samples
 from rl_posttrain.scoring.completions import reward_arguments, score
 from rl_posttrain.scoring.judges import judging_rewards
-from rl_posttrain.scoring.rewards import Reward
+from rl_posttrain.scoring.rewards import Reward, call_together
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.groups import Rows, resample
 
@@ -120,7 +120,7 @@ class Rollouts:
 
         def is_right(drawn: list[Completion]) -> list[bool]:
             arguments = reward_arguments(drawn)
-            values = zip(*(reward(**arguments) for reward in of_answers), strict=True)
+            values = zip(*call_together(of_answers, **arguments), strict=True)
             names = [reward.spec.name for reward in of_answers]
             return [bool(judge.gives_full_credit(dict(zip(names, found, strict=True)))) for found in values]
 

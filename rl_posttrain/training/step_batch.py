@@ -8,10 +8,13 @@ import torch
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.training.algorithms import ALGORITHMS
 from rl_posttrain.training.algorithms.algorithm import Advantages, Algorithm, Scored
 from rl_posttrain.training.batch import loss_inputs, reward_matrix, set_advantages
 from rl_posttrain.training.before_update import kl_penalty, known_before_update
 from rl_posttrain.training.groups import equally_paid
+from rl_posttrain.users_code import call_users
 
 
 def batch_of_step(
@@ -29,7 +32,7 @@ def batch_of_step(
         with `zero_variance_groups: skip` ``skipped`` (B,) bool.
 
     Raises:
-        RecipeError: the algorithm, which may be a user's own, gave advantages or returns of another shape.
+        RecipeError: the algorithm, which may be a user's own, raised, or gave advantages or returns of another shape.
     """
     accelerator, section = trainer.accelerator, recipe.algorithm
     batch = loss_inputs(
@@ -54,7 +57,7 @@ def batch_of_step(
         completions=completions,
         gather=accelerator.gather,
     )
-    advantages = algorithm.advantages(scored)
+    advantages = _advantages(algorithm, scored, section.name, derive_seed(recipe.run.seed, trainer.steps_done, "own"))
     _check_shapes(advantages, mask, name=section.name, needs_returns=values is not None)
     set_advantages(completions, advantages.values, mask)
     batch |= known | {
@@ -69,6 +72,16 @@ def batch_of_step(
         batch["skipped"] = scored.own(skipped)
         metrics = metrics | {"skipped_share": skipped.float().mean().item()}
     return batch, metrics
+
+
+def _advantages(algorithm: Algorithm, scored: Scored, name: str, seed: int) -> Advantages:
+    if name in ALGORITHMS:
+        return algorithm.advantages(scored)
+    where, fix = f"algorithm.name={name}", "correct its method advantages"
+    found = call_users(algorithm.advantages, scored, where=where, fix=fix, kind=RecipeError, seed=seed)
+    if not (isinstance(found, Advantages) and isinstance(found.values, torch.Tensor)):
+        raise RecipeError(f"{where}: its method advantages returned no Advantages with a tensor; {fix}")
+    return found
 
 
 def _check_shapes(advantages: Advantages, mask: torch.Tensor, *, name: str, needs_returns: bool) -> None:

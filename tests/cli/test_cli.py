@@ -227,3 +227,16 @@ def test_process_vllm_asked_for_and_broken(tiny_recipe, tmp_path):
     assert "or set rollout.engine=transformers" in text
     assert "loading /" not in done.stdout, "the model was loaded first"
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)"])
+def test_a_reward_that_ends_the_process_in_a_step_is_a_failure_with_a_reason(tiny_recipe, tmp_path, how):
+    file = tmp_path / "leaves.py"
+    file.write_text(f"import os, sys\ndef reward(completions, **kwargs):\n    {how}\n")
+    changes = [f"rewards.0.fn={file}:reward", f"run.output_dir={tmp_path}/runs", "rollout.engine=transformers"]
+    done = run_command("train", tiny_recipe, *changes, "distributed.engine=none")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("rl-posttrain: ")]
+    assert f"rewards.0.fn=reward: {'called os._exit(0)' if '_' in how else 'raised SystemExit(0)'}" in line
+    assert " on row 0 of 16, prompt " in line
+    assert "Traceback" not in done.stderr

@@ -87,3 +87,11 @@ def test_a_long_text_is_cut_in_the_middle(leave):
 
 def test_ctrl_c_is_no_bug(leave):
     assert leave(typer.Abort()) == ("interrupted", 130)
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit(), GeneratorExit()])
+def test_a_command_that_is_ended_from_within_is_a_bug(leave, error):
+    line, status = leave(error)
+    assert status == 1
+    assert line.startswith(type(error).__name__)
+    assert "this is a bug of ours" in line

@@ -265,7 +265,7 @@ def test_what_cannot_be_sent_or_started_is_named(pool):
     with pytest.raises(RewardError, match="cannot be handed to a worker"):
         pool.run([(lambda: 1,)], timeout_s=1)
     missing = WorkerPool("in_workers:no_such_function", memory_bytes=2**30, num_workers=1)
-    with pytest.raises(RewardError, match="ended while it started"):
+    with pytest.raises(RewardError, match="importing failed: AttributeError: module 'in_workers' has no attribute"):
         missing.run([()], timeout_s=1)
 
 

@@ -11,7 +11,7 @@ from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.scoring.golds import check_golds
 
 FILE = """
-import os, time
+import ctypes, os, time
 
 def fragile(completions, answer, log_metric=None, **kwargs):
     if log_metric:
@@ -23,7 +23,7 @@ def hangs(completions, seconds: float = 0.0, **kwargs):
         while True:
             pass
     if completions == ["crash"]:
-        os.abort()
+        ctypes.string_at(0)
     return [float(len(text)) for text in completions]
 
 def together(completions, **kwargs):
@@ -92,6 +92,48 @@ def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(fil
     assert text.startswith(said)
     batch["completions"][1] = "ok"
     assert "ended its worker process on row 3 of 4" in error_of(stopping, **batch, kind=RewardError)
+
+
+SLOW_FILE = """
+import sys, time
+if sys.argv[0] == "-c":  # where workers are made
+    time.sleep({seconds})
+    {line}
+
+def hangs(completions, **kwargs):
+    while completions == ["hang"]:
+        pass
+    return [float(len(text)) for text in completions]
+"""
+
+
+def test_importing_the_file_counts_in_no_limit_and_a_worker_that_is_ended_imports_nothing_again(tmp_path):
+    path, limit_s = tmp_path / "slow.py", math.ceil(slowness())
+    path.write_text(SLOW_FILE.format(seconds=2 * limit_s, line=""))
+    (reward,) = build({"fn": f"{path}:hangs", "isolated": True, "timeout_s": limit_s, "on_error": "zero"})
+    passed = {**PASSED, "answer": ["1"] * 6}
+    assert reward(completions=["a"] * 6, **passed) == [1.0] * 6
+    assert reward(completions=["hang", "ab", "hang", "ab", "hang", "ab"], **passed) == [0.0, 2.0] * 3
+    assert reward(completions=["abc"] * 6, **passed) == [3.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line", "said"),
+    [
+        (60, "", "importing took longer than 1 s"),
+        (0, "sys.exit(0)", "running {path} failed: SystemExit(0), which would end the process"),
+        (0, "import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_where_workers_are_made_is_named(tmp_path, seconds, line, said):
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW_FILE.format(seconds=seconds, line=line))
+    section = {"fn": f"{path}:hangs", "isolated": True, "on_error": "zero"}
+    (reward,) = build(section | ({"import_timeout_s": 1} if seconds else {}))
+    text = error_of(reward, completions=["a"], answer=["1"], **PASSED, kind=RewardError)
+    assert text.startswith("rewards.0.fn=hangs: its worker processes did not start (importing ")
+    assert said.format(path=path) in text
+    assert text.endswith("; import less at the top of its file, or set rewards.0.import_timeout_s")
 
 
 def test_what_isolation_cannot_give_is_said_before_the_run(file):

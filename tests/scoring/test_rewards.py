@@ -147,8 +147,8 @@ def test_what_the_trainer_passes_is_no_argument_of_the_recipe(file):
     ("name", "message"),
     [
         ("raises", "raised KeyError: 'two\\nlines' on row 0 of 2, completion 'a'; a reward must accept any text"),
-        ("too_few", "returned 1 values for 2 completions; return a list with one each"),
-        ("one_number", "returned float for 2 completions"),
+        ("too_few", "returned 1 values for 2 completions; return a list with one float or None each"),
+        ("one_number", "returned a single number for 2 completions"),
         ("words", "returned a value that is not a number"),
     ],
 )

@@ -6,9 +6,11 @@ from rl_posttrain.rewards import by_workers, reasoning_gym
 from rl_posttrain.scoring import isolated
 from rl_posttrain.scoring.warm_start import start_workers
 
+ISOLATED = {"fn": "think_answer_format", "isolated": True}
+
 
 def test_workers_start_where_a_reward_will_need_them():
-    pools = [by_workers.pool(), reasoning_gym.pool(), isolated.pool()]
+    pools = [by_workers.pool(), reasoning_gym.pool(), isolated.pool(specs_of(ISOLATED)[0])]
 
     def started(section, *golds, **columns) -> list[bool]:
         for pool in pools:
@@ -25,7 +27,7 @@ def test_workers_start_where_a_reward_will_need_them():
         assert started(for_others, "x+1", task="math") == [False, False, False]
         assert started({"fn": "think_answer_format"}, "x+1") == [False, False, False]
         assert started({"fn": "reasoning_gym_score"}, None) == [False, True, False]
-        assert started({"fn": "think_answer_format", "isolated": True}, "7") == [False, False, True]
+        assert started(ISOLATED, "7") == [False, False, True]
     finally:
         for pool in pools:
             pool.close()

@@ -11,6 +11,7 @@ from rl_posttrain.plugins import load_object
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.training.algorithms import ALGORITHMS
+from rl_posttrain.users_code import call_users
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def make_algorithm(recipe: Recipe) -> Algorithm:
     """The algorithm that `algorithm.name` names.
 
     Raises:
-        RecipeError: there is none of that name, or it has no method `advantages`; the groups are too small for it; or
-            the recipe has a critic that it does not use, or has none and it needs one.
+        RecipeError: there is none of that name, it has no method `advantages`, or it raises; the groups are too
+            small for it; or the recipe has a critic that it does not use, or has none and it needs one.
     """
     name, group_size = recipe.algorithm.name, recipe.algorithm.group_size
     cls = load_object(name, table=ALGORITHMS, key="algorithm.name")
@@ -135,4 +136,6 @@ def make_algorithm(recipe: Recipe) -> Algorithm:
         keys = recipe.critic.model_dump(exclude_defaults=True)
         said = ", ".join(f"critic.{key}={value}" for key, value in keys.items()) or "critic"
         raise RecipeError(f"{said}: algorithm.name={name} has no critic; remove the section, or set algorithm.name=ppo")
-    return cls(recipe)
+    if name in ALGORITHMS:
+        return cls(recipe)
+    return call_users(cls, recipe, where=f"algorithm.name={name}", fix="correct the class", kind=RecipeError)
