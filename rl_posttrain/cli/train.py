@@ -19,18 +19,25 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run of this name from its last checkpoint.")
     ] = False,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(help="With --resume: a section or key of the recipe that may differ from before; repeatable."),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show the logs of vLLM, DeepSpeed and transformers.")
     ] = False,
 ) -> None:
     """Train a model as a recipe says. The results go into run.output_dir/run.name."""
+    from rl_posttrain.errors import RunError
     from rl_posttrain.machine.process import is_main_process
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.training.train import train as run_recipe
     from rl_posttrain.views.live import make_display
 
+    if allow_change and not resume:
+        raise RunError(f"--allow-change={allow_change[0]}: a new run has nothing to compare with; add --resume")
     loaded = load_recipe(recipe, overrides or [])
-    run = run_recipe(loaded, resume=resume, display=make_display, verbose=verbose)
+    run = run_recipe(loaded, resume=resume, allow_change=allow_change or (), display=make_display, verbose=verbose)
     if is_main_process():
         if run.summary() is None:  # status 0 says that the run is finished
             raise RunError(f"run.name={run.name}: {run.path} has no summary.json at its end; resume it with --resume")

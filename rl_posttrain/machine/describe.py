@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rl_posttrain.machine.process import num_cores, world_size
@@ -37,8 +38,13 @@ def describe(device: str) -> dict:
         "num_threads": int(os.environ.get("OMP_NUM_THREADS", num_cores())),
         "num_processes": world_size(),
         "commit": _commit(),
-        "packages": {"rl_posttrain": _version("rl_posttrain"), **{name: _version(name) for name in _PACKAGES}},
+        "packages": package_versions(("rl_posttrain", *_PACKAGES)),
     }
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """The versions of installed packages, None for one that is not installed."""
+    return {name: _version(name) for name in packages}
 
 
 def device_name() -> str:

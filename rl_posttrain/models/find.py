@@ -63,6 +63,20 @@ def origin(name: str) -> dict[str, str | None]:
     return {"model_from": "hub", "base_model": name}
 
 
+def local_folder(location: str) -> Path | None:
+    """The folder of a model: itself, or what the cache has of one on the hub; None where it has none.
+
+    Args:
+        location: as `resolve_model` gives it.
+    """
+    if Path(location).is_dir():
+        return Path(location)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(location, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def load_config(name: str, *, key: str = "model.name"):
     """The transformers config of `name`.
 

@@ -1,4 +1,4 @@
-"""Loading a recipe: its file, `key=value` overrides, and the check of every key; and how two recipes differ.
+"""Loading a recipe: its file, `key=value` overrides, and the check of every key.
 
 This imports no heavy library. Keys and values are checked here. Options of a task, a reward or an optimizer are checked
 in resolve.py, against the signature of the code that they go to.
@@ -100,24 +100,3 @@ def _index(node: list, text: str, override: str) -> int:
     if not text.isdigit() or int(text) >= len(node):
         raise RecipeError(f"{override}: there is no entry {text} in a list of {len(node)}; entries count from 0")
     return int(text)
-
-
-def recipe_change(old: Recipe, new: Recipe) -> str | None:
-    """The first key in which two recipes differ, as ``key=new (was old)``; None if they are the same.
-
-    The place of the run directory does not count: it can be moved.
-    """
-    where = {"run": {"output_dir"}}
-    return _first_difference(old.model_dump(exclude=where), new.model_dump(exclude=where))
-
-
-def _first_difference(old: dict, new: dict, prefix: str = "") -> str | None:
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            nested = _first_difference(before, after, f"{prefix}{key}.")
-            if nested:
-                return nested
-        elif before != after:
-            return f"{prefix}{key}={after} (was {before})"
-    return None

@@ -2,6 +2,7 @@
 
 recipe.yaml        the resolved recipe
 environment.json   versions, device, commit, command
+inputs.json        checksums of rows, code and model, and what has changed since it began; see inputs.py
 metrics.jsonl      one object per step, flushed every step
 evaluations/       step_000030/: the evaluation after that step, step_000000 before training; see evaluations.py
 rollouts/          step_000001.jsonl: every completion of the step with its prompt, rewards and advantage
@@ -102,7 +103,8 @@ class RunDirectory:
         Raises:
             RunError: another process has locked it.
         """
-        with (self.path / "recipe.yaml").open("rb") as file:
+        with contextlib.ExitStack() as self._locks:
+            file = self._locks.enter_context((self.path / "recipe.yaml").open("rb"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -110,6 +112,13 @@ class RunDirectory:
                     f"run.name={self.name}: another process is training {self.path}; wait for it, or stop it"
                 ) from error
             yield
+
+    def replace_recipe(self, recipe_yaml: str) -> None:
+        """Another recipe for the run, which this process has locked, and has locked afterwards."""
+        new = self.path / ".recipe.yaml"
+        write_atomically(new, recipe_yaml)
+        fcntl.flock(self._locks.enter_context(new.open("rb")), fcntl.LOCK_EX)
+        os.replace(new, self.path / "recipe.yaml")
 
     def recipe_text(self) -> str:
         return (self.path / "recipe.yaml").read_text(encoding="utf-8")
@@ -236,6 +245,7 @@ class RunDirectory:
         Args:
             rows: of the steps up to `step`, which metrics.jsonl has then.
         """
+        (self.path / "summary.json").unlink(missing_ok=True)  # of a finished run that goes on
         write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in rows))
         self.drop_unfinished_checkpoint()
         for file in self.rollouts_path.glob("step_*.jsonl"):

@@ -18,7 +18,8 @@ from typing import Any
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.machine.process import num_cores
-from rl_posttrain.recipe.load import parse_recipe, recipe_change
+from rl_posttrain.recipe.changes import recipe_changes
+from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import write_atomically
 from rl_posttrain.study.plan import PlannedRun
@@ -160,9 +161,9 @@ def _check_place(planned: PlannedRun) -> None:
     run = planned.directory()
     if run is None:
         return
-    changed = recipe_change(parse_recipe(run.recipe()), planned.recipe)
+    changed = recipe_changes(parse_recipe(run.recipe()), planned.recipe)
     if changed:
-        raise RunError(f"{changed}: {planned.path} was trained with another recipe; set another --out")
+        raise RunError(f"{changed[0]}: {planned.path} was trained with another recipe; set another --out")
 
 
 def _interrupt(number: int, frame: Any) -> None:

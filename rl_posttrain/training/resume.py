@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.machine.process import is_main_process, world_size
-from rl_posttrain.recipe.load import parse_recipe, recipe_change
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.runs.files import read_json_lines
@@ -40,19 +39,14 @@ def open_run(recipe: Recipe, resume: bool) -> RunDirectory:
     """The run's directory.
 
     Raises:
-        RunError: a new run whose directory exists; or a run to resume that is missing, has another recipe, ran on
-            another number of processes, or is finished and has lost rows.
+        RunError: a new run whose directory exists; or a run to resume that is missing, ran on another number of
+            processes, or is finished and has lost rows.
     """
     if not resume:
         if is_main_process():
             return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml())
         return RunDirectory(recipe.run_path)
     run = RunDirectory.open(recipe.run_path)
-    changed = recipe_change(parse_recipe(run.recipe()), recipe)
-    if changed:
-        raise RunError(
-            f"{changed}: {run.path} was started otherwise; resume it with the same recipe, or set another run.name"
-        )
     processes = run.environment().get("num_processes", world_size())
     if processes != world_size():
         raise RunError(
@@ -169,7 +163,7 @@ def check_same_device(recipe: Recipe, run: RunDirectory, device: str) -> list[st
 
 def is_over(recipe: Recipe, start: Start) -> bool:
     """Whether no step follows the start: it is after the last, or after one that reached `algorithm.stop_at`."""
-    if start.step == recipe.algorithm.num_steps:
+    if start.step >= recipe.algorithm.num_steps:
         return True
     return bool(start.rows) and reached(recipe.algorithm.stop_at, start.rows[-1])
 

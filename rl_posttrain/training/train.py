@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
+from rl_posttrain.training.inputs import compare_inputs, find_inputs
 from rl_posttrain.training.resume import (
     Start,
     check_same_device,
@@ -41,7 +43,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Recipe, *, resume: bool = False, display: MakeDisplay | None = None, verbose: bool = False
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    allow_change: Sequence[str] = (),
+    display: MakeDisplay | None = None,
+    verbose: bool = False,
 ) -> RunDirectory:
     """Train the recipe's model and return its run directory, which holds all that is known about the run.
 
@@ -49,6 +56,7 @@ def train(
 
     Args:
         resume: continue the run of this name from its last checkpoint; a finished one is returned as it is.
+        allow_change: sections and keys of the recipe that a resumed run may have otherwise than before.
         display: makes what shows progress, such as `views.live.make_display`; None shows nothing.
         verbose: let vLLM, DeepSpeed and transformers log as they like.
 
@@ -77,8 +85,11 @@ def train(
         from rl_posttrain.models.vocabulary import check_same_vocabulary
 
         check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
+    inputs = find_inputs(recipe, rows, model)
     run = open_run(recipe, resume)
-    if run.summary() is not None:
+    if resume:
+        inputs = compare_inputs(run, recipe, inputs, allow_change)
+    if run.summary() is not None and not inputs.more_steps:
         return run
     start = find_start(recipe, run) if resume else Start()
     lock = run.locked() if is_main_process() else contextlib.nullcontext()
@@ -87,16 +98,20 @@ def train(
         if is_main_process():
             with lock:
                 note = print if display else lambda text: None
-                for text in start.notes:
+                for text in (*inputs.notes, *start.notes):
                     note(text)
                 rewind(recipe, run, start, note)
+                inputs.record(run, recipe, after_step=start.step)
                 finish(recipe, run, start.checkpoint if recipe.checkpoint.final_model else None)
         return run
 
     deterministic = deterministic_kernels(recipe.run.deterministic)
+    warning = [golds.warning] if golds and golds.warning else []
     with lock, discard_unstarted(run, resume), deterministic, _start_display(recipe, display) as view:
-        for note in (*rows.notes, *([golds.warning] if golds and golds.warning else []), *start.notes):
+        for note in (*rows.notes, *warning, *inputs.notes, *start.notes):
             view.note(note)
+        if is_main_process() and not resume:
+            inputs.record(run, recipe, after_step=0)
         view.note("loading transformers, TRL and DeepSpeed")
         trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
         for note in _describe_start(recipe, run, trainer):
@@ -105,6 +120,7 @@ def train(
         check_same_start(start)
         if is_main_process():
             rewind(recipe, run, start, view.note)
+            inputs.with_models(recipe, model).record(run, recipe, after_step=start.step)
         trainer.accelerator.wait_for_everyone()
         trainer.goals.best = run.best()
         view.resumed(list(start.rows))
