@@ -1,4 +1,4 @@
-"""A run whose rows, code, model or recipe were changed before `--resume`: it says what, or goes on if that is allowed."""
+"""A run whose rows, code, model or recipe were changed before `--resume`: it says what, or goes on where allowed."""
 
 import json
 import shutil
