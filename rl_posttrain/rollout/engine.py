@@ -1,6 +1,6 @@
 """The protocol of rollout engines. Whoever calls one does not know where it runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,21 @@ class Sampling:
         return self.top_p == 1.0 and self.top_k in (0, -1) and not reshaped
 
 
+@dataclass(frozen=True)
+class Held:
+    """Values of a weight as an engine uses it.
+
+    Attributes:
+        name: of the weight in the policy's checkpoint.
+        place: where the engine has it; a tied weight is in two places, embedding and output layer.
+        values: in the engine's dtype; (outputs, columns) of a matrix, in the order asked for, (n,) of a vector.
+    """
+
+    name: str
+    place: str
+    values: torch.Tensor
+
+
 class RolloutEngine(Protocol):
     """Draws completions under the weights it was last given."""
 
@@ -41,6 +56,8 @@ class RolloutEngine(Protocol):
     """Whether completions carry the log-probabilities that they were sampled with."""
     depends_on_batch: bool
     """Whether a completion changes with the prompts beside it. On a GPU it does not, as far as its kernels allow."""
+    shares_weights: bool
+    """Whether it samples from the policy's own tensors, so that no sync can fail."""
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order; the same for the same prompts, seeds and weights.
@@ -58,6 +75,15 @@ class RolloutEngine(Protocol):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take the policy's whole weights, named as in its checkpoint; `weights` is walked to its end."""
+
+    def fingerprint(self, columns: Mapping[str, Sequence[int] | None]) -> Iterator[Held]:
+        """What the engine really multiplies by, read back from its tensors or through its kernels.
+
+        A weight that cannot be read back, or that the engine does not have, is left out.
+
+        Args:
+            columns: by the policy's names, places along the inputs of a matrix (outputs, inputs); None: a whole vector.
+        """
 
     def close(self) -> None:
         """Give back memory and processes. The engine is not used after this."""

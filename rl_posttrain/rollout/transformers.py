@@ -1,7 +1,7 @@
 """Rollouts by transformers' `generate`, from the trainer's own weights."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.generation import GenerationMode
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.engine import Held, Sampling
 from rl_posttrain.rollout.seeds import derive_seed
 
 
@@ -32,6 +32,7 @@ class TransformersEngine:
 
     gives_logprobs = False
     depends_on_batch = True  # its kernels round otherwise with more rows and more padding
+    shares_weights = True
 
     def __init__(
         self,
@@ -85,6 +86,10 @@ class TransformersEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Nothing to load: the weights are the trainer's own."""
+
+    def fingerprint(self, columns: Mapping[str, Sequence[int] | None]) -> Iterator[Held]:
+        """Nothing to compare: there is no second copy."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing to give back: the model is the trainer's own."""

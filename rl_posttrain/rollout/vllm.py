@@ -3,7 +3,7 @@
 import gc
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,9 @@ import torch
 from rl_posttrain.errors import EngineError, class_and_message, one_line
 from rl_posttrain.machine.tools import find_compiler
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.rollout.engine import Sampling
+from rl_posttrain.rollout.engine import Held, Sampling
 from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.rollout.vllm_weights import read_weights
 
 
 def require_vllm() -> None:
@@ -32,7 +33,7 @@ def require_vllm() -> None:
 
 
 class VLLMEngine:
-    """One colocated engine a process.
+    """One colocated engine a process, with a copy of the weights.
 
     Args:
         model: local folder or hub name; gives the architecture.
@@ -49,6 +50,8 @@ class VLLMEngine:
     Raises:
         EngineError: vLLM is missing or does not start here.
     """
+
+    shares_weights = False
 
     def __init__(
         self,
@@ -143,6 +146,10 @@ class VLLMEngine:
         # on every device.
         runner.reload_weights(weights_iterator=iter(weights))
         self._repack_tied_head()
+
+    def fingerprint(self, columns: Mapping[str, Sequence[int] | None]) -> Iterator[Held]:
+        """As `RolloutEngine.fingerprint`, of this process's engine."""
+        return read_weights(self.model, columns)
 
     def close(self) -> None:
         """Free the engine's weights and KV cache."""

@@ -199,6 +199,11 @@ METRICS: tuple[Metric, ...] = (
         absent="without `algorithm.zero_variance_groups: resample`",
     ),
     Metric(
+        "checked_weights_share", "Share of the weights that can be read back from the rollout engine.", unit="0 to 1",
+        detail="After each sync a part of them is compared with the policy's, in turn all; a difference fails the run.",
+        absent="with `rollout.engine: transformers`, which has no copy of the weights",
+    ),
+    Metric(
         "sampling_logprob_difference",
         "Mean absolute difference between the sampler's and the trainer's log-probabilities of the sampled tokens.",
         unit="nats per token",

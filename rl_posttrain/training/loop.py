@@ -42,6 +42,7 @@ from rl_posttrain.training.rotary import restore_frequencies
 from rl_posttrain.training.schedule import critic_rate, joint_schedule
 from rl_posttrain.training.step_batch import batch_of_step
 from rl_posttrain.training.updates import UpdateWatch
+from rl_posttrain.training.weight_check import WeightCheck, transposed_weights
 
 
 class PolicyTrainer(trl.GRPOTrainer):
@@ -60,6 +61,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         on_step: called on the main process after every update with the step's metrics row and its rollouts.
         on_phase: called with what the trainer is doing now.
         on_first_evaluation: called on the main process with the metrics of the evaluation before the first step.
+        on_note: called with what the user has to know, a line.
         **trainer_arguments: as for `trl.GRPOTrainer`.
     """
 
@@ -78,6 +80,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         on_step: OnStep,
         on_phase: Callable[[str], None],
         on_first_evaluation: Callable[[dict], None],
+        on_note: Callable[[str], None],
         **trainer_arguments: Any,
     ):
         super().__init__(reward_funcs=rewards, **trainer_arguments)
@@ -101,10 +104,12 @@ class PolicyTrainer(trl.GRPOTrainer):
         engine = make_engine(self.policy)
         # TRL's own vLLM stays off; the flag tells its loss that sampled log-probabilities come with the completions.
         self.use_vllm = engine.gives_logprobs
+        check = WeightCheck(recipe, gather_object, on_note, transposed_weights(self.model))
         sampling = rollout_sampling(recipe.rollout, recipe.trl)
         self.rollouts = Rollouts(
             recipe, engine, self.policy, sampling, rewards,
-            pool=self.train_dataset, rank=self.accelerator.process_index, gather=gather_object, clock=self.clock,
+            pool=self.train_dataset, weight_check=check, rank=self.accelerator.process_index, gather=gather_object,
+            clock=self.clock,
         )  # fmt: skip
         add_up = partial(self.accelerator.reduce, reduction="sum")
         self.drift = DriftCheck(recipe, sampling, add_up)

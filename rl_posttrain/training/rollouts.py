@@ -14,6 +14,7 @@ from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.rewards import Reward, call_together
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.groups import Rows, resample
+from rl_posttrain.training.weight_check import WeightCheck
 
 
 class Policy(Protocol):
@@ -36,6 +37,7 @@ class Rollouts:
         engine: samples under the weights of the last sync.
         rewards: of the recipe.
         pool: the task's training rows, for resampling.
+        weight_check: brings the weights to the engine.
         rank: this process's number; every process draws from seeds of its own.
         gather: concatenates a list over processes.
     """
@@ -49,13 +51,14 @@ class Rollouts:
         rewards: Sequence[Reward],
         *,
         pool: Rows,
+        weight_check: WeightCheck,
         rank: int,
         gather: Callable[[list], list],
         clock: Clock,
     ):
         self._recipe, self._engine, self._policy, self._sampling = recipe, engine, policy, sampling
         self._rewards, self._pool, self._gather, self._clock = rewards, pool, gather, clock
-        self.rank = rank
+        self.rank, self._weight_check = rank, weight_check
         self._synced: int | None = None
         self._num_tokens = 0
 
@@ -63,7 +66,11 @@ class Rollouts:
         """Scored completions of `rows`, one each, under the weights after `num_updates` updates.
 
         Returns:
-            The completions, and the metrics of drawing them: tokens of all processes, the share that was resampled.
+            The completions, and the metrics of drawing them: tokens of all processes, the share that was resampled, the
+            share of the weights that are compared with the engine's.
+
+        Raises:
+            WeightSyncError: the engine has other weights than the policy.
         """
         self._num_tokens = 0
         metrics = {}
@@ -72,6 +79,8 @@ class Rollouts:
             completions, num_replaced = self._resample(completions, num_updates)
             num_groups = sum(self._gather([len(completions)])) / self._recipe.algorithm.group_size
             metrics["resampled_share"] = sum(self._gather([num_replaced])) / num_groups
+        if (share := self._weight_check.share) is not None:
+            metrics["checked_weights_share"] = share
         metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
         with self._clock.phase("reward"):
             score(completions, self._rewards, **reward_options)
@@ -111,7 +120,7 @@ class Rollouts:
     def _sync(self, num_updates: int) -> None:
         if self._synced != num_updates:
             with self._clock.phase("sync"):
-                self._engine.load_weights(self._policy.weights())
+                self._weight_check.sync(self._engine, self._policy.weights(), num_updates + 1)
             self._synced = num_updates
 
     def _resample(self, completions: list[Completion], num_updates: int) -> tuple[list[Completion], int]:

@@ -224,6 +224,7 @@ def build_trainer(
         on_step=on_step,
         on_phase=view.phase,
         on_first_evaluation=view.evaluated,
+        on_note=view.note,
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows.train),
