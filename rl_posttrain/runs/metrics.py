@@ -8,6 +8,7 @@ terminal, the plots, the report page and docs/metrics.md. A new metric is one en
 
 import re
 
+from rl_posttrain.runs.costs import COSTS
 from rl_posttrain.runs.metric import Metric, Plot, name_pattern
 
 METRICS: tuple[Metric, ...] = (
@@ -220,42 +221,7 @@ METRICS: tuple[Metric, ...] = (
         "<reward>/errors", "Share of completions on which a reward with `on_error: zero` failed.", unit="0 to 1",
         better="lower", form=".1%",
     ),
-    Metric(
-        "tokens", "Prompt and completion tokens since the start of the run.", unit="tokens",
-        detail="Includes what resampling threw away.", trl="num_tokens", x_label="tokens",
-    ),
-    Metric(
-        "seconds", "Wall-clock time since training began, evaluations and checkpoints included.", unit="s",
-        detail="Start-up is not included. A resumed run continues the count.", x_label="wall-clock (s)",
-    ),
-    Metric(
-        "time/rollout", "Time that the step spent sampling completions.", unit="s", verl="timing_s/gen",
-        plots=("phases",), better="lower",
-    ),
-    Metric(
-        "time/reward", "Time that the step spent in reward functions.", unit="s", verl="timing_s/reward",
-        plots=("phases",), better="lower",
-    ),
-    Metric(
-        "time/update",
-        "The rest of the step's time: log-probabilities, forward, backward, optimizer, bookkeeping.", unit="s",
-        plots=("phases",), better="lower",
-    ),
-    Metric(
-        "time/sync", "Time that the step spent handing the weights to the sampler.", unit="s", plots=("phases",),
-        better="lower",
-    ),
-    Metric("time/evaluation", "Time of the evaluation, on the steps that have one.", unit="s", better="lower"),
-    Metric(
-        "optimizer_state_bytes", "Bytes of optimizer state, in the process that has most.", unit="bytes",
-        better="lower", words="optimizer state", plots=("memory",),
-    ),
-    Metric(
-        "peak_memory_bytes", "Most memory in use since the process started, in the process that used most.",
-        unit="bytes",
-        detail="Of a GPU as torch's allocator counts it; of main memory where training is on a CPU.",
-        better="lower", words="peak memory", plots=("memory",),
-    ),
+    *COSTS,
     Metric(
         "<reward>/<metric>", "What a reward function logs itself, by `log_metric`.", detail="Mean over processes.",
     ),
