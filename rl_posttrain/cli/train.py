@@ -28,7 +28,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a model as a recipe says. The results go into run.output_dir/run.name."""
-    from rl_posttrain.errors import RunError
     from rl_posttrain.machine.process import is_main_process
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.training.train import train as run_recipe
