@@ -35,6 +35,7 @@ FORK = 0
 HEADER = struct.Struct("!Qd?")
 # At a time limit the kernel ends a worker by one of these: of real time, of CPU time.
 LIMIT_SIGNALS = (signal.SIGALRM, signal.SIGPROF)
+_TO_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,6 +47,8 @@ def main() -> None:
     for limit in LIMIT_SIGNALS:
         signal.signal(limit, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, LIMIT_SIGNALS)
+    _leave_ending_to_the_trainer()
+    os.register_at_fork(after_in_child=_hear_signals_again)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A limit on written memory and not on address space: libraries map far more memory than they use.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -83,6 +86,21 @@ def _refuse(control: socket.socket, message: str) -> None:
             control.sendall(NUMBER.pack(-len(text)) + text)
 
 
+def _leave_ending_to_the_trainer() -> None:
+    """Let pass what asks a whole job to end: the trainer may finish its step first, and ends its workers itself.
+
+    Slurm and others signal every process of a job. Processes that a reward starts are none of the trainer's: they
+    hear signals as always.
+    """
+    for number in _TO_THE_TRAINER:
+        signal.signal(number, lambda *_: None)
+
+
+def _hear_signals_again() -> None:
+    for number in _TO_THE_TRAINER:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _fork_on_request(control: socket.socket) -> socket.socket | None:
     """Fork and end workers as the trainer asks. Returns in a worker with its connection, and None after the trainer."""
     workers: set[int] = set()
@@ -99,6 +117,7 @@ def _fork_on_request(control: socket.socket) -> socket.socket | None:
             pid = os.fork()
             if pid == 0:
                 control.close()
+                _leave_ending_to_the_trainer()
                 os.setpgid(0, 0)
                 if sys.platform == "linux":
                     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Errors that a user can cause or fix. Their message is the one line that the command prints."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -30,6 +31,24 @@ class WeightSyncError(EngineError):
 
 class RewardError(RlPosttrainError):
     """A reward function that raised an error, or returned something other than a list of numbers."""
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end. No `Exception`: code that handles its own errors must let it pass.
+
+    Args:
+        number: of the signal.
+        message: what is kept, and how to go on.
+    """
+
+    def __init__(self, number: int, message: str = ""):
+        self.number = signal.Signals(number)
+        super().__init__(message or f"stopped by {self.number.name}")
+
+    @property
+    def status(self) -> int:
+        """The exit status, as shells count it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1."""
+        return 128 + self.number
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -108,6 +108,7 @@ def tiny_recipe(tiny_model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def make_trainer(tmp_path_factory):
     """Makes the trainer of a recipe with all of its parts, as `train` does, in this process and not trained."""
+    from rl_posttrain.machine.signals import Stop
     from rl_posttrain.recipe.resolve import resolve
     from rl_posttrain.recipe.sizes import derive_sizes
     from rl_posttrain.runs.directory import RunDirectory
@@ -122,7 +123,8 @@ def make_trainer(tmp_path_factory):
         rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
         run = RunDirectory.create(tmp_path_factory.mktemp("trainer") / "run", recipe_yaml=recipe.to_yaml())
         sizes, model = derive_sizes(recipe, 1), recipe.model.name
-        return build_trainer(recipe, specs, make_algorithm(recipe), sizes, rows, rewards, model, run, NoDisplay())
+        algorithm = make_algorithm(recipe)
+        return build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, NoDisplay(), Stop())
 
     return make_trainer
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -12,11 +13,18 @@ from typing import NoReturn
 
 import typer
 
-from rl_posttrain.errors import RlPosttrainError, class_and_message
+from rl_posttrain.errors import Interrupted, RlPosttrainError, class_and_message
+from rl_posttrain.machine.process import is_main_process, world_size
+from rl_posttrain.machine.signals import HEARD, Stop, end_soon, handled
 from rl_posttrain.machine.tools import cache_folder
 
-# Exit statuses.
-MISTAKE, BUG, INTERRUPTED = 2, 1, 130
+# Exit statuses; of a signal it is `Interrupted.status`. docs/resuming.md has the table.
+BUG, MISTAKE, OTHER_PROCESS_ENDED, INTERRUPTED = 1, 2, 3, 130
+# How a collective fails when another process has ended: classes of torch.distributed, and texts of gloo and NCCL.
+_COLLECTIVE_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_COLLECTIVE_TEXTS = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe", "nccl")
+# For the launcher to see which process ended first, and to end this one.
+_BEHIND_THE_FIRST_S = 5.0
 _LONGEST, _END = 1000, 250
 _FIXES = {
     errno.ENOSPC: "the disk is full; free some space there",
@@ -35,9 +43,21 @@ _UsageError = typer.BadParameter.__base__
 
 def through_the_door(run: Callable[[], object]) -> NoReturn:
     """Call `run` and end the process: with its status, or with one line on stderr for whatever it raises."""
+    with handled() as stop:
+        _through(run, stop)
+
+
+def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
     try:
         status = run()
+    except Interrupted as stopped:
+        stop.end()
+        if not is_main_process():
+            _leave(stopped.status)
+        _end(str(stopped), stopped.status)
     except RlPosttrainError as error:
+        if _is_of_another_process(error.__cause__):
+            _end_behind_another()
         _end(str(error), MISTAKE)
     except _UsageError as error:
         message = error.format_message().rstrip(".?").replace(". Did", ", did")
@@ -45,6 +65,8 @@ def through_the_door(run: Callable[[], object]) -> NoReturn:
     except typer.Abort:
         _end("interrupted", INTERRUPTED)
     except BaseException as error:  # a library's SystemExit, too: the command has not come to its end
+        if _is_of_another_process(error):
+            _end_behind_another()
         if isinstance(error, OSError) and error.errno is not None:
             _end(_of_the_system(error), MISTAKE)
         where = _keep_traceback(error)
@@ -87,4 +109,38 @@ def _end(message: str, status: int) -> NoReturn:
         message = f"{message[: _LONGEST - _END]} [...] {message[-_END:]}"
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     typer.echo(f"rl-posttrain: {message}", err=True)
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    if world_size() > 1:
+        end_soon(status)
     sys.exit(status)
+
+
+def _is_of_another_process(error: BaseException | None) -> bool:
+    """Whether a collective failed because another process of this run has ended."""
+    if world_size() == 1:
+        return False
+    while error is not None:
+        said = str(error).lower()
+        if type(error).__name__ in _COLLECTIVE_ERRORS:
+            return True
+        if isinstance(error, RuntimeError) and any(text in said for text in _COLLECTIVE_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _end_behind_another() -> NoReturn:
+    """Let the launcher see first which process has ended, and wait for its SIGTERM."""
+    for number in HEARD:
+        signal.signal(number, signal.SIG_DFL)
+    rank = os.environ.get("RANK", "0")
+    typer.echo(
+        f"rl-posttrain: process {rank} of {world_size()}: another process of this run has ended, so this one ends, "
+        "too; see what that one said",
+        err=True,
+    )
+    time.sleep(_BEHIND_THE_FIRST_S)
+    _leave(OTHER_PROCESS_ENDED)

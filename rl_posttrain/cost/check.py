@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     backend = make_backend(recipe, sizes)
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
-    notes = [backend.precision]
+    notes = [backend.precision, *([warning] if (warning := recipe.checkpoint.warning) else [])]
     config = _config(recipe.model.name, "model.name", notes)
     task = shown_task(recipe, specs, config, notes)
     critic_config = _critic_config(recipe, config, notes)

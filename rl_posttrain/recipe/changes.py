@@ -7,7 +7,9 @@ from typing import Any
 from rl_posttrain.recipe.schema import Recipe
 
 # They decide what is kept and shown, and no number of a step.
-_HARMLESS = ("checkpoint.keep", "checkpoint.every_steps", "checkpoint.final_model", "logging", "compare")
+_HARMLESS = (
+    "checkpoint.keep", "checkpoint.every_steps", "checkpoint.on_signal", "checkpoint.final_model", "logging", "compare",
+)  # fmt: skip
 _STATE = "the optimizer's state and rates come from the checkpoint"
 _PLACED = "the checkpoint's files were written for it"
 # What nobody can allow, and why not. A key counts with all keys below it.

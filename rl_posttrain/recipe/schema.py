@@ -191,7 +191,28 @@ class CheckpointSection(Section):
     every_steps: NonNegative = 0
     keep: Positive = 1
     keep_best: KeepBestSection | None = None
+    on_signal: bool = True
     final_model: bool = True
+
+    @property
+    def warning(self) -> str | None:
+        """What to know before a run without regular checkpoints starts."""
+        if not (keys := self.without_checkpoints):
+            return None
+        moments = ["after a best step"] * (self.keep_best is not None) + ["at a signal"] * self.on_signal
+        if not moments:
+            return f"{keys}: no checkpoint is written; a run that is stopped starts again at step 0"
+        return (
+            f"{keys}: a checkpoint is written {' and '.join(moments)} alone; a run that is killed without one starts "
+            "again at step 0"
+        )
+
+    @property
+    def without_checkpoints(self) -> str:
+        """Why there may be no checkpoint to go on from, as keys and values; empty where there are regular ones."""
+        if self.every_steps > 0:
+            return ""
+        return "checkpoint.every_steps=0" + ("" if self.on_signal else ", checkpoint.on_signal=false")
 
 
 class LoggingSection(Section):

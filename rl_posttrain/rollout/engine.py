@@ -59,6 +59,9 @@ class RolloutEngine(Protocol):
     shares_weights: bool
     """Whether it samples from the policy's own tensors, so that no sync can fail."""
 
+    samples_alone: bool
+    """Whether a process samples without the others, so that it may stop on its own in `generate`."""
+
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order; the same for the same prompts, seeds and weights.
 

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.generation import GenerationMode
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from rl_posttrain.machine.process import world_size
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
 from rl_posttrain.rollout.seeds import derive_seed
@@ -41,6 +42,7 @@ class TransformersEngine:
         eos_token_ids: Sequence[int],
     ):
         self._model, self._tokenizer, self._eos_token_ids = model, tokenizer, list(eos_token_ids)
+        self.samples_alone = world_size() == 1  # under ZeRO-3 the processes go through the layers together
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; the prompts are one batch, padded on the left."""

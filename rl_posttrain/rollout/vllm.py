@@ -69,7 +69,7 @@ class VLLMEngine:
         require_vllm()
         from vllm import LLM
 
-        self.gives_logprobs = weights == "synced"
+        self.gives_logprobs, self.samples_alone = weights == "synced", True
         options: dict[str, Any] = {}
         if self.gives_logprobs:
             # Of the distribution that was sampled from, which is what importance ratios need.

@@ -64,11 +64,8 @@ class RunDirectory:
             RunError: the directory exists, or cannot be written.
         """
         path = Path(path)
-        if (path / "recipe.yaml").exists():
-            state = "a finished run" if (path / "summary.json").exists() else "an unfinished run"
-            raise RunError(
-                f"run.name={path.name}: {path} is {state}; continue it with --resume, or set another run.name"
-            )
+        if cls.is_at(path):
+            raise RunError(f"run.name={path.name}: {path} is a run already; set another run.name")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
                 f"run.name={path.name}: {path} exists and is not a run; set another run.name or run.output_dir"
@@ -84,6 +81,11 @@ class RunDirectory:
             ) from error
         return run
 
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Whether there is a run at `path`."""
+        return (path / "recipe.yaml").is_file()
+
     @classmethod
     def open(cls, path: Path | str) -> "RunDirectory":
         """The run at `path`.
@@ -92,7 +94,7 @@ class RunDirectory:
             RunError: there is no run.
         """
         path = Path(path)
-        if not (path / "recipe.yaml").is_file():
+        if not cls.is_at(path):
             raise RunError(f"no run at {path}: it has no recipe.yaml; name a folder that `rl-posttrain train` wrote")
         return cls(path)
 
@@ -246,7 +248,10 @@ class RunDirectory:
             rows: of the steps up to `step`, which metrics.jsonl has then.
         """
         (self.path / "summary.json").unlink(missing_ok=True)  # of a finished run that goes on
-        write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in rows))
+        if rows:
+            write_atomically(self.metrics_path, "".join(to_json(row) + "\n" for row in rows))
+        else:
+            self.metrics_path.unlink(missing_ok=True)
         self.drop_unfinished_checkpoint()
         for file in self.rollouts_path.glob("step_*.jsonl"):
             if _step_in(file.stem) > step:

@@ -14,19 +14,22 @@ class Goals:
 
     Attributes:
         best: the best step so far, as `runs.goals.as_best` gives it; of a resumed run, what its best.json says.
+        stopped: whether a step has reached `stop_at`.
     """
 
     def __init__(self, recipe: Recipe):
         self._keep_best = recipe.checkpoint.keep_best
         self._stop_at = recipe.algorithm.stop_at
         self.best: dict[str, Any] | None = None
+        self.stopped = False
 
     def stops(self, row: Mapping[str, Any]) -> bool:
         """Whether the step of `row` is the last, because it has reached `stop_at`.
 
         Every process calls this and `is_best`, and gets the main one's answer: seconds and memory differ between them.
         """
-        return bool(self._stop_at) and self._of_main_process(reached(self._stop_at, row))
+        self.stopped = bool(self._stop_at) and self._of_main_process(reached(self._stop_at, row))
+        return self.stopped
 
     def is_best(self, row: Mapping[str, Any]) -> bool:
         """Whether the step of `row` is the best so far; if so, it is remembered."""

@@ -4,6 +4,7 @@ TRL keeps what it does well: losses, log-probabilities on a GPU, distribution. E
 or of transformers' and hands over to a part; tests/contracts pins each of them.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from accelerate.utils import gather_object
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rl_posttrain.machine.signals import Stop
 from rl_posttrain.optim.joint import JointSpec
 from rl_posttrain.optim.spec import OptimizerSpec
 from rl_posttrain.optim.swap import put_in
@@ -41,6 +43,7 @@ from rl_posttrain.training.rollouts import Rollouts
 from rl_posttrain.training.rotary import restore_frequencies
 from rl_posttrain.training.schedule import critic_rate, joint_schedule
 from rl_posttrain.training.step_batch import batch_of_step
+from rl_posttrain.training.stopping import Stopping
 from rl_posttrain.training.updates import UpdateWatch
 from rl_posttrain.training.weight_check import WeightCheck, transposed_weights
 
@@ -62,6 +65,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         on_phase: called with what the trainer is doing now.
         on_first_evaluation: called on the main process with the metrics of the evaluation before the first step.
         on_note: called with what the user has to know, a line.
+        stop: what this process hears of signals.
         **trainer_arguments: as for `trl.GRPOTrainer`.
     """
 
@@ -81,6 +85,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         on_phase: Callable[[str], None],
         on_first_evaluation: Callable[[dict], None],
         on_note: Callable[[str], None],
+        stop: Stop,
         **trainer_arguments: Any,
     ):
         super().__init__(reward_funcs=rewards, **trainer_arguments)
@@ -98,6 +103,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
         self.add_callback(self.update_watch)
+        self.stopping = Stopping(
+            stop, recipe.checkpoint, self._most_of_processes, updates_per_step=sizes.updates_per_step
+        )
+        self.add_callback(self.stopping)
         self.policy = Placed(self, backend)
         self.clock = Clock(on_phase)
         self.recorder = Recorder([reward.spec for reward in rewards], on_step, gather_object, self.clock)
@@ -109,7 +118,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.rollouts = Rollouts(
             recipe, engine, self.policy, sampling, rewards,
             pool=self.train_dataset, weight_check=check, rank=self.accelerator.process_index, gather=gather_object,
-            clock=self.clock,
+            clock=self.clock, stopping=self.stopping,
         )  # fmt: skip
         add_up = partial(self.accelerator.reduce, reduction="sum")
         self.drift = DriftCheck(recipe, sampling, add_up)
@@ -126,9 +135,18 @@ class PolicyTrainer(trl.GRPOTrainer):
         """Whole steps: each draws completions and makes `updates_per_step` updates with them."""
         return self.state.global_step // self._updates_per_step
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left: the last one is done, or one has reached `algorithm.stop_at`."""
+        return self.state.global_step >= self.state.max_steps or self.goals.stopped
+
+    def _most_of_processes(self, number: int) -> int:
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """From task rows to what the loss takes: completions, rewards, advantages, masks, log-probabilities."""
         steps = self.steps_done
+        self.stopping.begin_step()
         if steps == 0 and self.evaluation.is_due(0):
             self._evaluate_first()
         # Everything random in a step follows from the run's seed and the step, so that a resumed run repeats it.
@@ -178,7 +196,8 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def _evaluate_first(self) -> None:
         """The evaluation before the first step; it has its folder and no row of metrics, which a step has."""
-        with self.clock.phase("evaluation"):
+        is_alone = self.accelerator.num_processes == 1
+        with self.clock.phase("evaluation"), self.stopping.droppable() if is_alone else contextlib.nullcontext():
             metrics = self.evaluation.run(0)
         if self.accelerator.is_main_process:
             self._on_first_evaluation(metrics)

@@ -1,19 +1,21 @@
-"""A run's directory at the start of training: new, resumed, rewound to its checkpoint, or removed again."""
+"""A run's directory at the start of training: new, resumed, or rewound to its checkpoint."""
 
 import contextlib
 import itertools
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from rl_posttrain.errors import RunError
+from rl_posttrain.errors import RlPosttrainError, RunError
 from rl_posttrain.machine.process import is_main_process, world_size
 from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.runs.commands import resume_command
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.runs.files import read_json_lines
 from rl_posttrain.runs.goals import best_row, reached
 from rl_posttrain.runs.manifest import ROWS_FILE, find_damage, is_checkable
+from rl_posttrain.training.inputs import Inputs, compare_inputs
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,24 @@ class Start:
         return checkpoint_step(self.checkpoint) if self.checkpoint else 0
 
 
-def open_run(recipe: Recipe, resume: bool) -> RunDirectory:
+def open_run(recipe: Recipe, resume: bool, inputs: Inputs) -> RunDirectory:
     """The run's directory.
+
+    Args:
+        inputs: what a new run would be fed.
 
     Raises:
         RunError: a new run whose directory exists; or a run to resume that is missing, ran on another number of
             processes, or is finished and has lost rows.
     """
     if not resume:
-        if is_main_process():
-            return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml())
-        return RunDirectory(recipe.run_path)
+        if not is_main_process():
+            return RunDirectory(recipe.run_path)
+        if RunDirectory.is_at(recipe.run_path):
+            _refuse_existing(recipe, RunDirectory(recipe.run_path), inputs)
+        return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml())
     run = RunDirectory.open(recipe.run_path)
-    processes = run.environment().get("num_processes", world_size())
-    if processes != world_size():
-        raise RunError(
-            f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
-            f"resume it with torchrun --nproc_per_node {processes}"
-        )
+    _check_processes(run)
     if (summary := run.summary()) is not None:
         steps = [row.get("step") for row in run.metrics()]
         if steps != list(range(1, summary.get("steps", len(steps)) + 1)):
@@ -63,22 +65,52 @@ def open_run(recipe: Recipe, resume: bool) -> RunDirectory:
     return run
 
 
+def _refuse_existing(recipe: Recipe, run: RunDirectory, inputs: Inputs) -> NoReturn:
+    """Say what the directory of a new run already has, and propose `--resume` only where it would be taken."""
+    if run.summary() is not None:
+        raise RunError(f"run.name={run.name}: {run.path} is a finished run; set another run.name")
+    try:
+        _check_processes(run)
+        compare_inputs(run, recipe, inputs, ())
+        with run.locked():
+            pass
+    except RlPosttrainError as error:
+        reason = str(error).partition(";")[0]
+        raise RunError(
+            f"run.name={run.name}: {run.path} is an unfinished run that this command cannot go on with ({reason}); "
+            "set another run.name"
+        ) from None
+    raise RunError(
+        f"run.name={run.name}: {run.path} is an unfinished run; continue it with --resume, or set another run.name"
+    )
+
+
+def _check_processes(run: RunDirectory) -> None:
+    processes = run.environment().get("num_processes", world_size())
+    if processes != world_size():
+        raise RunError(
+            f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
+            f"resume it with: {resume_command(run)}"
+        )
+
+
 def find_start(recipe: Recipe, run: RunDirectory) -> Start:
     """The newest checkpoint of a run to resume that is whole, and the rows of its steps. Every process reads all of it.
 
     Raises:
-        RunError: another process trains the run, no checkpoint is whole, or there are steps but no checkpoint; or rows
-            are missing of which the checkpoint has no copy.
+        RunError: another process trains the run, or no checkpoint is whole; or rows are missing of which the
+            checkpoint has no copy.
     """
     with run.locked() if is_main_process() else contextlib.nullcontext():
         notes: list[str] = []
         checkpoint = _newest_whole(run, notes)
         rows = _rows(run, checkpoint, notes) if checkpoint else []
-    if checkpoint is None and run.metrics():
-        raise RunError(
-            f"checkpoint.every_steps={recipe.checkpoint.every_steps}: {run.path} has steps but no checkpoint, so "
-            "it cannot be resumed; set another run.name, and checkpoint.every_steps for the next time"
-        )
+    if checkpoint is None:
+        done = len(run.metrics())
+        keys = recipe.checkpoint.without_checkpoints
+        because = f" ({keys})" if keys else ", it ended before the first one"
+        again = f"; the {done} step{'s' * (done > 1)} that it had will be made again" if done else ""
+        notes.append(f"{run.name} has no checkpoint{because}: it starts at step 0{again}")
     return Start(checkpoint, rows, notes)
 
 
@@ -188,14 +220,3 @@ def rewind(recipe: Recipe, run: RunDirectory, start: Start, note: Callable[[str]
             break
         note(f"the best checkpoint is lost: {folder.name}: {damage}")
     run.write_best(best)
-
-
-@contextlib.contextmanager
-def discard_unstarted(run: RunDirectory, resumed: bool) -> Iterator[None]:
-    """Remove the run directory when an error comes before the first step, so that the next try can use its name."""
-    try:
-        yield
-    except BaseException:
-        if is_main_process() and not resumed and not run.metrics():
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise

@@ -1,5 +1,6 @@
 """The completions of a step: weight sync, sampling, resampling, rewards."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.rewards import Reward, call_together
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.groups import Rows, resample
+from rl_posttrain.training.stopping import Stopping
 from rl_posttrain.training.weight_check import WeightCheck
 
 
@@ -40,6 +42,7 @@ class Rollouts:
         weight_check: brings the weights to the engine.
         rank: this process's number; every process draws from seeds of its own.
         gather: concatenates a list over processes.
+        stopping: knows when a step is dropped.
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class Rollouts:
         rank: int,
         gather: Callable[[list], list],
         clock: Clock,
+        stopping: Stopping,
     ):
         self._recipe, self._engine, self._policy, self._sampling = recipe, engine, policy, sampling
         self._rewards, self._pool, self._gather, self._clock = rewards, pool, gather, clock
-        self.rank, self._weight_check = rank, weight_check
+        self.rank, self._weight_check, self._stopping = rank, weight_check, stopping
         self._synced: int | None = None
         self._num_tokens = 0
 
@@ -71,10 +75,12 @@ class Rollouts:
 
         Raises:
             WeightSyncError: the engine has other weights than the policy.
+            Interrupted: a signal has come, and the step is dropped.
         """
         self._num_tokens = 0
         metrics = {}
-        completions = self.draw(rows, num_updates, "rollout")
+        with self._stopping.droppable():
+            completions = self.draw(rows, num_updates, "rollout")
         if self._recipe.algorithm.zero_variance_groups == "resample":
             completions, num_replaced = self._resample(completions, num_updates)
             num_groups = sum(self._gather([len(completions)])) / self._recipe.algorithm.group_size
@@ -82,7 +88,7 @@ class Rollouts:
         if (share := self._weight_check.share) is not None:
             metrics["checked_weights_share"] = share
         metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
-        with self._clock.phase("reward"):
+        with self._clock.phase("reward"), self._stopping.droppable(), self._stopping.alone():
             score(completions, self._rewards, **reward_options)
         return completions, metrics
 
@@ -96,7 +102,8 @@ class Rollouts:
         """One completion a row, from its seed, under the weights after `num_updates` updates."""
         self._sync(num_updates)
         prompts = self._policy.tokenize([row["prompt"] for row in rows])
-        with self._clock.phase("rollout"):
+        alone = self._stopping.alone() if self._engine.samples_alone else contextlib.nullcontext()
+        with self._clock.phase("rollout"), alone:
             completions = self._engine.generate(prompts, seeds, sampling)
         texts = self._policy.decode([completion.token_ids for completion in completions])
         for completion, row, text in zip(completions, rows, texts, strict=True):

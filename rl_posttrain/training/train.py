@@ -15,6 +15,7 @@ from rl_posttrain.machine.process import (
     use_cpu_if_no_gpu,
     world_size,
 )
+from rl_posttrain.machine.signals import Stop, handled
 from rl_posttrain.models.find import load_config, origin, resolve_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
@@ -27,11 +28,11 @@ from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 from rl_posttrain.training.inputs import compare_inputs, find_inputs
+from rl_posttrain.training.kept import discard_unstarted, telling_what_is_kept
 from rl_posttrain.training.resume import (
     Start,
     check_same_device,
     check_same_start,
-    discard_unstarted,
     find_start,
     is_over,
     open_run,
@@ -62,6 +63,7 @@ def train(
 
     Raises:
         RlPosttrainError: the recipe cannot be run here as it is written; the message says what to change.
+        Interrupted: a signal has ended the run; the message says what is kept, and how to go on.
     """
     prepare_process(verbose=verbose, deterministic=recipe.run.deterministic)
     # Imported here: it imports torch, before which the process must be prepared.
@@ -86,57 +88,73 @@ def train(
 
         check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
     inputs = find_inputs(recipe, rows, model)
-    run = open_run(recipe, resume)
-    if resume:
-        inputs = compare_inputs(run, recipe, inputs, allow_change)
-    if run.summary() is not None and not inputs.more_steps:
-        return run
-    start = find_start(recipe, run) if resume else Start()
-    lock = run.locked() if is_main_process() else contextlib.nullcontext()
-    if is_over(recipe, start):
-        # Stopped between the last step and the summary: all that is missing is made from what is there.
-        if is_main_process():
-            with lock:
-                note = print if display else lambda text: None
-                for text in (*inputs.notes, *start.notes):
-                    note(text)
-                rewind(recipe, run, start, note)
-                inputs.record(run, recipe, after_step=start.step)
-                finish(recipe, run, start.checkpoint if recipe.checkpoint.final_model else None)
-        return run
+    with handled() as stop:
+        with stop.deferred(""):
+            run = open_run(recipe, resume, inputs)
+            if resume:
+                inputs = compare_inputs(run, recipe, inputs, allow_change)
+            if run.summary() is not None and not inputs.more_steps:
+                return run
+            start = find_start(recipe, run) if resume else Start()
+        lock = run.locked() if is_main_process() else contextlib.nullcontext()
+        if is_over(recipe, start):
+            # Stopped between the last step and the summary: all that is missing is made from what is there.
+            if is_main_process():
+                with lock:
+                    note = print if display else lambda text: None
+                    for text in (*inputs.notes, *start.notes):
+                        note(text)
+                    rewind(recipe, run, start, note)
+                    inputs.record(run, recipe, after_step=start.step)
+                    finish(recipe, run, start.checkpoint if recipe.checkpoint.final_model else None)
+            return run
 
-    deterministic = deterministic_kernels(recipe.run.deterministic)
-    warning = [golds.warning] if golds and golds.warning else []
-    with lock, discard_unstarted(run, resume), deterministic, _start_display(recipe, display) as view:
-        for note in (*rows.notes, *warning, *inputs.notes, *start.notes):
-            view.note(note)
-        if is_main_process() and not resume:
-            inputs.record(run, recipe, after_step=0)
-        view.note("loading transformers, TRL and DeepSpeed")
-        trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view)
-        for note in _describe_start(recipe, run, trainer):
-            view.note(note)
-        trainer.accelerator.wait_for_everyone()
-        check_same_start(start)
-        if is_main_process():
-            rewind(recipe, run, start, view.note)
-            inputs.with_models(recipe, model).record(run, recipe, after_step=start.step)
-        trainer.accelerator.wait_for_everyone()
-        trainer.goals.best = run.best()
-        view.resumed(list(start.rows))
-        trainer.clock.start(start.rows[-1]["seconds"] if start.rows else 0.0)
-        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-        if recipe.checkpoint.final_model:
-            trainer.save_model(str(run.saved_model_path))
-        trainer.rollouts.close()
-        trainer.accelerator.wait_for_everyone()
-        if is_main_process():
-            finish(recipe, run, run.saved_model_path if recipe.checkpoint.final_model else None)
-            if stopped := run.summary()["stopped_early"]:
-                view.note(f"stopped early at {stopped} (algorithm.stop_at)")
-            view.finish()
-        trainer.accelerator.wait_for_everyone()
+        warnings = [text for text in (golds.warning if golds else None, recipe.checkpoint.warning) if text]
+        with (
+            lock,
+            telling_what_is_kept(recipe, run),
+            discard_unstarted(run, stop),
+            deterministic_kernels(recipe.run.deterministic),
+            _start_display(recipe, display) as view,
+        ):
+            stop.check()
+            for note in (*rows.notes, *warnings, *inputs.notes, *start.notes):
+                view.note(note)
+            if is_main_process() and not resume:
+                inputs.record(run, recipe, after_step=0)
+            view.note("loading transformers, TRL and DeepSpeed")
+            trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view, stop)
+            for note in _describe_start(recipe, run, trainer):
+                view.note(note)
+            trainer.accelerator.wait_for_everyone()
+            check_same_start(start)
+            with stop.deferred("the step is finished or dropped, then a checkpoint is written"):
+                if is_main_process():
+                    rewind(recipe, run, start, view.note)
+                    inputs.with_models(recipe, model).record(run, recipe, after_step=start.step)
+                trainer.accelerator.wait_for_everyone()
+                _train(recipe, trainer, run, start, view)
     return run
+
+
+def _train(recipe: Recipe, trainer: Any, run: RunDirectory, start: Start, view: Display) -> None:
+    """From the start to the summary; a signal ends it where `training.stopping` says."""
+    from rl_posttrain.training.stopping import train_until_stopped
+
+    trainer.goals.best = run.best()
+    view.resumed(list(start.rows))
+    trainer.clock.start(start.rows[-1]["seconds"] if start.rows else 0.0)
+    train_until_stopped(trainer, start.checkpoint)
+    if recipe.checkpoint.final_model:
+        trainer.save_model(str(run.saved_model_path))
+    trainer.rollouts.close()
+    trainer.accelerator.wait_for_everyone()
+    if is_main_process():
+        finish(recipe, run, run.saved_model_path if recipe.checkpoint.final_model else None)
+        if stopped := run.summary()["stopped_early"]:
+            view.note(f"stopped early at {stopped} (algorithm.stop_at)")
+        view.finish()
+    trainer.accelerator.wait_for_everyone()
 
 
 def _check_trl(recipe: Recipe, sizes: Sizes) -> None:
@@ -165,6 +183,7 @@ def build_trainer(
     model: str,
     run: RunDirectory,
     view: Display,
+    stop: Stop,
 ) -> Any:
     """The `PolicyTrainer` with its model, engine, optimizer and records.
 
@@ -225,6 +244,7 @@ def build_trainer(
         on_phase=view.phase,
         on_first_evaluation=view.evaluated,
         on_note=view.note,
+        stop=stop,
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows.train),

@@ -1,12 +1,12 @@
 """What `rl-posttrain train` prints when a run has ended: the curve, samples of the last step, and what to try next."""
 
-import os
 import shlex
 
 from rich.console import Console
 from rich.text import Text
 
 from rl_posttrain.runs.card import ask_in_python
+from rl_posttrain.runs.commands import is_on_several_machines, launcher
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.plan import optimizer_override
@@ -35,6 +35,8 @@ def print_closing(run: RunDirectory) -> None:
                 console.print(Text(f"  {name:<10}  {tail(as_text(rollout[name]), _MOST_CHARACTERS)}"))
             console.print(Text(f"  reward      {shown(rollout, 'reward', '.2f')}\n"))
     console.print(Text(f"run directory  {run.path}"), soft_wrap=True)
+    if run.recipe()["checkpoint"]["every_steps"] == 0:
+        console.print(Text("checkpoints    none at regular steps (checkpoint.every_steps=0)"), soft_wrap=True)
     console.print(Text("\ntry next", style="bold"))
     for command, meaning in next_commands(run):
         console.print(Text(f"  {command}"), soft_wrap=True)
@@ -90,8 +92,8 @@ def _processes(run: RunDirectory) -> tuple[list[str], list[str], str]:
     """How to use as many processes as this run had: what starts `train`, the option of other commands, and a hint."""
     number = run.environment().get("num_processes", 1)
     if number == 1:
-        return ["rl-posttrain"], [], ""
+        return launcher(1), [], ""
     devices = ["--num-processes", str(number)]
-    if number > int(os.environ.get("LOCAL_WORLD_SIZE", number)):  # torchrun's arguments on several machines are unknown
+    if is_on_several_machines(number):
         return ["rl-posttrain"], devices, f"; start it on {number} processes, with torchrun as you started this run"
-    return ["torchrun", "--standalone", f"--nproc_per_node={number}", "-m", "rl_posttrain"], devices, ""
+    return launcher(number), devices, ""

@@ -8,6 +8,7 @@ import pytest
 from conftest import run_command
 
 from rl_posttrain.recipe.files import bundled_recipes
+from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 
 # The quickest way to the checks that come once torch and TRL are there.
@@ -110,14 +111,31 @@ def test_a_folder_that_cannot_be_written(run_main, tiny_recipe, tmp_path):
 
 
 def test_a_run_that_exists_is_left_alone(run_main, tiny_recipe, tmp_path):
-    run = RunDirectory.create(tmp_path / "tiny", recipe_yaml="run: {name: tiny}\n")
-    run.append_metrics({"step": 1})
-    status, _, stderr = run_main("train", tiny_recipe, f"run.output_dir={tmp_path}")
-    text = one_line(status, stderr)
-    assert text == (
-        f"run.name=tiny: {run.path} is an unfinished run; continue it with --resume, or set another run.name"
+    arguments = ("train", tiny_recipe, f"run.output_dir={tmp_path}")
+    run = RunDirectory.create(
+        tmp_path / "tiny", recipe_yaml=load_recipe(tiny_recipe, [f"run.output_dir={tmp_path}"]).to_yaml()
     )
-    assert run.metrics() == [{"step": 1}]
+    run.append_metrics({"step": 1})
+    is_there = f"run.name=tiny: {run.path} is "
+
+    def refused(*overrides: str) -> str:
+        status, _, stderr = run_main(*arguments, *overrides)
+        text = one_line(status, stderr)
+        assert run.metrics() == [{"step": 1}]
+        return text.removeprefix(is_there)
+
+    assert refused() == "an unfinished run; continue it with --resume, or set another run.name"
+    # What --resume would refuse is not proposed.
+    cannot = "an unfinished run that this command cannot go on with ({}); set another run.name"
+    other = f"optimizer.lr=0.5 (was 0.001): {run.path} cannot be resumed with it, since the optimizer's state and rates"
+    other += " come from the checkpoint"
+    assert refused("optimizer.lr=0.5") == cannot.format(other)
+    with run.locked():
+        assert refused() == cannot.format(f"run.name=tiny: another process is training {run.path}")
+    run.write_environment({"num_processes": 2})
+    assert refused() == cannot.format("run.name=tiny: it was started on 2 processes, not 1")
+    run.write_summary({"steps": 1})
+    assert refused() == "a finished run; set another run.name"
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(run_main, tiny_recipe, tmp_path):

@@ -159,8 +159,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (["recipe.yaml"], "is an unfinished run; continue it with --resume"),
-        (["recipe.yaml", "summary.json"], "is a finished run"),
+        (["recipe.yaml"], "is a run already; set another run.name"),
+        (["recipe.yaml", "summary.json"], "is a run already"),
         (["notes.txt"], "exists and is not a run"),
     ],
 )

@@ -14,6 +14,7 @@ from rl_posttrain.models.export import export_model
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.manifest import find_damage
+from rl_posttrain.training.inputs import Inputs
 from rl_posttrain.training.resume import Start, find_start, open_run
 
 # Four steps with checkpoints after two and four. Plain PyTorch writes optimizer.pt; DeepSpeed shards by process.
@@ -175,12 +176,12 @@ def test_a_finished_run_that_lost_rows_is_not_shown_as_finished(trained, unfinis
     recipe = load_recipe(unfinished.path / "recipe.yaml", [f"run.output_dir={unfinished.path.parent}"])
     (unfinished.path / "recipe.yaml").write_text(recipe.to_yaml())
     (unfinished.path / "environment.json").write_text("{}")  # it counts processes
-    assert open_run(recipe, resume=True).metrics() == trained.metrics()
+    assert open_run(recipe, True, Inputs({}, {})).metrics() == trained.metrics()
     lines = unfinished.metrics_path.read_text().splitlines(keepends=True)
     for left in (lines[:3], lines[1:], []):
         unfinished.metrics_path.write_text("".join(left))
         with pytest.raises(RunError, match=r"metrics\.jsonl: it has not every row of the 4 steps of this finished run"):
-            open_run(recipe, resume=True)
+            open_run(recipe, True, Inputs({}, {}))
 
 
 def test_a_run_whose_newest_checkpoint_and_rows_are_damaged_is_the_same_run_at_its_end(tiny_recipe, trained):

@@ -11,7 +11,6 @@ import yaml
 from conftest import fork_command, run_command, run_processes, run_python, wait_until
 
 from rl_posttrain.evaluation.statistics import mean_over_questions
-from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.runs.evaluations import read_questions
 
@@ -177,16 +176,6 @@ def test_what_is_missing_after_the_last_step_is_made_without_another(finished, t
             assert again.read_text().startswith(file.read_text().partition("# finished")[0] + "# killed-late\n")
         else:
             assert again.read_bytes() == file.read_bytes()
-
-
-def test_a_run_without_a_checkpoint_is_not_wiped_by_resuming_it(tiny_recipe):
-    folder = runs_folder(tiny_recipe) / "no-checkpoint"
-    created = RunDirectory.create(folder, recipe_yaml=load_recipe(tiny_recipe, ["run.name=no-checkpoint"]).to_yaml())
-    created.append_metrics({"step": 1, "reward": 0.5})
-    done = run_command("train", tiny_recipe, "run.name=no-checkpoint", "--resume")
-    assert done.returncode == 2
-    assert "no checkpoint, so it cannot be resumed" in done.stderr
-    assert created.metrics() == [{"step": 1, "reward": 0.5}]
 
 
 def test_zero_2_and_zero_3_on_two_processes_make_the_same_first_step(tiny_recipe):
