@@ -30,6 +30,11 @@ HANG_S = 600
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=20, help="how often tests/training/test_kills.py kills each engine")
+    parser.addoption("--kill-seed", type=int, default=0, help="decides where it kills")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The process that forks imports what it needs while the first tests run."""
     if len(session.items) > 500:
@@ -170,9 +175,9 @@ def run_command(*arguments: str | Path, processes: int = 1, fresh: bool = False,
     return _run_forks(["-m", "rl_posttrain", *arguments], clean_environment(**variables), processes)
 
 
-def run_python(*arguments: str | Path, **variables: str):
+def run_python(*arguments: str | Path, processes: int = 1, **variables: str):
     """Run what would follow `python` on a command line: `-c` and code, `-m` and a module, or a script."""
-    return _run_forks(list(arguments), clean_environment(**variables), 1)
+    return _run_forks(list(arguments), clean_environment(**variables), processes)
 
 
 def run_processes(*arguments: str | Path, processes: int) -> str:

@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rl_posttrain import load_recipe
 from rl_posttrain.machine import process
 from rl_posttrain.machine.describe import device_name
+from rl_posttrain.recipe.schema import Recipe
 
 
 def main() -> None:
@@ -46,64 +48,78 @@ def main() -> None:
 
 def in_own_process(which: str, num_tokens: int, num_steps: int) -> float:
     """One measurement in a process of its own: engines and accelerate's state must not affect the next one."""
-    command = [sys.executable, __file__, "--one", which, "--max-new-tokens", str(num_tokens), "--steps", str(num_steps)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    options = ["--one", which, "--max-new-tokens", str(num_tokens), "--steps", str(num_steps)]
+    return float(printed_by(__file__, *options).rpartition("seconds ")[2])
+
+
+def printed_by(script: str, *options: str) -> str:
+    """What a script prints in a process of its own; an error ends this one."""
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return float(done.stdout.rpartition("seconds ")[2])
+    return done.stdout
 
 
 def measure_trl(num_tokens: int, num_steps: int) -> float:
     """Median seconds of a step of plain trl.GRPOTrainer."""
-    process.prepare_process(verbose=False)
-    import datasets
-    import torch
-    import trl
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import TrainerCallback
 
-    from rl_posttrain.models.find import resolve_model
-    from rl_posttrain.recipe.resolve import resolve
-    from rl_posttrain.rewards import math_accuracy
-
-    recipe = quickstart(num_tokens, num_steps, "unused")
-    model = resolve_model(recipe.model.name)
-    algorithm = recipe.algorithm
     ends: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *args, **kwargs):
             ends.append(time.perf_counter())
 
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trl.GRPOTrainer(
-            model=model,
-            reward_funcs=[math_accuracy],
-            args=trl.GRPOConfig(
-                output_dir=folder,
-                max_steps=num_steps + 1,
-                per_device_train_batch_size=algorithm.micro_batch_size,
-                gradient_accumulation_steps=1,
-                num_generations=algorithm.group_size,
-                max_completion_length=num_tokens,
-                loss_type=algorithm.loss,
-                beta=0.0,
-                learning_rate=recipe.optimizer.lr,
-                bf16=True,
-                model_init_kwargs={"dtype": torch.float32},
-                gradient_checkpointing=False,
-                use_cpu=not torch.cuda.is_available(),
-                generation_kwargs={"min_new_tokens": num_tokens},
-                report_to="none",
-                save_strategy="no",
-                disable_tqdm=True,
-            ),
-            train_dataset=datasets.Dataset.from_list(resolve(recipe).task.make_rows(algorithm.prompts_per_step).train),
-            processing_class=tokenizer,
-            callbacks=[Clock()],
-        )
+        trainer = plain_trl(quickstart(num_tokens, num_steps, "unused"), folder, save_strategy="no")
+        trainer.add_callback(Clock())
         trainer.train()
     return statistics.median(after - before for before, after in itertools.pairwise(ends))
+
+
+def plain_trl(recipe: Recipe, folder: str, **options: Any) -> Any:
+    """trl.GRPOTrainer as in its documentation, with a recipe's model, prompts, batch and lengths.
+
+    Args:
+        folder: for its checkpoints.
+        options: further fields of trl.GRPOConfig.
+    """
+    process.prepare_process(verbose=False)
+    import datasets
+    import torch
+    import trl
+    from transformers import AutoTokenizer
+
+    from rl_posttrain.models.find import resolve_model
+    from rl_posttrain.recipe.resolve import resolve
+    from rl_posttrain.rewards import math_accuracy
+
+    model, algorithm, num_tokens = resolve_model(recipe.model.name), recipe.algorithm, recipe.rollout.max_new_tokens
+    return trl.GRPOTrainer(
+        model=model,
+        reward_funcs=[math_accuracy],
+        args=trl.GRPOConfig(
+            output_dir=folder,
+            max_steps=algorithm.num_steps,
+            per_device_train_batch_size=algorithm.micro_batch_size,
+            gradient_accumulation_steps=1,
+            num_generations=algorithm.group_size,
+            max_completion_length=num_tokens,
+            loss_type=algorithm.loss,
+            beta=0.0,
+            learning_rate=recipe.optimizer.lr,
+            bf16=True,
+            model_init_kwargs={"dtype": torch.float32},
+            gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
+            generation_kwargs={"min_new_tokens": num_tokens},
+            report_to="none",
+            disable_tqdm=True,
+            **options,
+        ),
+        train_dataset=datasets.Dataset.from_list(resolve(recipe).task.make_rows(algorithm.prompts_per_step).train),
+        processing_class=AutoTokenizer.from_pretrained(model, padding_side="left"),
+    )
 
 
 def measure_ours(num_tokens: int, num_steps: int) -> float:
@@ -117,7 +133,7 @@ def measure_ours(num_tokens: int, num_steps: int) -> float:
     return statistics.median(after - before for before, after in itertools.pairwise(seconds))
 
 
-def quickstart(num_tokens: int, num_steps: int, folder: str):
+def quickstart(num_tokens: int, num_steps: int, folder: str, *overrides: str) -> Recipe:
     return load_recipe(
         "quickstart",
         [
@@ -128,6 +144,7 @@ def quickstart(num_tokens: int, num_steps: int, folder: str):
             "checkpoint.final_model=false",
             "logging.trackers=[]",
             f"trl.generation_kwargs={{min_tokens: {num_tokens}}}",
+            *overrides,
         ],
     )
 

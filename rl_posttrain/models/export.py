@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.card import model_card
 from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
-from rl_posttrain.runs.files import read_json_object, to_json, write_atomically
+from rl_posttrain.runs.files import disk_errors, read_json_object, to_json, write_atomically
 from rl_posttrain.runs.manifest import find_damage
 
 DTYPES = {"bfloat16": "BF16", "float32": "F32"}
@@ -82,7 +82,7 @@ def export_model(
         raise RunError(f"--to={to}: it exists and is not an empty folder; name another")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with _absent_on_errors(to) as temporary:
+        with disk_errors(to.parent), _absent_on_errors(to) as temporary:
             found = check_model(source)
             masters = dtype == "float32" and found == "bfloat16"
             _copy(source, temporary, weights=dtype in (None, found))

@@ -11,6 +11,7 @@ from pathlib import Path
 from rl_posttrain.errors import HubError, RecipeError, one_line
 from rl_posttrain.machine.tools import cache_folder
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
+from rl_posttrain.runs.files import disk_errors
 
 BUNDLED = "smollm2-135m-instruct"
 _BUNDLED_ON_THE_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what its weights were made of
@@ -172,12 +173,14 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
         model.is_quantized = False
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.save_pretrained(temporary)
+        with disk_errors(folder.parent):
+            model.save_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(**location)
         # The tokenizer from GGUF has the begin of a turn as its end; the model's config has the right token.
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
-        tokenizer.save_pretrained(temporary)
+        with disk_errors(folder.parent):
+            tokenizer.save_pretrained(temporary)
         try:
             temporary.rename(folder)
         except OSError:

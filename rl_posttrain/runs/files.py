@@ -1,13 +1,50 @@
 """Files that are whole or absent at any moment: atomic writes, JSON without NaN, and reading both back."""
 
+import contextlib
+import errno
 import json
 import math
 import os
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RunError
+
+# What safetensors and tokenizers say of a refusal of the system; and torch's zip writer, without its number.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_TORCH_WRITER = re.compile(r"inline_container\.cc|PytorchStreamWriter")
+_FULL_BYTES = 2**20  # with less room than this, a disk is called full
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Raise what the system refuses while the block writes into `folder` as OSError, whoever noticed it.
+
+    safetensors, tokenizers and torch have types of their own for a full disk. What does not come from the disk passes.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        number = _errno_in(str(error), folder)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def _errno_in(message: str, folder: Path) -> int | None:
+    if found := _OS_ERROR.search(message):
+        return int(found[1])
+    if not _TORCH_WRITER.search(message):
+        return None
+    while not folder.exists():
+        folder = folder.parent
+    return errno.ENOSPC if shutil.disk_usage(folder).free < _FULL_BYTES else errno.EIO
 
 
 def write_atomically(path: Path, text: str) -> None:

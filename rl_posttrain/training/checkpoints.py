@@ -1,7 +1,8 @@
 """Checkpoints: written aside, given a manifest, and as many kept as the recipe says; the critic beside the policy."""
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,24 @@ from safetensors.torch import load_file, save_file
 
 from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
+from rl_posttrain.runs.files import disk_errors
 from rl_posttrain.runs.manifest import ROWS_FILE, fsync, write_manifest
 from rl_posttrain.training.critic import Critic
+
+
+@contextlib.contextmanager
+def whole_or_absent(run: RunDirectory) -> Iterator[None]:
+    """When the disk refuses a checkpoint that the block writes, what is there of it gives its room back.
+
+    Raises:
+        OSError: the disk refused something.
+    """
+    try:
+        with disk_errors(run.checkpoints_path):
+            yield
+    except OSError:
+        run.drop_unfinished_checkpoint()
+        raise
 
 
 def finish_checkpoint(

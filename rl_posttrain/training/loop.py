@@ -24,10 +24,17 @@ from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.rollout.sampling import rollout_sampling
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.files import disk_errors
 from rl_posttrain.scoring.rewards import Reward
 from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.backends.backend import Backend
-from rl_posttrain.training.checkpoints import finish_checkpoint, load_critic, save_critic, without_critic
+from rl_posttrain.training.checkpoints import (
+    finish_checkpoint,
+    load_critic,
+    save_critic,
+    whole_or_absent,
+    without_critic,
+)
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.critic import Critic, attach_critic
 from rl_posttrain.training.drift import DriftCheck
@@ -246,7 +253,8 @@ class PolicyTrainer(trl.GRPOTrainer):
         if state_dict is not None:
             # Gathered tensors no longer share memory, so that transformers would write what is tied twice.
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in self._tied}
-        super()._save(output_dir, state_dict)
+        with disk_errors(self._run.path):
+            super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's card of a folder of checkpoints knows neither base model nor task; models/card.py has the final one."""
@@ -262,7 +270,7 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         """transformers' checkpoint, which gets its name once it is whole; only then older ones are removed."""
-        with self.clock.phase("checkpoint"):
+        with self.clock.phase("checkpoint"), whole_or_absent(self._run):
             if self.accelerator.is_main_process:
                 self._run.drop_unfinished_checkpoint()
             self.accelerator.wait_for_everyone()
