@@ -66,7 +66,7 @@ def test_what_writes_with_errors_of_its_own_raises_those_of_the_system(tmp_path)
     with pytest.raises(OSError, match="No such file") as caught, disk_errors(tmp_path):
         save_file({"a": torch.zeros(4)}, missing / "a.safetensors")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(tmp_path))
-    with pytest.raises(OSError, match=r"") as caught, disk_errors(Path("/dev")):
+    with pytest.raises(OSError, match=r"No space left|Input") as caught, disk_errors(Path("/dev")):
         torch.save(torch.zeros(2**20), "/dev/full")
     assert caught.value.errno in (errno.ENOSPC, errno.EIO)
     with pytest.raises(KeyError), disk_errors(tmp_path):
