@@ -1,8 +1,22 @@
 """Errors that a user can cause or fix. Their message is the one line that the command prints."""
 
 import difflib
+import errno
+import os
 import signal
 from collections.abc import Iterable
+
+_FIXES = {
+    errno.ENOSPC: "the disk is full; free some space there",
+    errno.EDQUOT: "your quota of the disk is used up; free some space there",
+    errno.EACCES: "it may not be read or written; change its permissions, or name another place",
+    errno.EPERM: "it may not be read or written; change its permissions, or name another place",
+    errno.EROFS: "it cannot be written to; name another place",
+    errno.EIO: "the disk reports an error; look into the system's log",
+    errno.ENOENT: "it is not there; correct the path",
+    errno.ENAMETOOLONG: "the name is too long for a file; name a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n`",
+}
 
 
 class RlPosttrainError(Exception):
@@ -69,3 +83,12 @@ def class_and_message(error: BaseException, *, limit: int = 500) -> str:
     message = one_line(error, limit=limit)
     name = type(error).__name__
     return message if message == name else f"{name}: {message}"
+
+
+def refusal(error: OSError) -> str:
+    """What the system refused, as ``path: what is wrong; what to do``."""
+    names = " and ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
+    )
+    reason = _FIXES.get(error.errno, f"{error.strerror}; see to it, and try again")
+    return f"{names}: {reason}" if names else f"writing or reading a file: {reason}"

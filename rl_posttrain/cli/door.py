@@ -1,6 +1,5 @@
 """The one door that errors leave by: a line on stderr and an exit status; of a bug, also a file with the traceback."""
 
-import errno
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from rl_posttrain.errors import Interrupted, RlPosttrainError, class_and_message
+from rl_posttrain.errors import Interrupted, RlPosttrainError, class_and_message, refusal
 from rl_posttrain.machine.process import is_main_process, world_size
 from rl_posttrain.machine.signals import HEARD, Stop, end_soon, handled
 from rl_posttrain.machine.tools import cache_folder
@@ -26,17 +25,6 @@ _COLLECTIVE_TEXTS = ("gloo", "connection closed by peer", "connection reset by p
 # For the launcher to see which process ended first, and to end this one.
 _BEHIND_THE_FIRST_S = 5.0
 _LONGEST, _END = 1000, 250
-_FIXES = {
-    errno.ENOSPC: "the disk is full; free some space there",
-    errno.EDQUOT: "your quota of the disk is used up; free some space there",
-    errno.EACCES: "it may not be read or written; change its permissions, or name another place",
-    errno.EPERM: "it may not be read or written; change its permissions, or name another place",
-    errno.EROFS: "it cannot be written to; name another place",
-    errno.EIO: "the disk reports an error; look into the system's log",
-    errno.ENOENT: "it is not there; correct the path",
-    errno.ENAMETOOLONG: "the name is too long for a file; name a shorter one",
-    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n`",
-}
 # Its public subclass is the one way to this class that every version of typer has.
 _UsageError = typer.BadParameter.__base__
 
@@ -68,19 +56,10 @@ def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
         if _is_of_another_process(error):
             _end_behind_another()
         if isinstance(error, OSError) and error.errno is not None:
-            _end(_of_the_system(error), MISTAKE)
+            _end(refusal(error), MISTAKE)
         where = _keep_traceback(error)
         _end(f"{class_and_message(error)}: this is a bug of ours; please report it with {where}", BUG)
     sys.exit(status)
-
-
-def _of_the_system(error: OSError) -> str:
-    """``path: what is wrong; what to do``."""
-    names = " and ".join(
-        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
-    )
-    reason = _FIXES.get(error.errno, f"{error.strerror}; see to it, and try again")
-    return f"{names}: {reason}" if names else f"writing or reading a file: {reason}"
 
 
 def _keep_traceback(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from rl_posttrain.errors import Interrupted
+from rl_posttrain.errors import Interrupted, RunError, refusal
 from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.machine.signals import Stop
 from rl_posttrain.recipe.schema import Recipe
@@ -32,13 +32,21 @@ def discard_unstarted(run: RunDirectory, stop: Stop) -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_what_is_kept(recipe: Recipe, run: RunDirectory) -> Iterator[None]:
-    """Let `Interrupted` out with a message that says what the run has kept and how to go on."""
+    """Let signals and what the disk refuses out with a message that says what the run has kept, and how to go on.
+
+    Raises:
+        RunError: the system refused something, such as a full disk.
+    """
     try:
         yield
     except Interrupted as stopped:
         if not is_main_process():
             raise
         raise Interrupted(stopped.number, f"{stopped}{_kept(recipe, run)}") from None
+    except OSError as error:
+        if error.errno is None or not is_main_process():
+            raise
+        raise RunError(f"{refusal(error)}; the run stopped{_kept(recipe, run)}") from error
 
 
 def _kept(recipe: Recipe, run: RunDirectory) -> str:
