@@ -65,6 +65,10 @@ class Interrupted(BaseException):
         return 128 + self.number
 
 
+class GuardError(RlPosttrainError):
+    """A guard stopped the run: going on would have changed nothing for the better."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint: the most similar name in `known`, or all of them where none is similar."""
     known = sorted(known)

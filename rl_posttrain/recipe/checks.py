@@ -41,6 +41,7 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
     _cross_check_critic(recipe)
+    _cross_check_guards(recipe)
     check_goals(recipe)
 
 
@@ -112,6 +113,21 @@ def _cross_check_critic(recipe: Recipe) -> None:
         raise RecipeError(
             f"critic.warmup_steps={critic.warmup_steps}: the run has {algorithm.num_steps} steps, so the policy would "
             "never be updated; set fewer"
+        )
+
+
+def _cross_check_guards(recipe: Recipe) -> None:
+    goes_back = [name for name, policy in recipe.guards.policies().items() if policy == "rollback"]
+    if goes_back and recipe.checkpoint.every_steps == 0:
+        raise RecipeError(
+            f"guards.{goes_back[0]}.policy=rollback: checkpoint.every_steps=0 writes no checkpoint to go back to; set "
+            "checkpoint.every_steps, or policy=stop"
+        )
+    teaching = recipe.guards.no_group_teaches
+    if teaching.warn_steps > teaching.steps:
+        raise RecipeError(
+            f"guards.no_group_teaches.warn_steps={teaching.warn_steps}: the guard acts after "
+            f"guards.no_group_teaches.steps={teaching.steps}; set warn_steps to as many or fewer"
         )
 
 

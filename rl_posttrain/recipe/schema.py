@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rl_posttrain.recipe.guards_section import GuardsSection
 from rl_posttrain.recipe.paths import shown
 from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Seed, Several
 from rl_posttrain.recipe.task_section import TaskSection
@@ -243,6 +244,7 @@ class Recipe(Section):
     distributed: DistributedSection = DistributedSection()
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    guards: GuardsSection = GuardsSection()
     logging: LoggingSection = LoggingSection()
     trl: dict[str, Any] = Field(default_factory=dict)
     compare: CompareSection | None = None

@@ -10,6 +10,7 @@ checkpoints/       checkpoint-N, as transformers writes them, with a manifest an
                    until it is whole; best.json names the best; final/ is the trained model
 tensorboard/       event files
 curve.png          written at the end
+stopped.json       why a guard stopped the run, until it goes on
 summary.json       written last: a run that has one is finished
 """
 
@@ -29,6 +30,7 @@ from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
 _END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
+STOPPED_FILE = "stopped.json"
 BEST_FILE = "best.json"  # in checkpoints/: which of them is the best
 CRITIC_FILE = "critic.safetensors"  # of a checkpoint; the model is the policy alone
 
@@ -210,6 +212,18 @@ class RunDirectory:
 
     def write_summary(self, summary: dict) -> None:
         write_atomically(self.path / "summary.json", to_json(summary, indent=2) + "\n")
+
+    def stopped(self) -> dict | None:
+        """Why a guard stopped the run: step, guard, policy, what it saw; None if none did, or it went on since."""
+        return read_json_object(self.path / STOPPED_FILE)
+
+    def write_stopped(self, why: Mapping[str, Any] | None) -> None:
+        """Record why a guard stops the run; None: it goes on."""
+        path = self.path / STOPPED_FILE
+        if why is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, to_json(why, indent=2) + "\n")
 
     def write_best(self, best: Mapping[str, Any] | None) -> None:
         """Record which checkpoint is the best; None: there is none."""

@@ -128,6 +128,10 @@ METRICS: tuple[Metric, ...] = (
         plots=("page", "training"),
     ),
     Metric(
+        "weight_norm", "L2 norm of all weights before the step's update.",
+        detail="Estimated as `update_norm`. Null where the update was left out.",
+    ),
+    Metric(
         "lr", "Learning rate of the step.", trl="learning_rate", verl="actor/lr", openrlhf="actor_lr",
         words="learning rate", label="lr", form=".1e", live_line="update",
     ),
@@ -189,6 +193,27 @@ METRICS: tuple[Metric, ...] = (
         "frac_zero_variance", "Share of groups whose completions all got the same reward; they teach nothing.",
         unit="0 to 1", better="lower", trl="frac_reward_zero_std", words="groups that teach nothing", plots=("page",),
         absent="with other algorithms than `grpo`",
+    ),
+    Metric(
+        "teaching_share", "Share of groups whose completions got different rewards; the others teach nothing.",
+        unit="0 to 1", better="higher",
+        detail="Where an algorithm compares all completions of a step, 1 if their rewards differ, else 0.",
+    ),
+    Metric(
+        "equal_share", "Share of groups whose completions are all the same.", unit="0 to 1", better="lower",
+        detail="Null at `algorithm.group_size: 1`.",
+    ),
+    Metric(
+        "guards/<guard>", "How often a [guard](guards.md) saw what it looks for, in this step.",
+        absent="in a step in which it did not", better="lower", form=".0f",
+    ),
+    Metric(
+        "skipped_updates", "Updates of this step that a guard, or DeepSpeed, left out.", unit="updates",
+        absent="in a step without one", better="lower",
+    ),
+    Metric(
+        "rolled_back_to", "The step whose checkpoint the weights come from after this step, since a guard went back.",
+        unit="steps", absent="in a step in which none did",
     ),
     Metric(
         "skipped_share", "Share of completions that were left out of the update because their group teaches nothing.",

@@ -100,6 +100,12 @@ def summarize(rows: Sequence[dict]) -> dict[str, Any]:
         "seconds": max(numbers(rows, "seconds"), default=None),
         "tokens": max((int(value) for value in numbers(rows, "tokens")), default=None),
         "seconds_per_step": statistics.median(per_step) if per_step else None,
+        "guards": {
+            key.removeprefix("guards/"): int(math.fsum(numbers(rows, key)))
+            for key in sorted({key for row in rows for key in row if key.startswith("guards/")})
+        },
+        "skipped_updates": int(math.fsum(numbers(rows, "skipped_updates"))),
+        "rollbacks": len(numbers(rows, "rolled_back_to")),
         **{f"seconds_{phase}": math.fsum(numbers(rows, f"time/{phase}")) for phase in PHASES},
     }
 

@@ -1,5 +1,6 @@
 """What a reward may return: one number, or None, for each completion."""
 
+import math
 import numbers
 from collections.abc import Collection, Iterator, Mapping, Set
 from itertools import islice
@@ -53,18 +54,17 @@ def _list_of_array(returned: Any, expected: str) -> list[Any]:
 def _number(value: Any, where: str) -> float | None:
     if value is None or type(value) is float:
         return value
-    reason = ""
     try:
         # numpy's and torch's numbers, also those in an array of one.
         plain = value.item() if hasattr(value, "item") else value
         if isinstance(plain, numbers.Real) or hasattr(plain, "as_integer_ratio"):  # Decimal is no Real
             return float(plain)
-    except OverflowError:
-        reason = ", which is larger than any float"
+    except OverflowError:  # larger than any float
+        return math.inf if plain > 0 else -math.inf
     except (TypeError, ValueError, RuntimeError):
         pass
     raise NotNumbers(
-        f"returned a value that is not a number: {_shown(value)} ({type(value).__name__}) on {where}{reason}; return "
+        f"returned a value that is not a number: {_shown(value)} ({type(value).__name__}) on {where}; return "
         "floats or None"
     )
 

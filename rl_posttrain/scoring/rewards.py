@@ -9,6 +9,7 @@ from rl_posttrain.recipe.reward_spec import RewardSpec, required_columns
 from rl_posttrain.scoring.calling import Failed, call_all
 from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
 from rl_posttrain.scoring.returned import NotNumbers, numbers_of
+from rl_posttrain.scoring.usable import Unusable, is_usable, what_is_wrong
 from rl_posttrain.tasks.mixture import TASK_COLUMN
 from rl_posttrain.users_code import what_it_did
 
@@ -23,13 +24,20 @@ _FROM_TRAINER = ("prompts", "completions", "completion_ids", *NOT_FOR_WORKERS)
 class Reward:
     """One reward of a recipe, called like the reward functions of TRL.
 
+    Attributes:
+        unusable: with ``collect``, of each value that was no finite number: reward, row and completion, in words.
+
+    Args:
+        if_unusable: what becomes of a value of which no advantage can be made, such as NaN.
+
     Raises:
         RewardError: the function raised, or would have ended the process, and `on_error` is not ``zero``; it did not
             return one number or None per completion; or a number is outside its range.
     """
 
-    def __init__(self, spec: RewardSpec):
-        self.spec = spec
+    def __init__(self, spec: RewardSpec, if_unusable: Unusable = "refuse"):
+        self.spec, self._if_unusable = spec, if_unusable
+        self.unusable: list[str] = []
         self.__name__ = spec.name
 
     def __call__(self, completions: Sequence, **columns: Any) -> list[float | None]:
@@ -42,7 +50,7 @@ class Reward:
             returned: by the function, or how it failed; None for an isolated reward, which is called here.
         """
         values, failed = self._in_workers(call) if self.spec.isolated else self._here(call, returned)
-        self._check_range(values, failed, call.columns)
+        self._check_values(values, failed, call.columns)
         if failed and self.spec.on_error == "stop":
             place, (reason, error) = next(iter(failed.items()))
             raise RewardError(
@@ -53,9 +61,17 @@ class Reward:
             call.logs["log_metric"]("errors", len(failed) / len(values))
         return values
 
-    def _check_range(self, values: list[float | None], failed: Collection[int], columns: dict[str, Any]) -> None:
+    def _check_values(self, values: list[float | None], failed: Collection[int], columns: dict[str, Any]) -> None:
         for place, value in enumerate(values):
-            if place not in failed and not self.spec.is_in_range(value):
+            if place in failed:
+                continue
+            if not is_usable(value) and self._if_unusable != "keep":
+                said = f"{self._where}: returned {what_is_wrong(value)} on {_described(columns, place)}"
+                if self._if_unusable == "refuse":
+                    raise RewardError(f"{said}; fix the reward: it returns finite numbers or None")
+                self.unusable.append(said)
+                values[place] = None
+            elif not self.spec.is_in_range(value):
                 raise RewardError(
                     f"{self._where}: returned {value:g}, outside its range {list(self.spec.range)}, on "
                     f"{_described(columns, place)}; fix the reward, or set {self.spec.key}.range"
@@ -203,12 +219,18 @@ def _described(columns: Mapping[str, Any], place: int) -> str:
     return f"{row}, completion {shown(columns['completions'][place])}"
 
 
-def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str], parts: Parts | None = None) -> list[Reward]:
+def build_rewards(
+    specs: Sequence[RewardSpec],
+    columns: Sequence[str],
+    parts: Parts | None = None,
+    if_unusable: Unusable = "refuse",
+) -> list[Reward]:
     """The rewards, checked against the columns of the task.
 
     Args:
         columns: names of a row of the task.
         parts: `TaskRows.parts` of a mixture.
+        if_unusable: as of `Reward`.
 
     Raises:
         RecipeError: a reward cannot be called with the arguments that the trainer passes; or it needs a column that
@@ -217,7 +239,7 @@ def build_rewards(specs: Sequence[RewardSpec], columns: Sequence[str], parts: Pa
     for spec in specs:
         _check_call(spec, columns)
         _check_parts(spec, parts or {})
-    return [Reward(spec) for spec in specs]
+    return [Reward(spec, if_unusable) for spec in specs]
 
 
 def _check_parts(spec: RewardSpec, parts: Parts) -> None:

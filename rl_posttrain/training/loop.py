@@ -42,9 +42,11 @@ from rl_posttrain.training.engines import MakeEngine
 from rl_posttrain.training.evaluation import Evaluation
 from rl_posttrain.training.goals import Goals
 from rl_posttrain.training.groups import without_skipped
+from rl_posttrain.training.guards.guards import Guards
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.objective import Objective
 from rl_posttrain.training.placed import Placed
+from rl_posttrain.training.rates import rates_kept
 from rl_posttrain.training.recorder import OnStep, Recorder
 from rl_posttrain.training.rollouts import Rollouts
 from rl_posttrain.training.rotary import restore_frequencies
@@ -68,6 +70,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         make_engine: makes the rollout engine once the model is placed.
         rewards: of the recipe.
         make_evaluation: makes the evaluation from the rollouts, their sampling, and what gathers lists.
+        guards: of the recipe; they may leave out an update, or end the run.
         on_step: called on the main process after every update with the step's metrics row and its rollouts.
         on_phase: called with what the trainer is doing now.
         on_first_evaluation: called on the main process with the metrics of the evaluation before the first step.
@@ -88,6 +91,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         make_engine: MakeEngine,
         rewards: list[Reward],
         make_evaluation: Callable[..., Evaluation],
+        guards: Guards,
         on_step: OnStep,
         on_phase: Callable[[str], None],
         on_first_evaluation: Callable[[dict], None],
@@ -114,6 +118,8 @@ class PolicyTrainer(trl.GRPOTrainer):
             stop, recipe.checkpoint, self._most_of_processes, updates_per_step=sizes.updates_per_step
         )
         self.add_callback(self.stopping)
+        self.guards = guards
+        self.guards.attach(self, sizes.updates_per_step)
         self.policy = Placed(self, backend)
         self.clock = Clock(on_phase)
         self.recorder = Recorder([reward.spec for reward in rewards], on_step, gather_object, self.clock)
@@ -165,7 +171,8 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.state.num_input_tokens_seen += int(metrics.pop("new_tokens"))
         batch, of_batch = batch_of_step(self, self._recipe, self._algorithm, completions)
         tokens = {"tokens": self.state.num_input_tokens_seen}
-        self.recorder.drawn(steps + 1, completions, of_batch | tokens | metrics)
+        rollouts = self.recorder.drawn(steps + 1, completions, of_batch | tokens | metrics)
+        self.recorder.describe(**self.guards.drawn(steps + 1, rollouts, self.rollouts.unusable_rewards))
         self.drift.start()
         return batch
 
@@ -199,7 +206,13 @@ class PolicyTrainer(trl.GRPOTrainer):
             if self._step % steps == steps - 1:
                 difference = self.drift.check(self.steps_done + 1)
                 self.recorder.describe(sampling_logprob_difference=difference)
+        self.guards.loss(loss)
         return loss
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        self.guards.gate.clipped(norm)
+        return norm
 
     def _evaluate_first(self) -> None:
         """The evaluation before the first step; it has its folder and no row of metrics, which a step has."""
@@ -224,6 +237,7 @@ class PolicyTrainer(trl.GRPOTrainer):
             update["lr/critic"] = critic_rate(self.optimizer)
         row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
+        row |= self.guards.finished(row)
         stops = self.goals.stops(row)
         if stops and self._recipe.eval.is_on and not self.evaluation.is_due(self.steps_done):
             with self.clock.phase("evaluation"):  # a last step is evaluated
@@ -264,6 +278,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         if self.critic is not None:
             load_critic(self.critic, resume_from_checkpoint)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with rates_kept(self, place=False):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
     def _get_output_dir(self, trial) -> str:
         """Where checkpoints are written: aside, until they are whole."""
         return str(self._run.writing_path)
@@ -274,6 +292,8 @@ class PolicyTrainer(trl.GRPOTrainer):
             if self.accelerator.is_main_process:
                 self._run.drop_unfinished_checkpoint()
             self.accelerator.wait_for_everyone()
+            if not self.guards.before_checkpoint():
+                return
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:

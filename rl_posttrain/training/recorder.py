@@ -44,10 +44,13 @@ class Recorder:
         """Called by reward functions with a value for each completion, for `rollouts/`."""
         self._extra[column] += values
 
-    def drawn(self, step: int, completions: Sequence[Completion], metrics: Mapping[str, float]) -> None:
+    def drawn(self, step: int, completions: Sequence[Completion], metrics: Mapping[str, float]) -> list[dict]:
         """Take this process's completions, scored and with advantages, and the metrics of drawing them.
 
         They describe every step that trains on them, until new ones are drawn.
+
+        Returns:
+            The rollouts of all processes; groups are together.
         """
         extra, self._extra = self._extra, defaultdict(list)
         for column, values in extra.items():
@@ -62,6 +65,7 @@ class Recorder:
             **metrics,
             **self._take_logged(),
         }
+        return self._rollouts
 
     def describe(self, **metrics: float) -> None:
         """Add metrics that describe the present completions."""

@@ -78,6 +78,8 @@ class Rollouts:
             Interrupted: a signal has come, and the step is dropped.
         """
         self._num_tokens = 0
+        for reward in self._rewards:
+            reward.unusable.clear()
         metrics = {}
         with self._stopping.droppable():
             completions = self.draw(rows, num_updates, "rollout")
@@ -116,9 +118,18 @@ class Rollouts:
         return derive_seed(self._recipe.run.seed, num_updates + 1, *purpose)
 
     @property
+    def unusable_rewards(self) -> list[str]:
+        """Of this step's rewards those that were no finite numbers, in words."""
+        return [said for reward in self._rewards for said in reward.unusable]
+
+    @property
     def depends_on_batch(self) -> bool:
         """Of the engine, see `RolloutEngine`."""
         return self._engine.depends_on_batch
+
+    def weights_changed(self) -> None:
+        """The policy has other weights than after its last update: the engine gets them before it samples again."""
+        self._synced = None
 
     def close(self) -> None:
         """Give back the engine's memory."""

@@ -76,7 +76,8 @@ def train(
     counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     check_rows_to_evaluate(recipe, rows)
-    rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts)
+    if_unusable = "keep" if recipe.guards.reward.policy == "off" else "collect"  # for the guard
+    rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts, if_unusable)
     start_workers(specs.rewards, [*rows.train, *rows.eval])
     golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():
@@ -142,6 +143,9 @@ def _train(recipe: Recipe, trainer: Any, run: RunDirectory, start: Start, view: 
     from rl_posttrain.training.stopping import train_until_stopped
 
     trainer.goals.best = run.best()
+    trainer.guards.start(start.rows)
+    if is_main_process():
+        run.write_stopped(None)
     view.resumed(list(start.rows))
     trainer.clock.start(start.rows[-1]["seconds"] if start.rows else 0.0)
     train_until_stopped(trainer, start.checkpoint)
@@ -212,6 +216,7 @@ def build_trainer(
     # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
     from rl_posttrain.training.critic import make_critic
     from rl_posttrain.training.evaluation import Evaluation
+    from rl_posttrain.training.guards.guards import Guards
     from rl_posttrain.training.loop import PolicyTrainer
     from rl_posttrain.training.trl_config import grpo_config
 
@@ -240,6 +245,9 @@ def build_trainer(
         make_engine=make_engine,
         rewards=rewards,
         make_evaluation=partial(Evaluation, recipe, specs.task, rows, run),
+        guards=Guards(
+            recipe, specs.rewards, by_group=getattr(algorithm, "min_group_size", 1) > 1, run=run, note=view.note
+        ),
         on_step=on_step,
         on_phase=view.phase,
         on_first_evaluation=view.evaluated,
@@ -281,7 +289,7 @@ def _describe_start(recipe: Recipe, run: RunDirectory, trainer: Any) -> list[str
     """
     from rl_posttrain.models.digest import weights_digest
 
-    digest = weights_digest(trainer.policy.weights())
+    digest = weights_digest(trainer.guards.at_the_start(trainer.policy.weights()))
     device = device_name()
     notes = check_same_device(recipe, run, device)
     if is_main_process():

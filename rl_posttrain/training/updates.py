@@ -32,22 +32,26 @@ class UpdateNorm:
         self._num_parameters = num_parameters
         self._stride = _prime_from(math.ceil(num_parameters / _SAMPLE_SIZE))
         self._before: list[torch.Tensor] = []
-        self._squares = self._count = 0.0
+        self._squares = self._count = self._weights = 0.0
         optimizer.register_step_pre_hook(lambda running, *_: self._remember(running))
         optimizer.register_step_post_hook(lambda running, *_: self._compare(running))
 
-    def take(self) -> tuple[float, float]:
-        """Sum of squared changes and number of sampled weights since the last call."""
-        taken = self._squares, self._count
-        self._squares = self._count = 0.0
+    def take(self) -> tuple[float, float, float]:
+        """Of the sampled weights since the last call: sum of squared changes, their number, and sum of their squares.
+
+        The squares are those from before a step.
+        """
+        taken = self._squares, self._count, self._weights
+        self._squares = self._count = self._weights = 0.0
         return taken
 
     def norm(self, squares: float, count: float) -> float:
-        """The whole model's update norm from the sums over all processes; NaN before the first step."""
+        """The whole model's norm from the sums over all processes; NaN before the first step."""
         return math.sqrt(self._num_parameters * squares / count) if count else math.nan
 
     def _remember(self, optimizer: torch.optim.Optimizer) -> None:
         self._before = [part.clone() for part in self._sampled(optimizer)]
+        self._weights += sum(part.float().square().sum(dtype=torch.float64).item() for part in self._before)
 
     def _compare(self, optimizer: torch.optim.Optimizer) -> None:
         for before, after in zip(self._before, self._sampled(optimizer), strict=True):
@@ -84,19 +88,20 @@ class UpdateWatch(TrainerCallback):
         self._norm = UpdateNorm(self._optimizer, self._num_parameters)
 
     def metrics(self, accelerator) -> dict[str, float]:
-        """`update_norm`, `optimizer_state_bytes` and `peak_memory_bytes` of the step just made; all processes call it.
+        """`update_norm`, `weight_norm`, `optimizer_state_bytes` and `peak_memory_bytes` of the step just made.
+
+        All processes call it.
 
         Bytes are those of the process with the most.
         """
-        squares, count = self._norm.take()
-        mine = torch.tensor(
-            [squares, count, state_bytes(self._optimizer), peak_memory_bytes(accelerator.device)], dtype=torch.float64
-        )
+        of_memory = state_bytes(self._optimizer), peak_memory_bytes(accelerator.device)
+        mine = torch.tensor([*self._norm.take(), *of_memory], dtype=torch.float64)
         every = accelerator.gather(mine.to(accelerator.device).unsqueeze(0))
-        squares, count = every[:, :2].sum(0).tolist()
-        state, peak = every[:, 2:].max(0).values.tolist()
+        squares, count, weights = every[:, :3].sum(0).tolist()
+        state, peak = every[:, 3:].max(0).values.tolist()
         return {
             "update_norm": self._norm.norm(squares, count),
+            "weight_norm": self._norm.norm(weights, count),
             "optimizer_state_bytes": int(state),
             "peak_memory_bytes": int(peak),
         }

@@ -26,6 +26,8 @@ def print_closing(run: RunDirectory) -> None:
     print_runs(collection, console)
     if stopped := (run.summary() or {}).get("stopped_early"):
         console.print(Text(f"\nstopped early at {stopped}"), soft_wrap=True)
+    if guards := guards_text(run.summary() or {}):
+        console.print(Text(f"\nguards: {guards}", style="red"), soft_wrap=True)
     last_step = run.last_row()["step"]
     print_before_and_after(run, last_step, console)
     if num_samples := run.recipe()["logging"]["print_samples"]:
@@ -41,6 +43,16 @@ def print_closing(run: RunDirectory) -> None:
     for command, meaning in next_commands(run):
         console.print(Text(f"  {command}"), soft_wrap=True)
         console.print(Text(f"      {meaning}", style="dim"), soft_wrap=True)
+
+
+def guards_text(summary: dict) -> str:
+    """What guards saw and did in a run, from its summary; empty if nothing."""
+    found = [f"{name} {count} times" if count > 1 else name for name, count in summary.get("guards", {}).items()]
+    if summary.get("skipped_updates"):
+        found.append(f"{summary['skipped_updates']} updates left out")
+    if summary.get("rollbacks"):
+        found.append(f"{summary['rollbacks']} times back to a checkpoint")
+    return f"{', '.join(found)}; metrics.jsonl has the steps" if found else ""
 
 
 def next_commands(run: RunDirectory) -> list[tuple[str, str]]:

@@ -83,9 +83,18 @@ def evaluation_text(row: dict) -> str:
 
 
 def trouble_text(row: dict) -> str:
-    """The shares of rewards that failed and of answers not judged in time, in one line; empty where there are none."""
-    keys = [key for key in row if key.endswith(("/errors", "/timeout")) and row[key]]
-    return "  ".join(f"{key} {shown(row, key, '.1%')}" for key in keys)
+    """What went wrong in a step, in one line; empty if nothing did.
+
+    The shares of rewards that failed and of answers not judged in time, and what guards saw and did.
+    """
+    shares = [key for key in row if key.endswith(("/errors", "/timeout")) and row[key]]
+    found = [f"{key} {shown(row, key, '.1%')}" for key in shares]
+    found += [key for key in row if key.startswith("guards/") and row[key]]
+    if number(row, "skipped_updates"):
+        found.append(f"skipped updates {shown(row, 'skipped_updates', '.0f')}")
+    if number(row, "rolled_back_to") is not None:
+        found.append(f"back to step {shown(row, 'rolled_back_to', '.0f')}")
+    return "  ".join(found)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,0 +1,1 @@
+"""Guards: they end a step or a run on which going on would only burn money. Read `guards.py` first."""

@@ -1,0 +1,36 @@
+"""The end of a run that a guard stops: what its one line says, and what the run directory keeps of it."""
+
+import shlex
+
+from rl_posttrain.errors import GuardError
+from rl_posttrain.machine.process import is_main_process, world_size
+from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.training.guards.finding import Finding
+
+
+def stop(run: RunDirectory, finding: Finding, step: int, *, policy: str, made: bool) -> GuardError:
+    """The error to raise. The main process writes `stopped.json`, so that comparisons know why there is no summary.
+
+    Args:
+        policy: of the guard, or what has come to an end: ``max_skips`` or ``max_rollbacks``.
+        made: whether the step's update was made.
+    """
+    last = run.last_checkpoint()
+    happened = "its update was made, and is in no checkpoint" if made else "its update was not made"
+    said = f"guards.{finding.guard}={policy}: at step {step} {finding.what}; {happened}; {finding.fix}"
+    if is_main_process():
+        checkpoint = last.name if last else None
+        run.write_stopped(
+            {"step": step, "guard": finding.guard, "policy": policy, "saw": finding.what, "checkpoint": checkpoint}
+        )
+    if last is None:
+        return GuardError(f"{said}; there is no checkpoint to go on from, so start again")
+    when = ""
+    if finding.since is not None and checkpoint_step(last) >= finding.since:
+        when = f", from after it began at step {finding.since}"
+    launcher = ["rl-posttrain"]
+    if world_size() > 1:
+        launcher = ["torchrun", "--standalone", f"--nproc_per_node={world_size()}", "-m", "rl_posttrain"]
+    command = shlex.join([*launcher, "train", str(run.path / "recipe.yaml"), "--resume"])
+    override = finding.override or f"guards.{finding.guard}=warn"
+    return GuardError(f"{said}; the last sound checkpoint is {last}{when}; go on with `{command} {override}`")
