@@ -16,6 +16,7 @@ from transformers import (
 from transformers.generation import GenerationMode
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import world_size
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
@@ -138,10 +139,19 @@ class DrawFromSeeds(LogitsProcessor):
         self._generators = [random.Random(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B, V) scores to scores of the same shape, 0 for the drawn token and -inf for the others."""
+        """(B, V) scores to scores of the same shape, 0 for the drawn token and -inf for the others.
+
+        Raises:
+            EngineError: the model's scores are no numbers.
+        """
         drawn = [generator.random() for generator in self._generators]
         # Summed in float64: in float32 the tail of a large vocabulary would be lost.
         cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        if not cumulative[:, -1].isfinite().all():
+            raise EngineError(
+                "model: its probabilities of the next token are not finite, so nothing can be sampled; its weights, or "
+                "numbers on the way through it, are inf or NaN; use a checkpoint from before, or a lower optimizer.lr"
+            )
         places = cumulative[:, -1:] * torch.tensor(drawn, dtype=torch.float64, device=scores.device)[:, None]
         # To the right of what is equal: a token without probability is never drawn.
         tokens = torch.searchsorted(cumulative, places, right=True)

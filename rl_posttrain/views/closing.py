@@ -47,12 +47,13 @@ def print_closing(run: RunDirectory) -> None:
 
 def guards_text(summary: dict) -> str:
     """What guards saw and did in a run, from its summary; empty if nothing."""
-    found = [f"{name} {count} times" if count > 1 else name for name, count in summary.get("guards", {}).items()]
-    if summary.get("skipped_updates"):
-        found.append(f"{summary['skipped_updates']} updates left out")
-    if summary.get("rollbacks"):
-        found.append(f"{summary['rollbacks']} times back to a checkpoint")
-    return f"{', '.join(found)}; metrics.jsonl has the steps" if found else ""
+    seen = [f"{name} {count} times" if count > 1 else name for name, count in summary.get("guards", {}).items()]
+    found = [", ".join(seen)] if seen else []
+    if left_out := summary.get("skipped_updates"):
+        found.append(f"{left_out} updates left out")
+    if returns := summary.get("rollbacks"):
+        found.append(f"{returns} times back to a checkpoint")
+    return "; ".join([*found, "metrics.jsonl has the steps"]) if found else ""
 
 
 def next_commands(run: RunDirectory) -> list[tuple[str, str]]:

@@ -78,12 +78,24 @@ def test_summarize_by_hand():
         "accuracy_last5": pytest.approx(0.7),  # steps 3 to 7: step 8 recorded none
         "seconds": 38.0,
         "tokens": 800,
+        "guards": {},
+        "skipped_updates": 0,
+        "rollbacks": 0,
         "seconds_per_step": 4.0,  # the first step's 10 s do not move the median
         "seconds_rollout": 8.0,
         "seconds_reward": 0.0,
         "seconds_update": 20.0,
         "seconds_sync": 0.0,
     }
+
+
+def test_the_summary_counts_what_guards_saw_and_did():
+    rows = rows_of([0.0] * 4)
+    rows[1] |= {"guards/loss": 2, "skipped_updates": 2}
+    rows[3] |= {"guards/loss": 1, "guards/entropy": 1, "skipped_updates": 1, "rolled_back_to": 0}
+    summary = summarize(rows)
+    assert summary["guards"] == {"entropy": 1, "loss": 3}
+    assert (summary["skipped_updates"], summary["rollbacks"]) == (3, 1)
 
 
 def test_a_lucky_first_step_is_not_the_best():

@@ -89,21 +89,24 @@ def no_group_teaches(
 
 
 def equal_completions(recipe: Recipe, accuracy: float | None, rows: Rows, step: int) -> Finding | None:
-    """Most groups of the last steps had one completion, none taught, and the policy has not learned the task.
+    """Most groups of the last steps had one completion, and the policy has not learned the task.
 
     Most, and not all: of two tokens that are equally probable, the coldest sampling takes now this one and now that.
     """
-    limit = recipe.guards.equal_completions.steps
-    num_steps = _steps_in_a_row(
-        rows, lambda row: row.get("teaching_share") == 0 and (row.get("equal_share") or 0) >= 0.5
-    )
+    limit, temperature = recipe.guards.equal_completions.steps, recipe.rollout.temperature
+    is_cold = temperature < COLD
+
+    def is_equal(row: Mapping[str, Any]) -> bool:
+        return (row.get("equal_share") or 0) >= 0.5 and (is_cold or row.get("teaching_share") == 0)
+
+    num_steps = _steps_in_a_row(rows, is_equal)
     if num_steps < limit or (accuracy is not None and accuracy >= LEARNED):
         return None
-    temperature = recipe.rollout.temperature
-    what = f"for {num_steps} steps the completions of most prompts have all been the same, and no group has taught"
-    if temperature < COLD:
+    what = f"for {num_steps} steps the completions of most prompts have all been the same"
+    if is_cold:
         fix, override = f"raise rollout.temperature={temperature:g}", _changed("rollout.temperature", 1.0)
     else:
+        what += ", and no group has taught anything"
         fix, override = "the policy has one reply to each prompt; start again with a lower optimizer.lr", ""
     return Finding("equal_completions", what, fix, override, since=step - num_steps + 1)
 

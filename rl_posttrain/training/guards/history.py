@@ -18,7 +18,7 @@ from rl_posttrain.training.guards.finding import Finding
 Rows = Sequence[Mapping[str, Any]]
 _WINDOW = 5  # steps in a mean of rewards
 # By how many standard deviations of a step's reward it must have fallen: a mean of 5 falls by so much never by chance.
-_DEVIATIONS = 3.0
+_DEVIATIONS = 4.0
 
 
 def gradient_norm(recipe: Recipe, norm: float, rows: Rows) -> Finding | None:
