@@ -6,11 +6,12 @@ from typing import Any
 
 from rl_posttrain.recipe.schema import Recipe
 
-# They decide what is kept and shown, and no number of a step.
+# They decide what is kept and shown, and no number of a step; guards also whether a step counts.
 _HARMLESS = (
-    "checkpoint.keep", "checkpoint.every_steps", "checkpoint.on_signal", "checkpoint.final_model", "logging", "compare",
+    "checkpoint.keep", "checkpoint.every_steps", "checkpoint.on_signal", "checkpoint.final_model", "guards", "logging",
+    "compare",
 )  # fmt: skip
-_STATE = "the optimizer's state and rates come from the checkpoint"
+_STATE = "the optimizer's state and arguments come from the checkpoint"
 _PLACED = "the checkpoint's files were written for it"
 # What nobody can allow, and why not. A key counts with all keys below it.
 _FIXED = {
@@ -23,7 +24,7 @@ _FIXED = {
     "optimizer": _STATE,
     "critic.optimizer": _STATE,
 }
-_NOT_STATE = ("max_grad_norm", "schedule", "warmup_steps")
+_NOT_STATE = ("lr", "max_grad_norm", "schedule", "warmup_steps")
 
 
 @dataclass(frozen=True)

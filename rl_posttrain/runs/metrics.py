@@ -9,6 +9,7 @@ terminal, the plots, the report page and docs/metrics.md. A new metric is one en
 import re
 
 from rl_posttrain.runs.costs import COSTS
+from rl_posttrain.runs.health import HEALTH
 from rl_posttrain.runs.metric import Metric, Plot, name_pattern
 
 METRICS: tuple[Metric, ...] = (
@@ -195,27 +196,6 @@ METRICS: tuple[Metric, ...] = (
         absent="with other algorithms than `grpo`",
     ),
     Metric(
-        "teaching_share", "Share of groups whose completions got different rewards; the others teach nothing.",
-        unit="0 to 1", better="higher",
-        detail="Where an algorithm compares all completions of a step, 1 if their rewards differ, else 0.",
-    ),
-    Metric(
-        "equal_share", "Share of groups whose completions are all the same.", unit="0 to 1", better="lower",
-        detail="Null at `algorithm.group_size: 1`.",
-    ),
-    Metric(
-        "guards/<guard>", "How often a [guard](guards.md) saw what it looks for, in this step.",
-        absent="in a step in which it did not", better="lower", form=".0f",
-    ),
-    Metric(
-        "skipped_updates", "Updates of this step that a guard, or DeepSpeed, left out.", unit="updates",
-        absent="in a step without one", better="lower",
-    ),
-    Metric(
-        "rolled_back_to", "The step whose checkpoint the weights come from after this step, since a guard went back.",
-        unit="steps", absent="in a step in which none did",
-    ),
-    Metric(
         "skipped_share", "Share of completions that were left out of the update because their group teaches nothing.",
         unit="0 to 1", detail="`entropy` and `kl` are then means over the other completions.",
         absent="without `algorithm.zero_variance_groups: skip`",
@@ -246,6 +226,7 @@ METRICS: tuple[Metric, ...] = (
         "<reward>/errors", "Share of completions on which a reward with `on_error: zero` failed.", unit="0 to 1",
         better="lower", form=".1%",
     ),
+    *HEALTH,
     *COSTS,
     Metric(
         "<reward>/<metric>", "What a reward function logs itself, by `log_metric`.", detail="Mean over processes.",

@@ -33,8 +33,8 @@ class Runner:
     """Runs the missing runs of a comparison, `jobs` at the same time, each in a process of its own.
 
     Args:
-        runs: as `plan_runs` gives them. Finished ones are not run again; those with a checkpoint are resumed, and those
-            without one restart.
+        runs: as `plan_runs` gives them. Finished ones are not run again, nor those that a guard has stopped; those with
+            a checkpoint are resumed, and those without one restart.
         jobs: runs at the same time. On a CPU they share its cores; GPUs are divided among them.
         num_processes: processes of each run, started with torchrun.
         devices: names of the GPUs of this machine.
@@ -50,6 +50,10 @@ class Runner:
         self.failed: dict[str, str] = {}  # name of a run to what it said last
         self.running: dict[PlannedRun, subprocess.Popen] = {}
         self.waiting = [run for run in runs if not run.is_finished()]
+        for run in list(self.waiting):
+            if (said := _stopped_by_a_guard(run)) is not None:
+                self.failed[run.path.name] = said
+                self.waiting.remove(run)
         self._num_processes, self._devices = num_processes, list(devices)
         self._jobs = max(1, min(jobs, len(self.waiting)))
         self._slots = list(range(self._jobs))
@@ -164,6 +168,18 @@ def _check_place(planned: PlannedRun) -> None:
     changed = recipe_changes(parse_recipe(run.recipe()), planned.recipe)
     if changed:
         raise RunError(f"{changed[0]}: {planned.path} was trained with another recipe; set another --out")
+
+
+def _stopped_by_a_guard(planned: PlannedRun) -> str | None:
+    """What a guard saw that has stopped the run: with the same recipe it would stop again. None if none did."""
+    run = planned.directory()
+    stopped = run.stopped() if run is not None else None
+    if stopped is None:
+        return None
+    return (
+        f"guards.{stopped['guard']}={stopped['policy']}: at step {stopped['step']} {stopped['saw']} (remove "
+        f"{planned.path} to train it again)"
+    )
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -8,6 +8,7 @@ A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kin
 from collections.abc import Sequence
 from typing import Any
 
+from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.summaries import largest, mean_and_deviation, median_and_count, total
@@ -163,7 +164,9 @@ def state_of(run: History) -> str:
     done = int(run.columns["step"][-1])
     if run.finished:
         return "stopped early" if run.num_planned and done < run.num_planned else "finished"
-    return f"{done}/{run.num_planned or '?'} steps, running or stopped"
+    steps = f"{done}/{run.num_planned or '?'} steps"
+    stopped = run.source.stopped() if isinstance(run.source, RunDirectory) else None
+    return f"{steps}, stopped by guards.{stopped['guard']}" if stopped else f"{steps}, running or stopped"
 
 
 def cell_text(cell: Any) -> str:

@@ -24,6 +24,7 @@ from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.plan import PlannedRun, plan_runs, read_plan, split_list
 from rl_posttrain.study.runner import Runner
 from rl_posttrain.views.comparison import ComparisonDisplay
+from rl_posttrain.views.tables import state_of
 
 QUICKSTART = load_recipe("quickstart")
 PLAIN = ("rollout.engine=transformers", "distributed.engine=none", "algorithm.num_steps=4", "checkpoint.every_steps=1")
@@ -246,6 +247,23 @@ def test_a_run_that_was_finished_meanwhile_is_not_made_again(tmp_path):
     runner.run(lambda runner: None)
     assert not runner.failed
     assert steps(directory) == 30
+
+
+def test_a_run_that_a_guard_stopped_is_failed_and_not_trained_again(tmp_path):
+    runs = plan("adams,adamw", folder=tmp_path)
+    directory = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
+    directory.append_metrics({"step": 1, "reward": 0.5})
+    directory.write_stopped({"step": 2, "guard": "loss", "policy": "stop", "saw": "the loss is not finite"})
+    runner = Runner(runs)
+    assert runner.waiting == [runs[1]]
+    assert runner.failed == {
+        runs[0].path.name: "guards.loss=stop: at step 2 the loss is not finite (remove "
+        f"{runs[0].path} to train it again)"
+    }
+    (history,) = read_runs([runs[0].path]).runs
+    assert state_of(history) == "1/30 steps, stopped by guards.loss"
+    directory.write_stopped(None)
+    assert Runner(runs).waiting == runs
 
 
 def test_the_time_left_counts_steps(tmp_path, monkeypatch):

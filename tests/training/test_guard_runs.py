@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -173,6 +175,33 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_reward_row_and_compl
     assert run.stopped() | {"saw": ""} == {
         "step": 3, "guard": "reward", "policy": "stop", "saw": "", "checkpoint": "checkpoint-2",
     }  # fmt: skip
+
+
+RESUMES = {
+    "a reward": (("rewards.0.args={value: .inf, at: 3}",), ("guards.reward=skip_step",)),
+    "a rate": (("guards.loss=stop", f"algorithm.name={FAULTS}:NaN"), None),
+}
+
+
+@pytest.mark.parametrize("engine", ["plain", pytest.param("zero2", marks=pytest.mark.long)])
+@pytest.mark.parametrize("fault", RESUMES)
+def test_the_command_that_a_guard_names_goes_on(recipe, fault, engine, monkeypatch):
+    overrides, other = RESUMES[fault]
+    run, done = trained(recipe, engine, f"resumed-{len(fault)}", *overrides, "optimizer.schedule=linear", status=2)
+    words = shlex.split(re.search(r"go on with `([^`]+)`", done.stderr).group(1))
+    arguments = words[words.index("train") :]
+    if other is None:  # what the line says: a tenth of the rate; and the algorithm, which the test has spoiled
+        arguments += ["algorithm.name=grpo", "--allow-change", "algorithm"]
+    else:
+        arguments = [*arguments[: arguments.index("--resume") + 1], *other]
+    assert run.stopped() is not None
+    resumed = run_command(*arguments, processes=ENGINES[engine][0])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert run.stopped() is None
+    factor = 0.1 if other is None else 1.0
+    rates = [1e-3, 7.5e-4, factor * 5e-4, factor * 2.5e-4]
+    assert [row["lr"] for row in run.metrics()] == pytest.approx(rates)
+    assert run.summary()["steps"] == 4
 
 
 def test_with_warn_the_other_completions_of_the_step_are_trained_on(run_here):

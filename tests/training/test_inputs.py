@@ -145,9 +145,9 @@ def test_keys_of_the_recipe_are_refused_with_both_values_or_by_what_cannot_chang
     line = resume(killed, run_main, "rollout.temperature=0.5")
     assert line.startswith("rollout.temperature=0.5 (was 1.0): ")
     assert line.endswith("--allow-change rollout.temperature")
-    line = resume(killed, run_main, "optimizer.lr=1e-5", "--allow-change", "optimizer.lr")
-    assert line.startswith("optimizer.lr=1e-05 (was 0.001): ")
-    assert "the optimizer's state and rates come from the checkpoint" in line
+    line = resume(killed, run_main, "optimizer.weight_decay=0.1", "--allow-change", "optimizer")
+    assert line.startswith("optimizer.weight_decay=0.1 (was 0.0): ")
+    assert "the optimizer's state and arguments come from the checkpoint" in line
     line = resume(killed, run_main, "algorithm.num_steps=2")
     assert line.startswith("algorithm.num_steps=2 (was 3): ")
     line = resume(killed, run_main, "--allow-change", "reward")
