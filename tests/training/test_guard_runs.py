@@ -13,7 +13,7 @@ from conftest import run_command
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from rl_posttrain.errors import GuardError
+from rl_posttrain.errors import EngineError, GuardError
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.training.train import train
@@ -58,7 +58,7 @@ def run_here(recipe):
         try:
             train(load_recipe(file, said), resume=bool(resume),
                   display=lambda **named: PlainDisplay(**named, console=console))  # fmt: skip
-        except GuardError as caught:
+        except (GuardError, EngineError) as caught:
             error = str(caught)
         return RunDirectory(folder), console.file.getvalue(), error
 
@@ -82,7 +82,7 @@ def state(run, step):
 
     folder = run.checkpoints_path / f"checkpoint-{step}"
     for file in sorted(folder.rglob("*.pt")):
-        if "optim" in file.name:
+        if "optim" in file.name or "model_states" in file.name:  # the latter has that of ZeRO-0
             walk(torch.load(file, weights_only=False), (file.name,))
     return found
 
@@ -221,7 +221,7 @@ LATE = {
         f"algorithm.name={FAULTS}:NaNFrom3",
         "guards.loss=skip_step, guards.max_skips=1: at step 4 the loss is not",
     ),
-    "cold": ("rollout.temperature=1e-6", "guards.equal_completions=stop: at step 4 for 3 steps"),
+    "cold": ("rollout.temperature=1e-6", "guards.equal_completions=stop: at step 3 for 3 steps"),
     "equal": (
         f"rewards.0.fn={FAULTS}:same",
         "guards.no_group_teaches=stop: at step 4 no group has taught anything for 4",
