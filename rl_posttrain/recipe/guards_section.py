@@ -27,6 +27,11 @@ class _Guard(Section):
 class RewardGuard(_Guard):
     policy: AnyPolicy = "stop"
 
+    @property
+    def if_unusable(self) -> Literal["collect", "keep"]:
+        """What the rewards do with values of which no advantage can be made: keep them for the guard, or at all."""
+        return "keep" if self.policy == "off" else "collect"
+
 
 class LossGuard(_Guard):
     policy: AnyPolicy = "skip_step"

@@ -76,8 +76,7 @@ def train(
     counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     check_rows_to_evaluate(recipe, rows)
-    if_unusable = "keep" if recipe.guards.reward.policy == "off" else "collect"  # for the guard
-    rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts, if_unusable)
+    rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts, recipe.guards.reward.if_unusable)
     start_workers(specs.rewards, [*rows.train, *rows.eval])
     golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     if not is_main_process():
@@ -144,8 +143,6 @@ def _train(recipe: Recipe, trainer: Any, run: RunDirectory, start: Start, view: 
 
     trainer.goals.best = run.best()
     trainer.guards.start(start.rows)
-    if is_main_process():
-        run.write_stopped(None)
     view.resumed(list(start.rows))
     trainer.clock.start(start.rows[-1]["seconds"] if start.rows else 0.0)
     train_until_stopped(trainer, start.checkpoint)
@@ -245,9 +242,7 @@ def build_trainer(
         make_engine=make_engine,
         rewards=rewards,
         make_evaluation=partial(Evaluation, recipe, specs.task, rows, run),
-        guards=Guards(
-            recipe, specs.rewards, by_group=getattr(algorithm, "min_group_size", 1) > 1, run=run, note=view.note
-        ),
+        guards=Guards(recipe, specs.rewards, algorithm, run, view.note),
         on_step=on_step,
         on_phase=view.phase,
         on_first_evaluation=view.evaluated,

@@ -16,11 +16,13 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from rl_posttrain.errors import GuardError
+from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.shares import shares_of_full_credit
+from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.guards import completions, history, weights
 from rl_posttrain.training.guards.finding import Finding
 from rl_posttrain.training.guards.gate import Gate
@@ -37,13 +39,16 @@ class Guards:
 
     Args:
         specs: of the rewards.
-        by_group: whether the algorithm compares the completions of a prompt with each other.
+        algorithm: one that needs groups of two or more compares the completions of a prompt with each other.
         run: names its last sound checkpoint, and keeps why it was stopped.
         note: called with a line for the user; every process calls it, and only the first one's shows.
     """
 
-    def __init__(self, recipe: Recipe, specs: Sequence[RewardSpec], *, by_group: bool, run: RunDirectory, note: Note):
-        self._recipe, self._specs, self._by_group, self._run, self._note = recipe, specs, by_group, run, note
+    def __init__(
+        self, recipe: Recipe, specs: Sequence[RewardSpec], algorithm: Algorithm, run: RunDirectory, note: Note
+    ):
+        self._recipe, self._specs, self._run, self._note = recipe, specs, run, note
+        self._by_group = getattr(algorithm, "min_group_size", 1) > 1
         self._judges = judging_rewards(specs)
         self._policies = recipe.guards.policies()
         if self._policies["reward_collapse"] is None:
@@ -83,7 +88,13 @@ class Guards:
         return weights.checked(tensors, tell)
 
     def start(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The rows of the steps that a resumed run has behind it."""
+        """The run begins, or goes on: what stopped it before is over.
+
+        Args:
+            rows: of the steps that a resumed run has behind it.
+        """
+        if is_main_process():
+            self._run.write_stopped(None)
         self._rows = list(rows)
         self._rollbacks = sum(row.get("rolled_back_to") is not None for row in rows)
         for row in rows:

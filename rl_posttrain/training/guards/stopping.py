@@ -23,14 +23,15 @@ def stop(run: RunDirectory, finding: Finding, step: int, *, policy: str, made: b
         run.write_stopped(
             {"step": step, "guard": finding.guard, "policy": policy, "saw": finding.what, "checkpoint": checkpoint}
         )
-    if last is None:
-        return GuardError(f"{said}; there is no checkpoint to go on from, so start again")
-    when = ""
-    if finding.since is not None and checkpoint_step(last) >= finding.since:
-        when = f", from after it began at step {finding.since}"
     launcher = ["rl-posttrain"]
     if world_size() > 1:
         launcher = ["torchrun", "--standalone", f"--nproc_per_node={world_size()}", "-m", "rl_posttrain"]
     command = shlex.join([*launcher, "train", str(run.path / "recipe.yaml"), "--resume"])
-    override = finding.override or f"guards.{finding.guard}=warn"
-    return GuardError(f"{said}; the last sound checkpoint is {last}{when}; go on with `{command} {override}`")
+    go_on = f"`{command} {finding.override or f'guards.{finding.guard}=warn'}`"
+    if last is not None:
+        began = finding.since if finding.since is not None and checkpoint_step(last) >= finding.since else None
+        when = "" if began is None else f", from after it began at step {began}"
+        return GuardError(f"{said}; the last sound checkpoint is {last}{when}; go on with {go_on}")
+    if run.last_row() is not None:
+        return GuardError(f"{said}; there is no checkpoint to go on from; start again with {go_on}")
+    return GuardError(f"{said}; no step was finished, so start again")
