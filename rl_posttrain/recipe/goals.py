@@ -78,5 +78,8 @@ _ABSENT: dict[str, Callable[[Recipe], bool]] = {
     "without `algorithm.zero_variance_groups: resample`": lambda recipe: (
         recipe.algorithm.zero_variance_groups != "resample"
     ),
+    "with `rollout.engine: transformers`, which has no copy of the weights": lambda recipe: (
+        recipe.rollout.engine == "transformers"
+    ),
     "without vLLM": lambda recipe: recipe.rollout.engine != "vllm",
 }

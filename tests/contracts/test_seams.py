@@ -51,6 +51,8 @@ OVERRIDDEN = {
     "_save": ["self", "output_dir", "state_dict"],
     "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_clip_grad_norm": ["self", "model"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
 }
 
