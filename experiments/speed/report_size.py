@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from rl_posttrain import load_recipe
+from rl_posttrain.runs.columns import columns_of
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import to_json
 from rl_posttrain.runs.series import summarize
@@ -86,7 +87,7 @@ def make_run(folder: Path, index: int, num_steps: int) -> None:
         rollout = {"prompt": "Q: What is 3 + 4?\nA:", "completion": "7" * 60, "answer": "7", "reward": 1.0}
         run.write_rollouts(step, [{"step": step, **rollout} for _ in range(64)])
     run.write_environment({"initial_weights_sha256": "0" * 64, "device": "made up"})
-    run.write_summary(summarize(rows))
+    run.write_summary(summarize(columns_of(rows)))
 
 
 if __name__ == "__main__":

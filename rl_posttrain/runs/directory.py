@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.columns import Columns, columns_of
 from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
 from rl_posttrain.runs.manifest import MANIFEST_FILE
@@ -144,6 +145,11 @@ class RunDirectory:
     def metrics(self) -> list[dict]:
         """One row per finished step, in order."""
         return read_json_lines(self.metrics_path) if self.metrics_path.exists() else []
+
+    def columns(self) -> tuple[Columns, tuple[str, ...]]:
+        """The metrics in columns; and of each step that recorded it the hash of its prompts."""
+        rows = self.metrics()
+        return columns_of(rows), tuple(row["prompts_sha256"] for row in rows if "prompts_sha256" in row)
 
     def last_row(self) -> dict | None:
         """The metrics of the last finished step, read from the end of the file; None before the first step."""

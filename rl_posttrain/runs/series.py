@@ -1,7 +1,7 @@
 """Means of a run's metrics, and its summary.
 
-Everything here reads metrics rows (`RunDirectory.metrics()`) and nothing else. A value that is absent or null (a NaN is
-written as null) is left out of every mean; it never counts as zero.
+Everything here reads metrics rows (`RunDirectory.metrics()`), or their columns, and nothing else. A value that is
+absent or null (a NaN is written as null) is left out of every mean; it never counts as zero.
 """
 
 import math
@@ -9,7 +9,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rl_posttrain.errors import RunError, did_you_mean
+from rl_posttrain.runs.columns import NON_FINITE, Columns
 from rl_posttrain.runs.metrics import PHASES
 
 
@@ -44,39 +47,34 @@ def smooth(values: Sequence[float | None], window: int) -> list[float]:
     return means
 
 
-def first_last(rows: Sequence[dict], key: str = "reward", window: int = 5) -> tuple[float, float]:
-    """Mean of `key` over the first, and over the last, `window` finished steps that recorded it.
+def first_last(values: np.ndarray, window: int = 5) -> tuple[float, float]:
+    """Mean of the first, and of the last, `window` of `values`, (S,) and at least one.
 
-    With fewer than 2 * window such steps the two means share steps; with fewer than `window` both are means of all.
-
-    Raises:
-        RunError: no row has a finite `key`.
+    With fewer than 2 * window values the two means share some; with fewer than `window` both are means of all.
     """
-    values = recorded(rows, key)
-    return statistics.fmean(values[:window]), statistics.fmean(values[-window:])
+    return float(values[:window].mean()), float(values[-window:].mean())
 
 
-def step_seconds(rows: Sequence[dict]) -> list[float]:
+def step_seconds(columns: Columns) -> np.ndarray:
     """Seconds of each step, with evaluation and bookkeeping: the differences of `seconds`, which counts from 0.
 
     Programs that log every tenth step have rows of several steps; such a row gives the mean of its steps.
     """
-    found, before, start = [], 0.0, 0.0
-    for row in rows:
-        if (end := number(row, "seconds")) is not None:
-            step = number(row, "step")
-            step = before + 1 if step is None else step
-            if step > before:
-                found.append((end - start) / (step - before))
-            before, start = step, end
-    return found
+    if "seconds" not in columns:
+        return np.empty(0)
+    kept = np.isfinite(columns["seconds"]) & np.isfinite(columns["step"])
+    ends, seconds = (np.diff(columns[key][kept], prepend=0.0) for key in ("step", "seconds"))
+    return seconds[ends > 0] / ends[ends > 0]
 
 
-def summarize(rows: Sequence[dict]) -> dict[str, Any]:
+def summarize(columns: Columns) -> dict[str, Any]:
     """The numbers of `summary.json`; docs/metrics.md says what each name means.
 
     `reward_best` is the best mean of 5 consecutive steps (of all steps, where there are fewer), because a single good
     step can be luck.
+
+    Args:
+        columns: as `columns.columns_of` gives them.
 
     Returns:
         Numbers by name; None for what no row recorded (accuracy, tokens, seconds).
@@ -84,29 +82,34 @@ def summarize(rows: Sequence[dict]) -> dict[str, Any]:
     Raises:
         RunError: no finished step, or none with a finite reward.
     """
-    first, last = first_last(rows)
-    rewards = numbers(rows, "reward")
-    accuracies = numbers(rows, "accuracy")
-    accuracy_first, accuracy_last = first_last(rows, "accuracy") if accuracies else (None, None)
-    per_step = step_seconds(rows)
+    if not columns:
+        raise RunError("metrics.jsonl: no finished step yet, so there is nothing to show; wait for its first step")
+    if "reward" not in columns:
+        known = set(columns) - {"step", NON_FINITE}
+        raise RunError(f"metrics.jsonl: no finished step recorded 'reward'; {did_you_mean('reward', known)}")
+    values = {key: column[np.isfinite(column)] for key, column in columns.items()}
+    rewards, accuracies = values["reward"], values.get("accuracy")
+    first, last = first_last(rewards)
+    accuracy_first, accuracy_last = (None, None) if accuracies is None else first_last(accuracies)
+    per_step = step_seconds(columns)
+    windows = np.lib.stride_tricks.sliding_window_view(rewards, min(5, len(rewards)))
     return {
-        "steps": rows[-1]["step"],
+        "steps": int(columns["step"][-1]),
         "reward_first5": first,
         "reward_last5": last,
         "reward_gain": last - first,
-        "reward_best": max(smooth(rewards, 5)[min(4, len(rewards) - 1) :]),
+        "reward_best": float(windows.mean(axis=1).max()),
         "accuracy_first5": accuracy_first,
         "accuracy_last5": accuracy_last,
-        "seconds": max(numbers(rows, "seconds"), default=None),
-        "tokens": max((int(value) for value in numbers(rows, "tokens")), default=None),
-        "seconds_per_step": statistics.median(per_step) if per_step else None,
+        "seconds": float(values["seconds"].max()) if "seconds" in values else None,
+        "tokens": int(values["tokens"].max()) if "tokens" in values else None,
+        "seconds_per_step": float(np.median(per_step)) if len(per_step) else None,
         "guards": {
-            key.removeprefix("guards/"): int(math.fsum(numbers(rows, key)))
-            for key in sorted({key for row in rows for key in row if key.startswith("guards/")})
+            key.removeprefix("guards/"): int(values[key].sum()) for key in sorted(values) if key.startswith("guards/")
         },
-        "skipped_updates": int(math.fsum(numbers(rows, "skipped_updates"))),
-        "rollbacks": len(numbers(rows, "rolled_back_to")),
-        **{f"seconds_{phase}": math.fsum(numbers(rows, f"time/{phase}")) for phase in PHASES},
+        "skipped_updates": int(values["skipped_updates"].sum()) if "skipped_updates" in values else 0,
+        "rollbacks": len(values.get("rolled_back_to", ())),
+        **{f"seconds_{phase}": float(values.get(f"time/{phase}", np.zeros(1)).sum()) for phase in PHASES},
     }
 
 

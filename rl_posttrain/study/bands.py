@@ -43,6 +43,31 @@ def band(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, values.mean(axis=0), half
 
 
+def extremes(lines: Sequence[np.ndarray], num_bins: int) -> np.ndarray:
+    """Places at which every peak shows: of each line the lowest and the highest value of each of `num_bins` bins.
+
+    More points than pixels show nothing more, and a mean or every hundredth point hides peaks.
+
+    Args:
+        lines: (P,) each.
+
+    Returns:
+        (Q,) int, rising; all places where P is at most 2 * `num_bins`. The first and the last are always there.
+    """
+    number = len(lines[0])
+    if number <= 2 * num_bins:
+        return np.arange(number)
+    starts = np.arange(num_bins) * number // num_bins
+    found = [np.array([0, number - 1])]
+    for line in lines:
+        for sign in (1, -1):
+            signed = sign * line
+            highest = np.repeat(np.maximum.reduceat(signed, starts), np.diff(starts, append=number))
+            places = np.flatnonzero(signed == highest)
+            found.append(places[np.unique(np.searchsorted(starts, places, side="right"), return_index=True)[1]])
+    return np.unique(np.concatenate(found))
+
+
 def t95(number: int) -> float:
     """Half of a 95 % interval over `number` runs, in standard errors."""
     return float(stats.t.ppf(0.975, number - 1))

@@ -1,21 +1,20 @@
 """Runs of other programs, read under our names: transformers' trainer_state.json, or a CSV with a step and a reward."""
 
-import csv
 import json
 import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from rl_posttrain.errors import RunError, one_line
+from rl_posttrain.runs.columns import Columns, columns_of
 from rl_posttrain.runs.metrics import our_name
+from rl_posttrain.study.tables import read_csv
 
 _STATE = "trainer_state.json"
 # What transformers logs once at the end, over the whole run: it belongs to no step.
 _TOTALS = ("train_runtime", "train_loss", "total_flos")
 _SEED_ALONE = re.compile(r"seed[-_=]?\d+", re.IGNORECASE)
-_MOST_CHARACTERS = 200  # of a file's first line in an error
 
 
 def is_foreign(path: Path) -> bool:
@@ -43,13 +42,15 @@ class ForeignRun:
         path = path.with_suffix("") if path.is_file() else _without_checkpoint(path)
         return f"{path.parent.name}-{path.name}" if _SEED_ALONE.fullmatch(path.name) else path.name
 
-    def metrics(self) -> list[dict]:
-        """One row per logged step.
+    def columns(self) -> tuple[Columns, tuple[str, ...]]:
+        """The metrics in columns, by step; the prompts are not known.
 
         Raises:
-            RunError: the file is missing, is not such a file, or has no reward.
+            RunError: the file is missing, or is not such a file.
         """
-        return self._csv_rows() if self._is_csv else _rows_of_history(self._state()["log_history"])
+        if self._is_csv:
+            return read_csv(self.path), ()
+        return columns_of(_rows_of_history(self._state()["log_history"])), ()
 
     def summary(self) -> dict | None:
         """Empty for a run that is finished, and for a CSV, which does not say so; None for an unfinished run."""
@@ -86,29 +87,6 @@ class ForeignRun:
             raise RunError(f"RUN={self.path}: it has no log_history; name a {_STATE} of transformers' Trainer")
         return state
 
-    def _csv_rows(self) -> list[dict]:
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                table = csv.DictReader(file)
-                given = table.fieldnames or []
-                table.fieldnames = [our_name(name.strip().removeprefix("train/")) for name in given]
-                for wanted in ("step", "reward"):
-                    if table.fieldnames.count(wanted) != 1:
-                        # ascii, because the file may be of any kind.
-                        head = ascii(", ".join(given)[:_MOST_CHARACTERS])[1:-1] or "none"
-                        raise RunError(
-                            f"RUN={self.path}: it needs exactly one column {wanted!r}; its columns are: {head}; rename "
-                            "or remove columns in its first line"
-                        )
-                rows = [_values(row) for row in table]
-        except OSError as error:
-            raise RunError(f"RUN={self.path}: cannot be read ({error.strerror}); name a file that is there") from error
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise RunError(f"RUN={self.path}: not a CSV ({one_line(error)}); save it as UTF-8 with commas") from error
-        # A last line that was cut short has no step, or nothing but a step.
-        rows = [row for row in rows if row.get("step") is not None and len(row) > 1]
-        return sorted(rows, key=lambda row: row["step"])
-
 
 def _rows_of_history(history: list[dict]) -> list[dict]:
     """One row per step: transformers logs a step's training and evaluation in separate entries."""
@@ -130,19 +108,6 @@ def _rows_of_history(history: list[dict]) -> list[dict]:
             seconds += (row["step_time"] or 0.0) * (row["step"] - before)
             before, row["seconds"] = row["step"], seconds
     return ordered
-
-
-def _values(row: dict[str | None, Any]) -> dict[str, float | None]:
-    """The numbers of a line; None for one that is not finite. An empty cell is a value that was not recorded."""
-    values = {}
-    for name, text in row.items():
-        try:
-            value = float(text)
-        except (TypeError, ValueError):
-            continue
-        finite = value if math.isfinite(value) else None
-        values[name] = int(value) if name == "step" and value.is_integer() else finite
-    return values
 
 
 def _without_checkpoint(folder: Path) -> Path:

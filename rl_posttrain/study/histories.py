@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.columns import NON_FINITE, Columns, keys_of
 from rl_posttrain.runs.directory import RunDirectory
-from rl_posttrain.runs.metrics import METRICS
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
 from rl_posttrain.study.variants import SAME_TASK, not_yet_taken, variant_keys, variants_of_runs
 
@@ -117,7 +117,7 @@ def read_runs(paths: Iterable[Path | str]) -> Collection:
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
     """Recipe keys in which variants differ: key to variant to value, as text; "default" where a recipe has no value."""
     flat = {run.variant: variant_keys(run.recipe) for run in runs if run.recipe}
-    differing = [key for key in _keys(flat.values()) if len({_text(recipe.get(key)) for recipe in flat.values()}) > 1]
+    differing = [key for key in keys_of(flat.values()) if len({_text(recipe.get(key)) for recipe in flat.values()}) > 1]
     return {key: {variant: _text(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
 
 
@@ -181,7 +181,8 @@ def _is_run(path: Path) -> bool:
 
 def _read(source: RunDirectory | ForeignRun) -> History:
     """One run. Its variant stays empty: it cannot be named before the other runs are read."""
-    columns, prompts = _columns(source)
+    columns, prompts = source.columns()
+    _check_columns(columns, source)
     recipe = source.recipe()
     return History(
         name=source.name,
@@ -193,40 +194,18 @@ def _read(source: RunDirectory | ForeignRun) -> History:
         environment=source.environment(),
         finished=source.summary() is not None,
         source=source,
-        prompts=prompts,
+        prompts=prompts if len(prompts) == len(columns["step"]) else (),
     )
 
 
-def _columns(source: RunDirectory | ForeignRun) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Metric columns, and the hashes of the prompts."""
-    rows = source.metrics()
-    if not rows:
+def _check_columns(columns: Columns, source: RunDirectory | ForeignRun) -> None:
+    if not columns or not len(columns.get(NON_FINITE, ())):
         raise RunError(f"{source.path}: no finished step yet, so there is nothing to show; wait for its first step")
-    keys = _keys(rows)
-    columns = {key: _column([row.get(key) for row in rows]) for key in keys}
-    # A null is a number that was not finite. But DeepSpeed's ZeRO-0 in float32 reports no gradient norm on any step.
-    lost = [metric.name for metric in METRICS if metric.must_be_finite]
-    if "grad_norm" in columns and not np.isfinite(columns["grad_norm"]).any():
-        lost.remove("grad_norm")
-    columns["non_finite"] = np.array([float(any(key in row and row[key] is None for key in lost)) for row in rows])
-    prompts = tuple(row["prompts_sha256"] for row in rows if "prompts_sha256" in row)
-    columns = {key: column for key, column in columns.items() if np.isfinite(column).any()}
     if "step" not in columns or not np.isfinite(columns["step"]).all():
         raise RunError(f"{source.path}: a row has no step; it is not a file of metrics")
     if "reward" not in columns:
-        raise RunError(f"{source.path}: no finished step recorded 'reward'; its columns are {', '.join(columns)}")
-    return columns, prompts if len(prompts) == len(rows) else ()
-
-
-def _column(values: list[Any]) -> np.ndarray:
-    """Values as float64; NaN for what is not a number."""
-    if not set(map(type, values)) <= {int, float, type(None)}:
-        values = [value if type(value) in (int, float) else None for value in values]
-    return np.array(values, dtype=np.float64)
-
-
-def _keys(rows: Iterable[dict]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row))
+        known = ", ".join(key for key in columns if key != NON_FINITE)
+        raise RunError(f"{source.path}: no finished step recorded 'reward'; its columns are {known}")
 
 
 def _text(value: Any) -> str:
@@ -272,7 +251,7 @@ def _refuse_different_tasks(runs: Sequence[History]) -> None:
     known = [(run.path, variant_keys(run.recipe)) for run in runs if run.recipe]
     for path, recipe in known[1:]:
         first, before = known[0]
-        for key in _keys([before, recipe]):
+        for key in keys_of([before, recipe]):
             what = key.partition(".")[0]
             if what in ("task", "rewards") and key not in SAME_TASK and before.get(key) != recipe.get(key):
                 raise RunError(

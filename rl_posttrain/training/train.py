@@ -262,6 +262,7 @@ def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
         model: the folder that has its weights, a checkpoint or the run's `saved_model_path`; None: no final model.
     """
     from rl_posttrain.models.export import write_final_model
+    from rl_posttrain.runs.columns import columns_of
     from rl_posttrain.runs.goals import reached, stop_in_words
     from rl_posttrain.runs.picture import plot_png
     from rl_posttrain.runs.series import summarize
@@ -273,7 +274,7 @@ def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
     algorithm, stopped = recipe.algorithm, None
     if reached(algorithm.stop_at, rows[-1]) and rows[-1]["step"] < algorithm.num_steps:
         stopped = stop_in_words(algorithm.stop_at, rows[-1], algorithm.num_steps)
-    run.write_summary(summarize(rows) | {"stopped_early": stopped})
+    run.write_summary(summarize(columns_of(rows)) | {"stopped_early": stopped})
 
 
 def _describe_start(recipe: Recipe, run: RunDirectory, trainer: Any) -> list[str]:

@@ -3,6 +3,7 @@
 import statistics
 import time
 
+from rl_posttrain.runs.columns import columns_of
 from rl_posttrain.runs.series import number, numbers, step_seconds
 
 
@@ -26,7 +27,7 @@ class Progress:
         """Take over the rows of the steps that an earlier process made."""
         self.rows = list(rows)
         self._seconds_before = self._last_seconds = max(numbers(rows, "seconds"), default=0.0)
-        self._recent = step_seconds(rows)[1:][-10:]
+        self._recent = step_seconds(columns_of(rows))[1:][-10:].tolist()
 
     def add(self, row: dict) -> None:
         """Add the row of a finished step."""

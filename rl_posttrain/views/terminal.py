@@ -12,7 +12,7 @@ from rl_posttrain.errors import RunError, did_you_mean
 from rl_posttrain.runs.metrics import find_metric, our_name
 from rl_posttrain.runs.picture import COLOURS
 from rl_posttrain.runs.series import summarize
-from rl_posttrain.study.bands import Curve, band, drawn, whole
+from rl_posttrain.study.bands import Curve, band, drawn, extremes, whole
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.views.tables import cell_text, state_of, verdict_table
@@ -81,7 +81,7 @@ def print_runs(collection: Collection, console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", min_width=10)
     for run in collection.runs:
-        summary = summarize(run.source.metrics())
+        summary = summarize(run.columns)
         cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
         steps = f"{summary['steps']}/{run.num_planned or '?'}"
         state = state_of(run) if run.finished else "unfinished"
@@ -152,9 +152,12 @@ def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console
     plotext.terminal.limit(False, False)  # the console's size counts; the terminal's may be another
     figure = plotext.figure
     figure.clear()
-    figure.plot_size(max(console.width, 40), 16)
+    figure_width = max(console.width, 40)
+    figure.plot_size(figure_width, 16)
     figure.theme("simple")
     for index, (label, (x, y)) in enumerate(curves.items()):
+        shown = extremes([y], 2 * figure_width)  # braille has two dots a character
+        x, y = x[shown], y[shown]
         colour = COLOURS[index % len(COLOURS)]
         symbol = "braille" if coloured else _MARKERS[index % len(_MARKERS)]
         marker = plotext.marker(symbol, pixel=colour) if coloured else symbol

@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rl_posttrain.errors import RunError
+from rl_posttrain.runs.columns import columns_of
 from rl_posttrain.runs.picture import plot_png, write_png
 from rl_posttrain.runs.series import first_last, smooth, step_seconds, summarize
 from rl_posttrain.views.text import sparkline
@@ -49,26 +51,26 @@ def test_smooth_is_a_trailing_mean():
 
 
 def test_first_last_takes_the_windows_from_recorded_steps():
-    rows = rows_of([0, 1, 2, 3, 4, 5, 6, 7, 8, 19])
-    assert first_last(rows) == (2.0, 9.0)
-    assert first_last(rows, window=2) == (0.5, 13.5)
-    assert first_last(rows_of([1.0, 4.0])) == (2.5, 2.5)
-    assert first_last(rows_of([None, 1.0, math.nan, 3.0]), window=1) == (1.0, 3.0)
+    values = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 19.0])
+    assert first_last(values) == (2.0, 9.0)
+    assert first_last(values, window=2) == (0.5, 13.5)
+    assert first_last(np.array([1.0, 4.0])) == (2.5, 2.5)
+    assert summarize(columns_of(rows_of([None, 1.0, math.nan, 4.0])))["reward_gain"] == 0.0
 
 
 def test_step_seconds_are_differences_and_the_first_counts_from_zero():
-    assert step_seconds([{"seconds": 3.0}, {"seconds": 5.0}, {"seconds": 9.0}]) == [3.0, 2.0, 4.0]
+    assert step_seconds(columns_of(rows_of([0, 0, 0]))).tolist() == [10.0, 4.0, 4.0]
 
 
 def test_step_seconds_of_rows_that_stand_for_several_steps():
     rows = [(10, 30.0), (20, None), (30, 70.0), (30, 75.0), (31, 77.0)]
-    assert step_seconds([{"step": step, "seconds": seconds} for step, seconds in rows]) == [3.0, 2.0, 2.0]
-    assert step_seconds([{"step": 0, "seconds": 5.0}, {"step": 1, "seconds": 7.0}]) == [2.0]
+    assert step_seconds(columns_of([{"step": s, "seconds": t} for s, t in rows])).tolist() == [3.0, 2.0, 2.0]
+    assert step_seconds(columns_of([{"step": 0, "seconds": 5.0}, {"step": 1, "seconds": 7.0}])).tolist() == [2.0]
 
 
 def test_summarize_by_hand():
     rows = rows_of([0, 0, 1, 1, 1, 1, 1, 0], accuracy=[0.0, 0.0, 0.5, 0.5, 0.5, 1.0, 1.0, None])
-    assert summarize(rows) == {
+    assert summarize(columns_of(rows)) == {
         "steps": 8,
         "reward_first5": pytest.approx(0.6),
         "reward_last5": pytest.approx(0.8),
@@ -99,12 +101,12 @@ def test_the_summary_counts_what_guards_saw_and_did():
 
 
 def test_a_lucky_first_step_is_not_the_best():
-    assert summarize(rows_of([1.0, 0, 0, 0, 0, 0.5]))["reward_best"] == pytest.approx(0.2)
-    assert summarize(rows_of([1.0, 0.0]))["reward_best"] == 0.5
+    assert summarize(columns_of(rows_of([1.0, 0, 0, 0, 0, 0.5])))["reward_best"] == pytest.approx(0.2)
+    assert summarize(columns_of(rows_of([1.0, 0.0])))["reward_best"] == 0.5
 
 
 def test_what_was_not_recorded_is_none():
-    summary = summarize([{"step": 1, "reward": 0.5}])
+    summary = summarize(columns_of([{"step": 1, "reward": 0.5}]))
     assert summary["steps"] == 1
     for key in ("accuracy_first5", "accuracy_last5", "seconds", "tokens", "seconds_per_step"):
         assert summary[key] is None
@@ -116,7 +118,7 @@ def test_what_was_not_recorded_is_none():
 )
 def test_a_run_without_rewards_has_no_summary(rows, message):
     with pytest.raises(RunError, match=message):
-        summarize(rows)
+        summarize(columns_of(rows))
 
 
 def test_plot_png_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
@@ -175,5 +177,5 @@ def test_plot_png_draws_the_rewards_and_their_trailing_means(tmp_path, monkeypat
 
 def test_every_name_of_the_summary_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    for name in summarize(rows_of([0.5])):
+    for name in summarize(columns_of(rows_of([0.5]))):
         assert f"`{name}`" in page

@@ -18,6 +18,7 @@ from rich.console import Console
 from rl_posttrain.errors import RunError
 from rl_posttrain.recipe.files import bundled_recipes
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.runs.columns import columns_of
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.histories import read_runs
@@ -351,7 +352,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     for run in (first, second):
         rows = run.metrics()
         assert [row["step"] for row in rows] == [1, 2, 3, 4]
-        assert run.summary() == json.loads(json.dumps(summarize(rows))) | {"stopped_early": None}
+        assert run.summary() == json.loads(json.dumps(summarize(columns_of(rows)))) | {"stopped_early": None}
         assert run.last_checkpoint() is None, "a finished run is never resumed"
     resumed = first.metrics()
     for before, after in zip(rows_before, resumed, strict=False):

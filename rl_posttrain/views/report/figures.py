@@ -8,14 +8,14 @@ import numpy as np
 from rl_posttrain.runs.metric import Metric
 from rl_posttrain.runs.metrics import AXES, plotted
 from rl_posttrain.runs.picture import write_png
-from rl_posttrain.study.bands import band, drawn, whole
+from rl_posttrain.study.bands import band, drawn, extremes, whole
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.summaries import memory_gib, phase_seconds
 from rl_posttrain.views.report.looks import DASHES, look
 
 _WINDOW = 5
-_MOST_POINTS = 1000
+_NUM_BINS = 1000  # about as many as a panel has pixels
 
 
 def plot_rewards(judgement: Judgement, path: Path) -> None:
@@ -111,13 +111,14 @@ def _draw(axes, variants: dict[str, list[History]], key: str, axis: str) -> None
     for index, (runs, lines) in enumerate(zip(variants.values(), curves, strict=True)):
         colour, dash = look(index)
         for x, y in lines:
-            every = -(-len(x) // _MOST_POINTS)  # more points than pixels show nothing more
-            axes.plot(
-                x[::every], y[::every], color=colour, linewidth=0.7, alpha=0.35, marker="." if len(x) == 1 else None
-            )
+            shown = extremes([y], _NUM_BINS)
+            marker = "." if len(x) == 1 else None
+            axes.plot(x[shown], y[shown], color=colour, linewidth=0.7, alpha=0.35, marker=marker)
         if averaged := drawn(whole(runs), key, axis, _WINDOW):
             x, mean, half = band(averaged)
             ends = np.clip([mean - half, mean + half], heights.min() - room, heights.max() + room)
+            shown = extremes([mean, *ends], _NUM_BINS)
+            x, mean, ends = x[shown], mean[shown], ends[:, shown]
             axes.fill_between(x, *ends, color=colour, alpha=0.12, linewidth=0)
             axes.plot(x, mean, color=colour, linestyle=DASHES[dash], linewidth=2)
     axes.grid(alpha=0.25)

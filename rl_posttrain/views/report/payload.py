@@ -20,6 +20,7 @@ from rl_posttrain.views.tables import differences_table, seeds_table, stability_
 from rl_posttrain.views.text import as_text
 
 _MOST_POINTS = 24_000  # of all runs together, for each metric
+_MOST_OF_A_RUN = 4_000  # more than a screen has pixels
 _FEWEST_POINTS = 50
 _MOST_SENTENCES = _MOST_IN_TITLE = 6
 _MOST_COMMANDS = 100
@@ -35,10 +36,13 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
     """
     collection = judgement.collection
     variants = list(collection.variants)
-    most = max(_FEWEST_POINTS, _MOST_POINTS // len(collection.runs))
+    most = min(_MOST_OF_A_RUN, max(_FEWEST_POINTS, _MOST_POINTS // len(collection.runs)))
     charts = [metric for metric in plotted("page") if any(metric.name in run.columns for run in collection.runs)]
     binned = max(-(-len(run.columns["step"]) // most) for run in collection.runs)
-    binning = f" A point is the mean of up to {binned} steps." if binned > 1 else ""
+    # Variants of several seeds are drawn as means over them, and a mean of peaks would be no mean.
+    peaks = binned > 1 and not collection.is_study
+    kind = "the lowest or the highest" if peaks else "the mean"
+    binning = f" A point is {kind} of up to {2 * binned if peaks else binned} steps." if binned > 1 else ""
     phases = phase_seconds(collection)
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
@@ -56,9 +60,10 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
             {"label": label, "colour": look(index)[0], "dash": look(index)[1]} for index, label in enumerate(variants)
         ],
         "runs": [
-            _run(run, variants.index(run.variant), [metric.name for metric in charts], most) for run in collection.runs
+            _run(run, variants.index(run.variant), [metric.name for metric in charts], most, peaks)
+            for run in collection.runs
         ],
-        "smoothing": 5,
+        "smoothing": 1 if peaks else 5,
         "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
         "phases": {"names": list(phases), "seconds": [_rounded(values) for values in phases.values()]},
         "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
@@ -99,16 +104,17 @@ def _headline(judgement: Judgement) -> list[str]:
     return [f"{len(comparisons)} variants against {judgement.baseline}: {said}. The table shows each of them."]
 
 
-def _run(run: History, variant: int, charts: Sequence[str], most: int) -> dict[str, Any]:
+def _run(run: History, variant: int, charts: Sequence[str], most: int, peaks: bool) -> dict[str, Any]:
     number = len(run.columns["step"])
     width = -(-number // most)
+    thinned = _peaks if peaks and width > 1 else _binned
     return {
         "name": run.name,
         "variant": variant,
         "seed": run.seed,
         "state": "finished" if run.finished else "unfinished",
         "x": {axis: _binned(run.columns[axis], width, last=True) for axis in AXES if axis in run.columns},
-        "y": {key: _binned(run.columns[key], width) for key in charts if key in run.columns},
+        "y": {key: thinned(run.columns[key], width) for key in charts if key in run.columns},
     }
 
 
@@ -120,6 +126,20 @@ def _binned(column: np.ndarray, width: int, *, last: bool = False) -> list[float
     finite = np.isfinite(column)
     sums, counts = (np.add.reduceat(values, starts) for values in (np.where(finite, column, 0.0), finite.astype(float)))
     return _rounded(np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0))
+
+
+def _peaks(column: np.ndarray, width: int) -> list[float | None]:
+    """The lowest and the highest of about 2 * `width` steps at a time, in their order; as many values as `_binned`."""
+    number = -(-len(column) // width)
+    starts = np.arange(number // 2) * len(column) // (number // 2)
+    ends, shown = [*starts[1:], len(column)], []
+    for start, end in zip(starts, ends, strict=True):
+        part = column[start:end][np.isfinite(column[start:end])]
+        if len(part):
+            shown += [part[place] for place in sorted((part.argmin(), part.argmax()))]
+        else:
+            shown += [None, None]
+    return _rounded(shown + ([column[-1]] if number % 2 else []))
 
 
 def _rounded(values: Sequence[float | None], digits: int = 5) -> list[float | None]:
