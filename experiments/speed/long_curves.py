@@ -2,7 +2,7 @@
 
     python experiments/speed/long_curves.py [--rows 1000000] [--rounds 2] [--before PYTHON]
 
-It writes a CSV and a run directory with 9 metrics in each row. PYTHON is that of another checkout: both are timed in
+It writes a CSV and a run directory with 9 metrics in each row. PYTHON is that of another checkout (its whole path): both are timed in
 turn, so that a busy machine slows both.
 """
 
@@ -43,7 +43,8 @@ def main() -> None:
 
 def timed(command: list[str]) -> tuple[float, float]:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    # Not in this folder: Python would take the package from it, whichever Python it is.
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - started, cpu_s

@@ -26,7 +26,7 @@ from typing import Any
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import Columns, columns_of
 from rl_posttrain.runs.evaluations import RESULTS_FILE
-from rl_posttrain.runs.files import read_json_lines, read_json_object, to_json, write_atomically
+from rl_posttrain.runs.files import check_regular, read_json_lines, read_json_object, to_json, write_atomically
 from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
@@ -143,8 +143,16 @@ class RunDirectory:
         return recipe
 
     def metrics(self) -> list[dict]:
-        """One row per finished step, in order."""
-        return read_json_lines(self.metrics_path) if self.metrics_path.exists() else []
+        """One row per finished step, in order.
+
+        Raises:
+            RunError: the file cannot be read, or a row has no step above that of the row before.
+        """
+        rows = read_json_lines(self.metrics_path) if self.metrics_path.exists() else []
+        before = 0
+        for number, row in enumerate(rows, start=1):
+            before = self._step_of(row, f"{self.metrics_path}:{number}", before)
+        return rows
 
     def columns(self) -> tuple[Columns, tuple[str, ...]]:
         """The metrics in columns; and of each step that recorded it the hash of its prompts."""
@@ -155,6 +163,7 @@ class RunDirectory:
         """The metrics of the last finished step, read from the end of the file; None before the first step."""
         if not self.metrics_path.exists():
             return None
+        check_regular(self.metrics_path)
         with self.metrics_path.open("rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - _END_BYTES)
             file.seek(start)
@@ -164,7 +173,23 @@ class RunDirectory:
         if not whole and start > 0:  # one row is longer than what was read
             rows = self.metrics()
             return rows[-1] if rows else None
-        return json.loads(whole[-1]) if whole else None
+        try:
+            row = json.loads(whole[-1]) if whole else None
+        except (ValueError, RecursionError):
+            raise RunError(f"{self.metrics_path}: its last line is not JSON; the file is damaged, restore it") from None
+        if row is not None:
+            self._step_of(row, f"{self.metrics_path}: its last line", 0)
+        return row
+
+    def _step_of(self, row: dict, where: str, before: int) -> int:
+        step = row.get("step")
+        if type(step) is not int or step <= before:
+            said = "no step" if step is None else f"step={step!r:.40}"
+            raise RunError(
+                f"{where}: {said}, where a whole number above {before} belongs; the file is damaged: restore it, or "
+                "resume the run, which takes its rows from the checkpoint"
+            )
+        return step
 
     def rollouts(self, step: int) -> list[dict]:
         """The completions that a step trained on, with their rewards. Steps that share completions have the same ones.

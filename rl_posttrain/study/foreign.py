@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.columns import Columns, columns_of
+from rl_posttrain.runs.files import check_regular
 from rl_posttrain.runs.metrics import our_name
 from rl_posttrain.study.tables import read_csv
 
@@ -57,7 +58,11 @@ class ForeignRun:
         if self._is_csv:
             return {}
         state = self._state()
-        return {} if (state.get("global_step") or 0) >= (state.get("max_steps") or 0) else None
+        done, planned = (state.get(key) or 0 for key in ("global_step", "max_steps"))
+        for key, value in (("global_step", done), ("max_steps", planned)):
+            if type(value) not in (int, float):
+                raise RunError(f"RUN={self.path}: {key}={value!r:.40} is no number; the file is damaged, restore it")
+        return {} if done >= planned else None
 
     def recipe(self) -> dict:
         return {}
@@ -74,6 +79,7 @@ class ForeignRun:
 
     def _state(self) -> dict:
         file = _state_file(self.path) if self.path.is_dir() else self.path
+        check_regular(file)
         try:
             state = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
@@ -105,7 +111,8 @@ def _rows_of_history(history: list[dict]) -> list[dict]:
         seconds, before = 0.0, 0
         # TRL logs the mean time of a step since the last entry. An entry of an evaluation has none.
         for row in (row for row in ordered if "step_time" in row):
-            seconds += (row["step_time"] or 0.0) * (row["step"] - before)
+            took = row["step_time"] if type(row["step_time"]) in (int, float) else 0.0
+            seconds += took * (row["step"] - before)
             before, row["seconds"] = row["step"], seconds
     return ordered
 

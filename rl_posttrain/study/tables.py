@@ -9,6 +9,7 @@ import numpy as np
 
 from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.columns import Columns, columns_of_arrays
+from rl_posttrain.runs.files import check_regular
 from rl_posttrain.runs.metrics import our_name
 
 _MOST_CHARACTERS = 200  # of a file's first line in an error
@@ -43,6 +44,7 @@ def read_csv(path: Path) -> Columns:
 
 def _names(path: Path) -> tuple[list[str], bool]:
     """Our names of the columns that the first line names, and whether there is another line."""
+    check_regular(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)

@@ -57,9 +57,12 @@ def open_run(recipe: Recipe, resume: bool, inputs: Inputs) -> RunDirectory:
     _check_processes(run)
     if (summary := run.summary()) is not None:
         steps = [row.get("step") for row in run.metrics()]
-        if steps != list(range(1, summary.get("steps", len(steps)) + 1)):
+        number = summary.get("steps", len(steps))
+        if type(number) is not int:
+            raise RunError(f"{run.path / 'summary.json'}: steps={number!r:.40} is no number; delete it and resume")
+        if steps != list(range(1, number + 1)):
             raise RunError(
-                f"{run.metrics_path}: it has not every row of the {summary['steps']} steps of this finished run; "
+                f"{run.metrics_path}: it has not every row of the {number} steps of this finished run; "
                 "restore it, or delete summary.json and resume, which takes them from the last checkpoint"
             )
     return run
