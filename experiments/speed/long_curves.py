@@ -2,8 +2,8 @@
 
     python experiments/speed/long_curves.py [--rows 1000000] [--rounds 2] [--before PYTHON]
 
-It writes a CSV and a run directory with 9 metrics in each row. PYTHON is that of another checkout (its whole path): both are timed in
-turn, so that a busy machine slows both.
+It writes a CSV and a run directory with 9 metrics in each row. PYTHON is that of another checkout (its whole path):
+both are timed in turn, so that a busy machine slows both.
 """
 
 import argparse

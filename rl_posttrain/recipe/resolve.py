@@ -17,9 +17,9 @@ from rl_posttrain.recipe.schema import CriticOptimizerSection, OptimizerSection,
 from rl_posttrain.recipe.task_section import FilterSection, OneTaskSection, TaskSection
 from rl_posttrain.tasks import TASKS
 from rl_posttrain.tasks.filters import CountTokens, Difficulty, Filters
-from rl_posttrain.tasks.prepare import render_rows
+from rl_posttrain.tasks.prepare import check_returned, render_rows
 from rl_posttrain.tasks.rows import TaskRows
-from rl_posttrain.tasks.selection import Selection
+from rl_posttrain.tasks.selection import Selection, in_brackets
 from rl_posttrain.users_code import call_users
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class TaskSpec:
             where, fix = f"task.name={self.name}", "correct the function"
             function = functools.partial(self.function, **arguments)
             made = call_users(function, where=where, fix=fix, kind=RecipeError)
-        if not isinstance(made, TaskRows):
-            raise RecipeError(f"task.name={self.name}: returned a {type(made).__name__}; return TaskRows")
+        check_returned(made, self.name)
         if trained_on and made.eval and not made.train:
             raise RecipeError(f"task.name={self.name}: it has rows to evaluate on only; train on another task")
         rows = self.selection.of(made, trained_on=trained_on)
@@ -87,8 +86,8 @@ class TaskSpec:
         rows = self.filters.of(rows, count_tokens=count_tokens, trained_on=trained_on)
         if prompts_per_step > len(rows.train):
             raise RecipeError(
-                f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training rows; "
-                "raise task.num_train or lower prompts_per_step"
+                f"algorithm.prompts_per_step={prompts_per_step}: the task has {len(rows.train)} training "
+                f"rows{in_brackets(rows.notes)}; raise task.num_train or lower prompts_per_step"
             )
         return rows
 

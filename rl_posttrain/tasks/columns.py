@@ -183,6 +183,8 @@ def _question(value: Any, name: str, source: str | None, where: str) -> Row:
     messages = [{"role": message["role"], "content": message["content"]} for message in value]
     if messages[-1]["role"] != "user":
         raise RecipeError(f"{where} has messages in {source!r} that do not end with the user's; leave the reply out")
+    if not messages[-1]["content"].strip():
+        raise UnusableRow(f"{where} has an empty message of the user in {source!r}; write one, or remove the row")
     if name == "prompt":
         return {"prompt": messages}
     said = [message["content"] for message in messages if message["role"] != "system"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,8 @@ def render_rows(rows: TaskRows, *, template: str | None, system: str | None) -> 
         RecipeError: a template or a system message is given, but the prompts are ready; or they cannot be used.
     """
     both = (*rows.train, *rows.eval)
-    _check_rows(both)
+    if not both:
+        raise RecipeError("task: it gave no rows, neither to train nor to evaluate on; give it some")
     if any("prompt" in row for row in both):
         for key, value in (("template", template), ("system", system)):
             if value is not None:
@@ -51,14 +52,52 @@ def render_rows(rows: TaskRows, *, template: str | None, system: str | None) -> 
     )
 
 
-def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        raise RecipeError("task: it gave no rows, neither to train nor to evaluate on; give it some")
-    for row in rows:
-        if "prompt" not in row and not isinstance(row.get("question"), str):
-            raise RecipeError(
-                f"task: a row has neither `question`, a text, nor `prompt` ({', '.join(row)}); give it one of them"
-            )
+def check_returned(made: Any, name: str) -> None:
+    """Fail on what a task's function must not return.
+
+    Raises:
+        RecipeError: it is no `TaskRows` with lists of rows, or a row has no question and no prompt of a kind that all
+            have.
+    """
+    where = f"task.name={name}"
+    if not isinstance(made, TaskRows):
+        kind = "None" if made is None else f"a value of the type {type(made).__name__}"
+        raise RecipeError(f"{where}: returned {kind}; return TaskRows(train=[...], eval=[...])")
+    kinds: dict[str, str] = {}
+    for part in ("train", "eval"):
+        rows = getattr(made, part)
+        if not isinstance(rows, list):
+            raise RecipeError(f"{where}: {part} is of the type {type(rows).__name__}; give TaskRows a list of rows")
+        for number, row in enumerate(rows, 1):
+            kinds.setdefault(_kind_of(row, f"{where}: row {number} of {part}"), f"row {number} of {part}")
+    if len(kinds) > 1:
+        (first, one), (second, other) = list(kinds.items())[:2]
+        raise RecipeError(f"{where}: {one} has {first} and {other} has {second}; give all rows one form")
+
+
+def _kind_of(row: Any, where: str) -> str:
+    """What a row asks with: a question, or a prompt that is a text or chat messages."""
+    if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
+        raise RecipeError(f"{where} is of the type {type(row).__name__}; a row is a dict from names to values")
+    key = "prompt" if "prompt" in row else "question"
+    value = row.get(key)
+    if value is None:
+        raise RecipeError(f"{where} has neither `question`, a text, nor `prompt` ({', '.join(row)}); give it one")
+    if isinstance(value, str):
+        if not value.strip():
+            raise RecipeError(f"{where} has an empty `{key}`; write one, or leave the row out")
+        return f"a `{key}` of text" if key == "prompt" else "a `question`"
+    is_chat = isinstance(value, list) and bool(value) and all(_is_message(message) for message in value)
+    if key == "question" or not is_chat:
+        wanted = "a text" if key == "question" else "a text, or a list of chat messages with role and content"
+        raise RecipeError(f"{where} has a `{key}` of the type {type(value).__name__} ({value!r:.60}); it is {wanted}")
+    if not value[-1]["content"].strip():
+        raise RecipeError(f"{where} has an empty message at its end; write one, or leave the row out")
+    return "a `prompt` of chat messages"
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
 
 
 def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -12,6 +12,12 @@ from rl_posttrain.tasks.rows import TaskRows
 Rows = list[dict[str, Any]]
 
 
+def in_brackets(notes: Sequence[str]) -> str:
+    """What notes say about rows that are not there, in brackets, to put behind a number of rows; "" for nothing."""
+    said = [note for note in notes if "left out" in note or "stay" in note]
+    return f" ({'; '.join(said)})" if said else ""
+
+
 @dataclass(frozen=True)
 class Selection:
     """What a recipe says about the rows, beside the task's own options.
@@ -54,12 +60,20 @@ class Selection:
             train, note = self._not_in_eval(train, eval_rows, held_out=not rows.eval)
             notes += [note] if note else []
             if "num_train" not in self.taken:
-                train = self._draw("num_train", len(train) if self.num_train is None else self.num_train, train)
+                number = len(train) if self.num_train is None else self.num_train
+                train = self._draw("num_train", number, train, (*rows.notes, *notes))
         if trained_on and rows.train and not train:
             key = next((key for key in ("eval_share", "num_eval") if getattr(self, key) is not None), "max_overlap")
+            held_out = 0 if rows.eval else len(eval_rows)
+            repeating = len(rows.train) - held_out
+            reason = (
+                f"{held_out} are held out and {repeating} repeat a question that is"
+                if held_out
+                else ("all have a question to evaluate on")
+            )
             raise RecipeError(
-                f"task.{key}={getattr(self, key)}: no row is left to train on, since all {len(rows.train)} are held "
-                "out or have a question to evaluate on; lower it, or give more rows"
+                f"task.{key}={getattr(self, key)}: no row is left to train on: of {len(rows.train)}, {reason}; lower "
+                "it, or give more rows"
             )
         return replace(rows, train=train, eval=eval_rows, notes=(*rows.notes, *notes))
 
@@ -77,20 +91,21 @@ class Selection:
         if "num_eval" in self.taken or (rows.eval and self.num_eval is None):
             return rows.eval, None
         if rows.eval:
-            return self._draw("num_eval", self.num_eval, rows.eval), None
+            return self._draw("num_eval", self.num_eval, rows.eval, rows.notes), None
         held_out = self.num_eval
         if self.eval_share is not None:
             held_out = max(1, round(self.eval_share * len(rows.train)))
         if held_out is not None:
-            return self._draw("num_eval", held_out, rows.train), None
+            return self._draw("num_eval", held_out, rows.train, rows.notes), None
         if trained_on:
             return [], "no rows are held out to evaluate on; task.num_eval or task.eval_share would hold some out"
         return rows.train, "no rows are held out: the evaluation is on all of them"
 
-    def _draw(self, option: str, count: int, rows: Sequence[dict[str, Any]]) -> Rows:
+    def _draw(self, option: str, count: int, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> Rows:
         if count > len(rows):
             raise RecipeError(
-                f"task.{option}={count}: the task has {len(rows)} rows for it; ask for fewer, or give more rows"
+                f"task.{option}={count}: the task has {len(rows)} rows for it{in_brackets(notes)}; ask for fewer, or "
+                "give more rows"
             )
         return random.Random(f"{self.name}/{option.removeprefix('num_')}/{self.seed}").sample(rows, count)
 

@@ -14,6 +14,7 @@ SPLITS = {"train": ("train",), "test": ("test",), "validation": ("validation", "
 # Where a folder has them: people clone repositories of the hub, which have a folder a subset, or one called data.
 _PLACES = ("", "main", "default", "data")
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+_PACKED = (".gz", ".zip", ".zst", ".xz", ".bz2", ".tar", ".tgz")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PROBE_S = 5.0
 
@@ -44,11 +45,15 @@ def load_splits(
     except (OSError, ValueError, RuntimeError) as error:  # too long, or ~ of nobody
         raise RecipeError(f"{where}: no path of a file ({one_line(error, limit=60)}); correct it") from None
     if is_file:
+        if local.suffix.lower() in _PACKED:
+            raise RecipeError(f"{where}: a packed file; unpack it, and name what was in it")
         if local.suffix.lower() not in READERS:
             raise RecipeError(f"{where}: not of a known kind; give a file that ends in {', '.join(READERS)}")
         return {"train": read_records(local, where)}
     if is_folder:
         return _of_folder(local, where, subset)
+    if local.exists():
+        raise RecipeError(f"{where}: a pipe, a socket or a device, and no file; give a file or a folder")
     if local.suffix.lower() in READERS or not _HUB_NAME.fullmatch(path) or path.startswith("."):
         raise RecipeError(
             f"{where}: no such file or folder; correct it, or name a data set on the hub, such as openai/gsm8k"

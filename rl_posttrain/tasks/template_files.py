@@ -54,7 +54,12 @@ def read_text(path: str, key: str) -> str:
         RecipeError: there is no such file, or it is not UTF-8.
     """
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+        file = Path(path).expanduser()
+        if file.exists() and not file.is_file():  # reading a pipe may never end
+            raise RecipeError(f"{key}={path}: a folder, a pipe or a device, and no file; name a text file")
+        return file.read_text(encoding="utf-8-sig")
+    except RecipeError:
+        raise
     except FileNotFoundError:
         raise RecipeError(
             f"{key}={path}: no such file; give a path relative to the working directory, or an absolute one"
