@@ -95,7 +95,7 @@ def test_the_summary_counts_what_guards_saw_and_did():
     rows = rows_of([0.0] * 4)
     rows[1] |= {"guards/loss": 2, "skipped_updates": 2}
     rows[3] |= {"guards/loss": 1, "guards/entropy": 1, "skipped_updates": 1, "rolled_back_to": 0}
-    summary = summarize(rows)
+    summary = summarize(columns_of(rows))
     assert summary["guards"] == {"entropy": 1, "loss": 3}
     assert (summary["skipped_updates"], summary["rollbacks"]) == (3, 1)
 
