@@ -1,6 +1,7 @@
 """What tests share: a tiny Llama with a character tokenizer, saved to a folder, and a recipe that trains it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -189,6 +190,28 @@ def run_processes(*arguments: str | Path, processes: int) -> str:
     done = _run_forks(list(arguments), environment, processes, launched=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def run_ranks(*argv: str | Path, processes: int, **variables: str) -> list[tuple[int, str, str]]:
+    """Run what would follow `python` in several processes, as a launcher that ends none of them: each one's end.
+
+    Returns:
+        By rank the exit status, negative for a signal; the standard output; the standard error.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ranks-"))
+    started = []
+    try:
+        for rank in _as_torchrun_tells(processes):
+            with (folder / f"{len(started)}.out").open("w") as out, (folder / f"{len(started)}.err").open("w") as err:
+                started.append(forks.Fork(list(map(str, argv)), {**rank, **clean_environment(**variables)}, out, err))
+        wait_until(lambda: all(fork.poll() is not None for fork in started))
+        said = [[(folder / f"{rank}.{end}").read_text() for end in ("out", "err")] for rank in range(processes)]
+        return [(fork.returncode, *texts) for fork, texts in zip(started, said, strict=True)]
+    finally:
+        for fork in started:
+            fork.kill()
+            fork.wait()
+        shutil.rmtree(folder)
 
 
 def fork_command(*arguments: str | Path) -> forks.Fork:

@@ -17,7 +17,20 @@ def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run of this name from its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run of this name from its last checkpoint; without run.name, the newest unfinished run "
+            "of this recipe.",
+        ),
+    ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="Start the run of this name, or continue it where there is one: the same command each time, as for "
+            "Slurm's requeue. A finished run stays as it is.",
+        ),
     ] = False,
     allow_change: Annotated[
         list[str] | None,
@@ -29,13 +42,21 @@ def train(
 ) -> None:
     """Train a model as a recipe says. The results go into run.output_dir/run.name."""
     from rl_posttrain.machine.process import is_main_process
-    from rl_posttrain.recipe.load import load_recipe
+    from rl_posttrain.recipe.load import load_recipe, names_its_run
+    from rl_posttrain.runs.directory import RunDirectory
+    from rl_posttrain.training.newest import newest_unfinished
     from rl_posttrain.training.train import train as run_recipe
     from rl_posttrain.views.live import make_display
 
-    if allow_change and not resume:
+    if allow_change and not (resume or auto_resume):
         raise RunError(f"--allow-change={allow_change[0]}: a new run has nothing to compare with; add --resume")
     loaded = load_recipe(recipe, overrides or [])
+    if auto_resume:
+        resume = RunDirectory.is_at(loaded.run_path)
+    elif resume and not names_its_run(recipe, overrides or []):
+        loaded = newest_unfinished(loaded, allow_change or ())
+        if is_main_process():
+            typer.echo(f"resuming {loaded.run_path}")
     run = run_recipe(loaded, resume=resume, allow_change=allow_change or (), display=make_display, verbose=verbose)
     if is_main_process():
         if run.summary() is None:  # status 0 says that the run is finished

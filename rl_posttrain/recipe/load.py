@@ -28,18 +28,28 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: a file, an override or a value cannot be used; one line with key, value, reason and fix.
     """
-    path = find_recipe(source)
-    data, origins = read_recipe(path)
+    data, origins = _read(source, overrides)
+    if isinstance(data["run"], dict):
+        data["run"].setdefault("name", find_recipe(source).stem)
+        data["run"].setdefault("output_dir", RunSection.model_fields["output_dir"].default)
+    make_paths_whole(data)
+    return parse_recipe(data, origins)
+
+
+def names_its_run(source: str | Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether the recipe or an override says `run.name`. Otherwise the name is that of the file."""
+    return "name" in _read(source, overrides)[0]["run"]
+
+
+def _read(source: str | Path, overrides: Sequence[str]) -> tuple[dict, Origins]:
+    """The plain data of a recipe, with its overrides and a section `run`; and where each key comes from."""
+    data, origins = read_recipe(find_recipe(source))
     for override in overrides:
         key = apply_override(data, override)
         origins.record(key.split("."), None)
     if data.get("run") is None:
         data["run"] = {}
-    if isinstance(data["run"], dict):
-        data["run"].setdefault("name", path.stem)
-        data["run"].setdefault("output_dir", RunSection.model_fields["output_dir"].default)
-    make_paths_whole(data)
-    return parse_recipe(data, origins)
+    return data, origins
 
 
 def parse_recipe(data: dict, origins: Origins | None = None) -> Recipe:

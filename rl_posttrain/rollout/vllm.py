@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from rl_posttrain.errors import EngineError, class_and_message, one_line
+from rl_posttrain.errors import EngineError, RlPosttrainError, class_and_message, one_line
 from rl_posttrain.machine.tools import find_compiler
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
@@ -134,9 +134,12 @@ class VLLMEngine:
         self._llm.reset_prefix_cache()
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(*seeds))
-            outputs = self._llm.generate(
-                [{"prompt_token_ids": prompt} for prompt in prompts], sampling_params=parameters, use_tqdm=False
-            )
+            try:
+                outputs = self._llm.generate(
+                    [{"prompt_token_ids": prompt} for prompt in prompts], sampling_params=parameters, use_tqdm=False
+                )
+            except Exception as error:  # vLLM raises whatever its core raises
+                raise _failed("while it sampled", error) from error
         return [_completion(prompt, output.outputs[0]) for prompt, output in zip(prompts, outputs, strict=True)]
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -144,8 +147,13 @@ class VLLMEngine:
         runner = self._runner
         # Per-parameter load_weights fails on a CPU, where vLLM has repacked the weights; reloading whole layers works
         # on every device.
-        runner.reload_weights(weights_iterator=iter(weights))
-        self._repack_tied_head()
+        try:
+            runner.reload_weights(weights_iterator=iter(weights))
+            self._repack_tied_head()
+        except RlPosttrainError:  # of the weights' own side
+            raise
+        except Exception as error:
+            raise _failed("while it took new weights", error) from error
 
     def fingerprint(self, columns: Mapping[str, Sequence[int] | None]) -> Iterator[Held]:
         """As `RolloutEngine.fingerprint`, of this process's engine."""
@@ -185,6 +193,13 @@ class VLLMEngine:
                 f"rollout.engine=vllm: starting it took torch from {before} to {torch.get_num_threads()} threads; "
                 f"set OMP_NUM_THREADS={before} in the environment"
             )
+
+
+def _failed(when: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"rollout.engine=vllm: the engine failed {when} ({class_and_message(error, limit=300)}); run with --verbose, "
+        "lower rollout.gpu_memory_share, or set rollout.engine=transformers"
+    )
 
 
 def _completion(prompt: list[int], drawn: Any) -> Completion:

@@ -69,7 +69,7 @@ class RunDirectory:
         path = Path(path)
         if cls.is_at(path):
             raise RunError(f"run.name={path.name}: {path} is a run already; set another run.name")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and _is_unfinished_start(path)):
             raise RunError(
                 f"run.name={path.name}: {path} exists and is not a run; set another run.name or run.output_dir"
             )
@@ -310,6 +310,15 @@ class RunDirectory:
 
     def _rollout_file(self, step: int) -> Path:
         return self.rollouts_path / f"step_{step:06d}.jsonl"
+
+
+def _is_unfinished_start(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a process leaves that is killed while it makes a run directory."""
+    for entry in folder.iterdir():
+        is_ours = entry.name in ("rollouts", "checkpoints") and entry.is_dir() and not any(entry.iterdir())
+        if not is_ours and not entry.name.startswith(".recipe.yaml."):
+            return False
+    return True
 
 
 def _step_in(name: str) -> int:

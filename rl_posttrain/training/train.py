@@ -94,6 +94,8 @@ def train(
             if resume:
                 inputs = compare_inputs(run, recipe, inputs, allow_change)
             if run.summary() is not None and not inputs.more_steps:
+                if display:
+                    print(f"{run.path} is finished: {run.summary().get('steps')} steps; nothing is left to do")
                 return run
             start = find_start(recipe, run) if resume else Start()
         lock = run.locked() if is_main_process() else contextlib.nullcontext()

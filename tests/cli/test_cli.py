@@ -139,8 +139,11 @@ def test_a_run_that_exists_is_left_alone(run_main, tiny_recipe, tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(run_main, tiny_recipe, tmp_path):
-    status, _, stderr = run_main("train", tiny_recipe, f"run.output_dir={tmp_path}", "--resume")
+    arguments = ("train", tiny_recipe, f"run.output_dir={tmp_path}", "--resume")
+    status, _, stderr = run_main(*arguments, "run.name=tiny")
     assert one_line(status, stderr).startswith(f"no run at {tmp_path}/tiny")
+    status, _, stderr = run_main(*arguments)
+    assert one_line(status, stderr).startswith(f"--resume: {tmp_path} has no unfinished run of this recipe")
     assert os.listdir(tmp_path) == []
 
 

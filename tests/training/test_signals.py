@@ -9,36 +9,15 @@ from pathlib import Path
 
 import pytest
 from conftest import fork_command, run_command, run_python, wait_until
+from hits import HIT, runs_folder, state_files, without_costs
 
-from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.errors import RunError
+from rl_posttrain.recipe.load import load_recipe, names_its_run
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.training.newest import newest_unfinished
 
 PLAIN = ("distributed.engine=none", "rollout.engine=transformers", "algorithm.num_steps=4", "checkpoint.keep=4")
-# Sends this process a signal when a function is called for the nth time, and goes on with the function.
-HIT = """
-import os, signal, sys
-module, names, nth, number = sys.argv[1], sys.argv[2].split("."), int(sys.argv[3]), int(sys.argv[4])
-sys.argv = ["rl-posttrain", *sys.argv[5:]]
-import importlib
-owner = importlib.import_module(module)
-for name in names[:-1]:
-    owner = getattr(owner, name)
-original, calls = getattr(owner, names[-1]), []
-def hit(*arguments, **options):
-    calls.append(None)
-    if len(calls) == nth and os.environ.get("HIT_RANK", "0") == os.environ.get("RANK", "0"):
-        os.kill(os.getpid(), number)
-    return original(*arguments, **options)
-setattr(owner, names[-1], hit)
-from rl_posttrain.cli.main import main
-main()
-"""
 TRAINING = "rl_posttrain.training."
-SAMPLING = ("rl_posttrain.rollout.transformers", "TransformersEngine._ends")
-
-
-def runs_folder(recipe: Path) -> Path:
-    return recipe.parent / "runs"
 
 
 def hit_by(number: int, nth: int, place: tuple[str, str], recipe: Path, name: str, *overrides: str):
@@ -59,19 +38,6 @@ def go_on(line: str) -> subprocess.CompletedProcess:
     done = run_command(*told[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-def without_costs(rows: list[dict]) -> list[dict]:
-    costs = ("seconds", "time/", "peak_memory_bytes")
-    return [{key: row[key] for key in row if not key.startswith(costs)} for row in rows]
-
-
-def state_files(checkpoint: Path) -> dict[str, bytes]:
-    """What training goes on from: weights, optimizer, schedule, random state."""
-    found = {str(file.relative_to(checkpoint)): file for file in checkpoint.rglob("*") if file.is_file()}
-    # The rest holds seconds, and how often this run was told to write checkpoints.
-    left_out = ("complete", "metrics.jsonl", "rows.jsonl", "trainer_state.json", "training_args.bin")
-    return {name: file.read_bytes() for name, file in found.items() if Path(name).name not in left_out}
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +191,66 @@ def test_ignored_signals_stay_ignored(tiny_recipe):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert RunDirectory.open(runs_folder(tiny_recipe) / "nohup").summary() is not None
+
+
+def run_of(
+    folder: Path, recipe: Path, name: str, *overrides: str, started: int, finished: bool = False
+) -> RunDirectory:
+    """A run directory as an interrupted process leaves it, started so many seconds after another."""
+    text = load_recipe(recipe, [f"run.output_dir={folder}", f"run.name={name}", *overrides]).to_yaml()
+    run = RunDirectory.create(folder / name, recipe_yaml=text)
+    os.utime(run.path / "recipe.yaml", (started, started))
+    if finished:
+        run.append_metrics({"step": 1})
+        run.write_summary({"steps": 1})
+    return run
+
+
+def test_resume_without_a_name_takes_the_newest_unfinished_run_of_this_recipe(tiny_recipe, tmp_path):
+    def resumed(*overrides: str, allowed: tuple[str, ...] = ()) -> str:
+        recipe = load_recipe(tiny_recipe, [f"run.output_dir={tmp_path}", *overrides])
+        return newest_unfinished(recipe, allowed).run.name
+
+    with pytest.raises(RunError, match=r"no unfinished run of this recipe; leave --resume out to start one"):
+        resumed()
+    run_of(tmp_path, tiny_recipe, "hot", "rollout.temperature=0.5", started=50)
+    with pytest.raises(RunError, match=r"no unfinished run of this recipe; name one of hot with run.name"):
+        resumed()
+    run_of(tmp_path, tiny_recipe, "older", started=10)
+    run_of(tmp_path, tiny_recipe, "newer", "checkpoint.every_steps=7", started=30)
+    run_of(tmp_path, tiny_recipe, "over", started=40, finished=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "recipe.yaml").write_text("][")
+    assert resumed() == "newer"
+    assert resumed("rollout.temperature=0.5") == "hot"
+    assert resumed(allowed=("rollout",)) == "hot"
+    # Only finished runs: the one that has the recipe's name.
+    for name in ("older", "newer"):
+        RunDirectory(tmp_path / name).write_summary({"steps": 1})
+    run_of(tmp_path, tiny_recipe, "tiny", started=1, finished=True)
+    assert resumed() == "tiny"
+
+
+def test_who_names_a_run(tiny_recipe, tmp_path):
+    assert not names_its_run(tiny_recipe)
+    assert names_its_run(tiny_recipe, ["run.name=a"])
+    (tmp_path / "own.yaml").write_text(f"extends: {tiny_recipe}\nrun: {{name: own}}\n")
+    assert names_its_run(tmp_path / "own.yaml")
+
+
+def test_one_command_starts_a_run_goes_on_with_it_and_leaves_it_when_it_is_finished(tiny_recipe, whole, tmp_path):
+    command = (tiny_recipe, f"run.output_dir={tmp_path}", *PLAIN, "--auto-resume", "checkpoint.final_model=true")
+    module, function = f"{TRAINING}rollouts", "score"
+    stopped = run_python("-c", HIT, module, function, "3", str(int(signal.SIGUSR1)), "train", *map(str, command))
+    assert stopped.returncode == 138, stopped.stderr
+    run = RunDirectory.open(tmp_path / "tiny")
+    assert len(run.metrics()) == 2
+    done = run_command("train", *command)
+    assert done.returncode == 0, done.stderr
+    assert without_costs(run.metrics()) == without_costs(whole.metrics())
+    again = run_command("train", *command)
+    assert again.returncode == 0
+    assert f"{run.path} is finished: 4 steps; nothing is left to do" in again.stdout
+    # Without --auto-resume and a name, too.
+    named = run_command("train", *(word for word in command if word != "--auto-resume"), "--resume")
+    assert named.stdout.startswith(f"resuming {run.path}\n{run.path} is finished")
