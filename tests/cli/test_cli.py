@@ -151,7 +151,10 @@ def test_a_run_that_is_not_there_cannot_be_resumed(run_main, tiny_recipe, tmp_pa
     ("arguments", "message"),
     [
         (["train"], "missing argument 'RECIPE'; see `rl-posttrain train --help`"),
-        (["train", "quickstart", "--resum"], "no such option: --resum (Possible options: --resume); see"),
+        (
+            ["train", "quickstart", "--resum"],
+            "no such option: --resum (Possible options: --auto-resume, --resume); see",
+        ),
         (["trian", "quickstart"], "no such command 'trian', did you mean 'train'; see `rl-posttrain --help`"),
         (["check", "quickstart", "--num-processes", "x"], "invalid value for '--num-processes': "),
         (["check", "quickstart", "--num-processes", "0"], "invalid value for '--num-processes': "),
