@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rl_posttrain.cli.options import JsonOption
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import Interrupted, RecipeError
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.[A-Za-z0-9_]+)+=.*", re.DOTALL)
 
@@ -116,8 +116,12 @@ def evaluate(
     if compare is not None and not all(any(reward.judges == "answer" for reward in e.rewards) for _, e in pairs):
         raise RecipeError(f"--compare={compare}: it needs a reward that judges answers; set rewards.0.judges=answer")
     columns = [name.strip() for name in by.split(",")] if by is not None else None
-    with listener:
-        results = evaluate_alone(pairs, out=out, listener=listener, by=columns)
+    try:
+        with listener:
+            results = evaluate_alone(pairs, out=out, listener=listener, by=columns)
+    except Interrupted as stopped:
+        kept = f"{stopped}; the samples of whole batches are kept, and the same command goes on"
+        raise Interrupted(stopped.number, kept) from None
     if not is_main_process():
         return
     comparisons = [] if compare is None else comparison_of(results, named[compare].name, margin)

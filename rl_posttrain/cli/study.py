@@ -17,7 +17,7 @@ from rl_posttrain.cli.options import (
     RunsArgument,
     ThresholdOption,
 )
-from rl_posttrain.errors import RunError
+from rl_posttrain.errors import Interrupted, RunError
 from rl_posttrain.runs.metrics import AXES, plotted
 
 _DRAWN_OFTEN = ", ".join(metric.name for metric in plotted("page"))
@@ -143,10 +143,10 @@ def compare(
         if paths:
             terms = {"baseline": baseline, "measure": measure, "margin": margin, "threshold": threshold}
             _report(judge(read_runs(paths), **terms), folder / "report", as_json)
-    except KeyboardInterrupt:
+    except Interrupted as stopped:
         finished = sum(run.is_finished() for run in runs)
         typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command trains the others")
-        raise typer.Exit(130) from None
+        raise typer.Exit(stopped.status) from None
     if runner.failed:
         raise typer.Exit(1)
 

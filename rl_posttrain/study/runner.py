@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.machine.process import num_cores
+from rl_posttrain.machine.signals import handled
 from rl_posttrain.recipe.changes import recipe_changes
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.runs.directory import RunDirectory
@@ -26,6 +26,7 @@ from rl_posttrain.study.plan import PlannedRun
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # how long a run has to end after it was asked to
+_PATIENT_TORCHRUN = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(_PATIENCE_S))}
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -62,27 +63,25 @@ class Runner:
             _check_place(run)
 
     def run(self, on_change: Callable[["Runner"], None]) -> None:
-        """Run until every run is finished or has failed. On an interrupt, end the processes; they can be resumed.
+        """Run until every run is finished or has failed. At a signal, end the processes; they can be resumed.
 
         Args:
             on_change: called twice a second.
         """
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        try:
+        with handled() as stop, self._ending():
             while self.waiting or self.running:
                 while self.waiting and self._slots:
                     planned = self.waiting.pop(0)
                     if not planned.is_finished():  # another process may have finished it
-                        self._open(planned)
+                        with stop.deferred(""):  # no run starts without being known
+                            self._open(planned)
+                        stop.check()
                 on_change(self)
                 time.sleep(_POLL_S)
                 for planned, process in list(self.running.items()):
                     if process.poll() is not None:
                         self._close(planned, process.returncode)
             on_change(self)
-        finally:
-            self._end()
-            signal.signal(signal.SIGTERM, previous)
 
     def _open(self, planned: PlannedRun) -> None:
         self._slot_of[planned] = self._slots.pop(0)
@@ -123,7 +122,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | self._variables(self._slot_of[planned]),
+                env=os.environ | _PATIENT_TORCHRUN | self._variables(self._slot_of[planned]),
                 # In a session of its own a run does not receive Ctrl-C; this process ends its runs in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
@@ -139,6 +138,14 @@ class Runner:
             return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
         threads = max(1, num_cores() // (self._jobs * number))
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Afterwards no run is left; those that still train write a checkpoint first."""
+        try:
+            yield
+        finally:
+            self._end()
 
     def _end(self) -> None:
         for process in self.running.values():
@@ -180,10 +187,6 @@ def _stopped_by_a_guard(planned: PlannedRun) -> str | None:
         f"guards.{stopped['guard']}={stopped['policy']}: at step {stopped['step']} {stopped['saw']} (remove "
         f"{planned.path} to train it again)"
     )
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _die_with_parent() -> None:

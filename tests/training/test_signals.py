@@ -193,6 +193,23 @@ def test_ignored_signals_stay_ignored(tiny_recipe):
     assert RunDirectory.open(runs_folder(tiny_recipe) / "nohup").summary() is not None
 
 
+def test_eval_keeps_whole_batches_and_the_same_command_goes_on(tiny_model, tmp_path):
+    command = ("eval", str(tiny_model), "--task", "arithmetic", "--num-questions", "70", "--engine", "transformers",
+               "--max-new-tokens", "4", "--out", str(tmp_path / "out"), "--json")  # fmt: skip
+    hit = ("rl_posttrain.evaluation.evaluate", "score", "2", str(int(signal.SIGTERM)))
+    done = run_python("-c", HIT, *hit, *command)
+    assert done.returncode == 143, done.stderr
+    assert last_line(done) == (
+        "stopped by SIGTERM; the samples of whole batches are kept, and the same command goes on"
+    )
+    kept = (tmp_path / "out" / "samples.jsonl").read_text()
+    assert len(kept.splitlines()) == 64
+    assert run_command(*command).returncode == 0
+    whole = (tmp_path / "out" / "samples.jsonl").read_text()
+    assert whole.startswith(kept)
+    assert len(whole.splitlines()) > 70  # a batch is drawn whole
+
+
 def run_of(
     folder: Path, recipe: Path, name: str, *overrides: str, started: int, finished: bool = False
 ) -> RunDirectory:
