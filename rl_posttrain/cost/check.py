@@ -16,6 +16,7 @@ from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
 from rl_posttrain.training.algorithms.algorithm import make_algorithm
 from rl_posttrain.training.backends.backend import Backend, make_backend
+from rl_posttrain.training.guards.completions import too_cold
 
 
 def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     backend = make_backend(recipe, sizes)
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
-    notes = [backend.precision, *([warning] if (warning := recipe.checkpoint.warning) else [])]
+    notes = [backend.precision, *filter(None, (recipe.checkpoint.warning, too_cold(recipe)))]
     config = _config(recipe.model.name, "model.name", notes)
     task = shown_task(recipe, specs, config, notes)
     critic_config = _critic_config(recipe, config, notes)

@@ -51,7 +51,8 @@ class UpdateNorm:
 
     def _remember(self, optimizer: torch.optim.Optimizer) -> None:
         self._before = [part.clone() for part in self._sampled(optimizer)]
-        self._weights += sum(part.float().square().sum(dtype=torch.float64).item() for part in self._before)
+        # Added up on the device, which is waited for once.
+        self._weights += float(sum(part.float().square().sum(dtype=torch.float64) for part in self._before))
 
     def _compare(self, optimizer: torch.optim.Optimizer) -> None:
         for before, after in zip(self._before, self._sampled(optimizer), strict=True):

@@ -222,6 +222,12 @@ def test_equal_completions_are_no_fault_of_a_policy_that_has_learned():
     assert completions.equal_completions(cold, 0.5, teaching, 3) is not None
 
 
+def test_a_cold_temperature_is_said_before_the_first_step():
+    assert completions.too_cold(RECIPE) is None
+    assert completions.too_cold(recipe_with("rollout.temperature=1e-6")).startswith("rollout.temperature=1e-06: ")
+    assert completions.too_cold(recipe_with("rollout.temperature=1e-6", "guards.equal_completions=off")) is None
+
+
 def test_truncation_is_said_once_after_the_third_step_and_names_the_limit():
     found = rows(truncated_share=[0.9, 0.9, 0.95, 1.0])
     assert [completions.truncation(RECIPE, found[:end], end) is not None for end in (1, 2, 3, 4)] == [

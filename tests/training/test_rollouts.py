@@ -70,3 +70,6 @@ def test_weights_are_brought_to_the_engine_once_an_update(trainer, rows, monkeyp
     trainer.rollouts.draw(rows, 6, "rollout")
     names = {name for name, _ in trainer.model.named_parameters()}
     assert [set(weights) for weights in brought] == [names, names]
+    trainer.rollouts.weights_changed()  # a run that goes back to a checkpoint has other weights after no update
+    trainer.rollouts.draw(rows, 6, "rollout")
+    assert len(brought) == 3

@@ -125,6 +125,17 @@ def truncation(recipe: Recipe, rows: Rows, step: int) -> Finding | None:
     return Finding("truncation", what, fix, _changed("rollout.max_new_tokens", 4 * tokens))
 
 
+def too_cold(recipe: Recipe) -> str | None:
+    """A line about a temperature at which all completions of a prompt are about the same; None if it is none."""
+    temperature = recipe.rollout.temperature
+    if temperature >= COLD or recipe.guards.equal_completions.policy == "off":
+        return None
+    return (
+        f"rollout.temperature={temperature:g}: the completions of a prompt will be about the same, and so teach "
+        "nothing; set about 1"
+    )
+
+
 def _steps_in_a_row(rows: Rows, condition: Callable[[Mapping[str, Any]], bool]) -> int:
     return sum(1 for _ in takewhile(condition, reversed(rows)))
 

@@ -100,12 +100,8 @@ class Guards:
         for row in rows:
             self._fired.update({name: int(row.get(f"guards/{name}") or 0) for name in self._policies})
             self._skips = self._skips + 1 if row.get("skipped_updates") == self._updates_per_step else 0
-        temperature = self._recipe.rollout.temperature
-        if temperature < completions.COLD and self._policies["equal_completions"] != "off":
-            self._note(
-                f"rollout.temperature={temperature:g}: the completions of a prompt will be about the same, and so "
-                "teach nothing; set about 1"
-            )
+        if warning := completions.too_cold(self._recipe):
+            self._note(warning)
 
     def drawn(self, step: int, rollouts: Sequence[Mapping[str, Any]], unusable: Sequence[str]) -> dict[str, Any]:
         """Judge a step's completions. Returns what its row says of them.
