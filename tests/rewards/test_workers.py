@@ -194,6 +194,16 @@ def test_a_fork_server_that_is_killed_takes_its_workers_with_it_and_is_replaced(
     assert not {pool.server_id, *pool.process_ids} & set(killed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_what_asks_a_whole_job_to_end_leaves_the_workers_to_the_trainer(pool, number):
+    pool.run([("",)] * 4, timeout_s=600)
+    before = [pool.server_id, *pool.process_ids]
+    for process in before:
+        os.kill(process, number)
+    assert [outcome.value for outcome in pool.run([("", place) for place in range(4)], timeout_s=600)] == list(range(4))
+    assert [pool.server_id, *pool.process_ids] == before
+
+
 def test_a_pool_starts_in_the_background():
     pool = WorkerPool("in_workers:misbehave", memory_bytes=2**30, num_workers=2)
     try:
