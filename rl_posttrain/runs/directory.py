@@ -26,7 +26,14 @@ from typing import Any
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import Columns, columns_of
 from rl_posttrain.runs.evaluations import RESULTS_FILE
-from rl_posttrain.runs.files import check_regular, read_json_lines, read_json_object, to_json, write_atomically
+from rl_posttrain.runs.files import (
+    check_regular,
+    is_unfinished_start,
+    read_json_lines,
+    read_json_object,
+    to_json,
+    write_atomically,
+)
 from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
@@ -69,7 +76,7 @@ class RunDirectory:
         path = Path(path)
         if cls.is_at(path):
             raise RunError(f"run.name={path.name}: {path} is a run already; set another run.name")
-        if path.exists() and not (path.is_dir() and _is_unfinished_start(path)):
+        if path.exists() and not (path.is_dir() and is_unfinished_start(path)):
             raise RunError(
                 f"run.name={path.name}: {path} exists and is not a run; set another run.name or run.output_dir"
             )
@@ -310,15 +317,6 @@ class RunDirectory:
 
     def _rollout_file(self, step: int) -> Path:
         return self.rollouts_path / f"step_{step:06d}.jsonl"
-
-
-def _is_unfinished_start(folder: Path) -> bool:
-    """Whether a folder is empty, but for what a process leaves that is killed while it makes a run directory."""
-    for entry in folder.iterdir():
-        is_ours = entry.name in ("rollouts", "checkpoints") and entry.is_dir() and not any(entry.iterdir())
-        if not is_ours and not entry.name.startswith(".recipe.yaml."):
-            return False
-    return True
 
 
 def _step_in(name: str) -> int:

@@ -137,3 +137,12 @@ def read_json_object(path: Path) -> dict | None:
     if not isinstance(value, dict):
         raise RunError(f"{path}: not a JSON object; the file is damaged")
     return value
+
+
+def is_unfinished_start(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a process leaves that is killed while it makes a run directory."""
+    for entry in folder.iterdir():
+        is_ours = entry.name in ("rollouts", "checkpoints") and entry.is_dir() and not any(entry.iterdir())
+        if not is_ours and not entry.name.startswith(".recipe.yaml."):
+            return False
+    return True
