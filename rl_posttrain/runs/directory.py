@@ -29,6 +29,7 @@ from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import (
     check_regular,
     is_unfinished_start,
+    last_lines,
     read_json_lines,
     read_json_object,
     to_json,
@@ -37,7 +38,6 @@ from rl_posttrain.runs.files import (
 from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
-_END_BYTES = 2**16  # of metrics.jsonl, read to find the last row: enough for many rows
 STOPPED_FILE = "stopped.json"
 BEST_FILE = "best.json"  # in checkpoints/: which of them is the best
 CRITIC_FILE = "critic.safetensors"  # of a checkpoint; the model is the policy alone
@@ -171,13 +171,8 @@ class RunDirectory:
         if not self.metrics_path.exists():
             return None
         check_regular(self.metrics_path)
-        with self.metrics_path.open("rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - _END_BYTES)
-            file.seek(start)
-            lines = file.read().split(b"\n")
-        # After the last line break there may be half a row, and before the first line break the end of a row.
-        whole = [line for line in lines[start > 0 : -1] if line.startswith(b"{") and line.endswith(b"}")]
-        if not whole and start > 0:  # one row is longer than what was read
+        whole, is_all = last_lines(self.metrics_path)
+        if not whole and not is_all:  # one row is longer than what was read
             rows = self.metrics()
             return rows[-1] if rows else None
         try:

@@ -37,6 +37,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
+END_BYTES = 2**16  # read to find the last row: enough for many rows
+
+
 def _errno_in(message: str, folder: Path) -> int | None:
     if found := _OS_ERROR.search(message):
         return int(found[1])
@@ -146,3 +149,13 @@ def is_unfinished_start(folder: Path) -> bool:
         if not is_ours and not entry.name.startswith(".recipe.yaml."):
             return False
     return True
+
+
+def last_lines(path: Path) -> tuple[list[bytes], bool]:
+    """The whole objects at the end of a JSON lines file, a line each; and whether the file has no more than these."""
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - END_BYTES)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    # After the last line break there may be half a row, and before the first line break the end of a row.
+    return [line for line in lines[start > 0 : -1] if line.startswith(b"{") and line.endswith(b"}")], start == 0

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.runs.directory import _END_BYTES, RunDirectory
-from rl_posttrain.runs.files import to_json, write_atomically
+from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.runs.files import END_BYTES, to_json, write_atomically
 
 RECIPE = "run: {name: quick}\n"
 
@@ -101,7 +101,7 @@ def test_the_last_row_of_a_long_file(run, num_bytes):
 
 def test_the_end_of_a_long_row_is_no_row_though_it_begins_with_a_brace(run):
     row = {"step": 1, "nested": {"text": ""}}
-    row["nested"]["text"] = "x" * (_END_BYTES - len('{"text": ""}}\n'))  # so that the end that is read begins there
+    row["nested"]["text"] = "x" * (END_BYTES - len('{"text": ""}}\n'))  # so that the end that is read begins there
     run.append_metrics(row)
     assert run.last_row() == row
 
