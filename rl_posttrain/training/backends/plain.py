@@ -1,5 +1,6 @@
 """Plain PyTorch: one copy of the policy a process, under DDP where there are several."""
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -30,6 +31,7 @@ class PlainPyTorch:
         # to shard a model while it loads.
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
         unset_hf_deepspeed_config()
+        _let_torch_load_to_numbered_cpus()
 
     def trl_fields(self) -> dict[str, Any]:
         return {"deepspeed": None, "bf16": self._autocasts, "model_init_kwargs": {"dtype": self.weights_dtype}}
@@ -37,3 +39,12 @@ class PlainPyTorch:
     def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in parameters:
             yield name, parameter.data
+
+
+@functools.cache
+def _let_torch_load_to_numbered_cpus() -> None:
+    """Several processes on a CPU have the device ``cpu:0``. transformers loads the optimizer's state to it, and torch
+    knows no such place by itself."""
+    torch.serialization.register_package(
+        1, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
