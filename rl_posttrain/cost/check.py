@@ -43,17 +43,21 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
     notes = [backend.precision, *filter(None, (recipe.checkpoint.warning, too_cold(recipe)))]
-    config = _config(recipe.model.name, "model.name", notes)
+    trusts = recipe.model.trust_remote_code
+    config = _config(recipe.model.name, "model.name", notes, trusts)
     task = shown_task(recipe, specs, config, notes)
     critic_config = _critic_config(recipe, config, notes)
     num_parameters = groups = memory = None
     if config is not None and (recipe.critic is None or critic_config is not None):
-        model = model_without_weights(config, backend.weights_dtype)
+        model = model_without_weights(config, backend.weights_dtype, trust_remote_code=trusts)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (model, optimizer)}
         if recipe.critic is not None:
             critic = critic_without_weights(
-                critic_config, backend.weights_dtype, shared_backbone=recipe.critic.shared_backbone
+                critic_config,
+                backend.weights_dtype,
+                shared_backbone=recipe.critic.shared_backbone,
+                trust_remote_code=trusts,
             )
             parts = {"policy": (model, optimizer.policy), "critic": (critic, optimizer.critic)}
         groups = [
@@ -73,10 +77,10 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     }
 
 
-def _config(name: str, key: str, notes: list[str]):
+def _config(name: str, key: str, notes: list[str], trust_remote_code: bool):
     """The config of `name`, None where the hub does not give it; a note where it is not from the model's own file."""
     try:
-        return load_config(name, key=key)
+        return load_config(name, key=key, trust_remote_code=trust_remote_code)
     except HubError as error:
         config = published_config(name)
         if config is not None:
@@ -90,11 +94,12 @@ def _critic_config(recipe: Recipe, config, notes: list[str]):
     """The config of the critic's backbone; None without a critic, or where the hub does not give it."""
     if recipe.critic is None or recipe.critic.model is None:
         return config
+    trusts = recipe.model.trust_remote_code
     try:
-        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
+        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model", trust_remote_code=trusts)
     except HubError as error:
         notes.append(f"whether the critic reads the policy's tokens was not checked: {error}")
-    return _config(recipe.critic.model, "critic.model", notes)
+    return _config(recipe.critic.model, "critic.model", notes, trusts)
 
 
 def _memory(

@@ -32,7 +32,8 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         RecipeError: the task refuses its options, the rewards do not fit its columns, the model has no chat template,
             too many golds cannot be read, or the model's context is too short for a row.
     """
-    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
+    trusts = recipe.model.trust_remote_code
+    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"), trust_remote_code=trusts)
     try:
         rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     except HubError as error:
@@ -42,7 +43,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     row = rows.train[0]
     build_rewards(specs.rewards, list(row), rows.parts)
     golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
-    tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name)
+    tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name, trusts)
     prompt, num_tokens = row["prompt"], None
     if tokenizer is not None:
         options = recipe.trl.get("chat_template_kwargs") or {}
@@ -67,7 +68,9 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     }
 
 
-def _tokenizer_on_this_machine(model: str) -> PreTrainedTokenizerBase | None:
+def _tokenizer_on_this_machine(model: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
     with contextlib.suppress(OSError, ValueError):
-        return AutoTokenizer.from_pretrained(resolve_model(model), local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            resolve_model(model), local_files_only=True, trust_remote_code=trust_remote_code
+        )
     return None

@@ -135,8 +135,9 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     specs = [resolve_reward(section, f"rewards.{place}") for place, section in enumerate(evaluation.rewards)]
     if evaluation.rollout.engine == "vllm":
         require_vllm()
-    config = load_config(subject.location, key="MODEL")
-    counter = token_counter(subject.location, evaluation.trl.get("chat_template_kwargs"))
+    trusts = evaluation.model.trust_remote_code
+    config = load_config(subject.location, key="MODEL", trust_remote_code=trusts)
+    counter = token_counter(subject.location, evaluation.trl.get("chat_template_kwargs"), trust_remote_code=trusts)
     rows = task.make_rows(count_tokens=counter)
     for note in rows.notes:
         listener.note(note)
@@ -154,7 +155,7 @@ def _job(subject: Subject, evaluation: Evaluation, listener: Listener) -> _Job:
     if golds is not None and golds.warning:
         listener.note(golds.warning)
     sampling = evaluation_sampling(evaluation.eval, rollout_sampling(evaluation.rollout, evaluation.trl))
-    tokenizer = load_tokenizer(subject.location, name=subject.name)
+    tokenizer = load_tokenizer(subject.location, name=subject.name, trust_remote_code=trusts)
     chat_options = evaluation.trl.get("chat_template_kwargs") or {}
     prompts = [row["prompt"] for row in rows.eval]
     longest_prompt = max(map(len, tokenize(tokenizer, prompts, chat_options)))
@@ -182,7 +183,8 @@ def _sampler_for(job: _Job, sampler: Sampler | None, longest: int, listener: Lis
 
 def _settings(job: _Job) -> dict[str, Any]:
     location = Path(job.subject.location)
-    config = None if location.is_dir() else load_config(job.subject.location)
+    trusts = job.evaluation.model.trust_remote_code
+    config = None if location.is_dir() else load_config(job.subject.location, trust_remote_code=trusts)
     settings = settings_of(
         model=job.subject.name,
         dtype=job.evaluation.model.dtype,

@@ -9,6 +9,7 @@ import torch
 
 from rl_posttrain.evaluation.blocks import BLOCK_SIZE
 from rl_posttrain.evaluation.subjects import Subject
+from rl_posttrain.machine.hub import hub
 from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config
 from rl_posttrain.recipe.evaluation import Evaluation
 from rl_posttrain.rollout.completion import Completion
@@ -35,10 +36,12 @@ class Sampler:
 
     def __init__(self, subject: Subject, evaluation: Evaluation, longest: int):
         self.subject, self._longest = subject, longest
+        self._trusts = evaluation.model.trust_remote_code
         self._kind = self._kind_of(subject, evaluation)
         if evaluation.rollout.engine == "vllm":
             max_sequences = _SEQUENCES_ON_GPU if torch.cuda.is_available() else BLOCK_SIZE
-            per_sequence = kv_cache_bytes_per_token(load_config(subject.location), evaluation.model.dtype) * longest
+            config = load_config(subject.location, trust_remote_code=self._trusts)
+            per_sequence = kv_cache_bytes_per_token(config, evaluation.model.dtype) * longest
             self._engine: RolloutEngine = VLLMEngine(
                 subject.location,
                 dtype=evaluation.model.dtype,
@@ -48,9 +51,10 @@ class Sampler:
                 gpu_memory_share=evaluation.rollout.gpu_memory_share,
                 seed=evaluation.run.seed,
                 weights="model",
+                trust_remote_code=self._trusts,
             )
         else:
-            self._engine = _transformers_engine(subject, evaluation.model.dtype)
+            self._engine = _transformers_engine(subject, evaluation)
         self._take_tokenizer(subject)
 
     @property
@@ -94,27 +98,32 @@ class Sampler:
         self._engine.close()
 
     def _take_tokenizer(self, subject: Subject) -> None:
-        self._tokenizer = load_tokenizer(subject.location, name=subject.name)
+        self._tokenizer = load_tokenizer(subject.location, name=subject.name, trust_remote_code=self._trusts)
 
     @staticmethod
     def _kind_of(subject: Subject, evaluation: Evaluation) -> tuple:
         """What two models must have in common to take turns in one engine."""
-        config = load_config(subject.location).to_dict()
+        trusts = evaluation.model.trust_remote_code
+        config = load_config(subject.location, trust_remote_code=trusts).to_dict()
         architecture = sorted(
             item for item in config.items() if item[0] not in ("_name_or_path", "transformers_version")
         )
         rollout = evaluation.rollout
         engine = (rollout.engine, evaluation.model.dtype, rollout.gpu_memory_share, evaluation.run.seed)
         # An engine reads the tokens that end a completion once, at its start.
-        return *engine, repr(architecture), _end_tokens(subject)
+        return *engine, repr(architecture), _end_tokens(subject, trusts)
 
 
-def _transformers_engine(subject: Subject, dtype: str) -> TransformersEngine:
+def _transformers_engine(subject: Subject, evaluation: Evaluation) -> TransformersEngine:
     from transformers import AutoModelForCausalLM
 
+    trusts = {"trust_remote_code": evaluation.model.trust_remote_code}
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(subject.location, dtype=getattr(torch, dtype)).to(device).eval()
-    tokenizer = load_tokenizer(subject.location, name=subject.name)
+    dtype = getattr(torch, evaluation.model.dtype)
+    with hub(subject.location):
+        model = AutoModelForCausalLM.from_pretrained(subject.location, dtype=dtype, **trusts).to(device).eval()
+    tokenizer = load_tokenizer(subject.location, name=subject.name, **trusts)
     if tokenizer.pad_token_id is None:
         # Padding is masked, so that any token will do where the model has no end of sequence either.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -124,15 +133,17 @@ def _transformers_engine(subject: Subject, dtype: str) -> TransformersEngine:
     return TransformersEngine(lambda: contextlib.nullcontext(model), tokenizer, list(ends))
 
 
-def _end_tokens(subject: Subject) -> tuple:
+def _end_tokens(subject: Subject, trust_remote_code: bool) -> tuple:
     """What ends a completion: the tokenizer's end of sequence, and what the model's generation config names."""
     from transformers import GenerationConfig
 
     try:
-        named = GenerationConfig.from_pretrained(subject.location).eos_token_id
+        with hub(subject.location):
+            named = GenerationConfig.from_pretrained(subject.location).eos_token_id
     except OSError:  # it has none
         named = None
-    return load_tokenizer(subject.location, name=subject.name).eos_token_id, repr(named)
+    tokenizer = load_tokenizer(subject.location, name=subject.name, trust_remote_code=trust_remote_code)
+    return tokenizer.eos_token_id, repr(named)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -26,8 +26,8 @@ DTYPES = {"bfloat16": "BF16", "float32": "F32"}
 """What an export can have, and what safetensors calls it."""
 CRITIC_PREFIX = "critic."  # of the critic's weights in the policy's module
 _WEIGHTS = "model.safetensors"
-# The files that save_pretrained writes for a model and its tokenizer.
-_MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+# The files that save_pretrained writes for a model and its tokenizer; code, where a model has its own.
+_MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
 _NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE}
 
 

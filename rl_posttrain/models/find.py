@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rl_posttrain.errors import HubError, RecipeError, one_line
+from rl_posttrain.machine.hub import hub, why_not_reached
 from rl_posttrain.machine.tools import cache_folder
+from rl_posttrain.models.foreign_code import foreign_code, refuse_foreign_code
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.runs.files import disk_errors
 
@@ -78,31 +80,64 @@ def local_folder(location: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def load_config(name: str, *, key: str = "model.name"):
+def check_source(name: str, *, key: str = "model.name", trust_remote_code: bool = False) -> None:
+    """Fail early and without anything heavy where a model cannot be loaded from where it is.
+
+    Args:
+        key: the recipe's key that says `name`, for errors.
+        trust_remote_code: whether the model's own Python code may run.
+
+    Raises:
+        RecipeError: a path that holds no model, or a model with code of its own that may not run.
+        HubError: it is neither on this machine nor does the hub give it.
+    """
+    if name == BUNDLED:  # it has none, and converting it is not for here
+        return
+    location = resolve_model(name, key=key)
+    folder = local_folder(location)
+    if folder is None and (reason := why_not_reached(location, "model")):
+        raise _not_given(name, key, reason)
+    if folder is not None and not trust_remote_code:
+        refuse_foreign_code(folder, name, key=key)
+
+
+def load_config(name: str, *, key: str = "model.name", trust_remote_code: bool = False):
     """The transformers config of `name`.
 
     Args:
         key: the recipe's key that says `name`, for errors.
+        trust_remote_code: whether the model's own Python code may run.
 
     Raises:
-        RecipeError: a path that holds no model, or one whose config cannot be read.
+        RecipeError: a path that holds no model, or one whose config cannot be read; or the model has code of its own.
         HubError: the hub has no such model, or cannot be reached.
     """
     from transformers import AutoConfig
 
     location = resolve_model(name, key=key)
+    check_source(name, key=key, trust_remote_code=trust_remote_code)
     try:
-        return AutoConfig.from_pretrained(location)
+        with hub(location):
+            config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise foreign_code(name, key=key, where="auto_map in its config.json") from error
         reason = one_line(error).split(". ")[0]
         if Path(location).is_dir():
             raise RecipeError(
                 f"{key}={name}: its config.json cannot be read ({reason}); save the model again by save_pretrained"
             ) from error
-        raise HubError(
-            f"{key}={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
-            "check the name, the network and HF_TOKEN"
-        ) from error
+        raise _not_given(name, key, reason) from error
+    if not trust_remote_code and getattr(config, "auto_map", None):
+        raise foreign_code(name, key=key, where="auto_map in its config.json")
+    return config
+
+
+def _not_given(name: str, key: str, reason: str) -> HubError:
+    return HubError(
+        f"{key}={name}: not {BUNDLED}, no local folder, and the hub did not give it ({reason}); "
+        "check the name, the network and HF_TOKEN"
+    )
 
 
 def published_config(name: str):
@@ -113,13 +148,19 @@ def published_config(name: str):
     return AutoConfig.for_model(shapes.pop("model_type"), **shapes) if shapes else None
 
 
-def model_without_weights(config, dtype: str = "float32"):
-    """The model that `config` describes, on the meta device: shapes and dtypes without values."""
+def model_without_weights(config, dtype: str = "float32", *, trust_remote_code: bool = False):
+    """The model that `config` describes, on the meta device: shapes and dtypes without values.
+
+    Args:
+        trust_remote_code: whether the model's own Python code may run.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        return AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
 
 
 def kv_cache_bytes_per_token(config, dtype: str) -> int:

@@ -28,6 +28,7 @@ class ModelSection(Section):
     name: str
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
 
 
 class RewardSection(Section):

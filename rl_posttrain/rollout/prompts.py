@@ -6,22 +6,30 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rl_posttrain.errors import RecipeError, one_line
+from rl_posttrain.machine.hub import hub
+from rl_posttrain.models.find import check_source
 
 Prompt = str | list[dict[str, str]]
 
 
-def load_tokenizer(model: str, *, name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer, which pads and cuts on the left.
 
     Args:
         model: local folder or hub name.
         name: the model as the user named it, for errors.
+        trust_remote_code: whether the model's own Python code may run.
 
     Raises:
-        RecipeError: the model has none.
+        RecipeError: the model has none, or one with code of its own that may not run.
+        HubError: it is not on this machine, and the hub does not give it.
     """
+    check_source(model, trust_remote_code=trust_remote_code)
     try:
-        return AutoTokenizer.from_pretrained(model, padding_side="left", truncation_side="left")
+        with hub(model):
+            return AutoTokenizer.from_pretrained(
+                model, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"model.name={name}: its tokenizer cannot be loaded ({one_line(error, limit=200)}); save one beside the "

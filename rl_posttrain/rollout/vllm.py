@@ -45,6 +45,7 @@ class VLLMEngine:
         kv_cache_bytes: what these sequences need at their longest; a CPU engine gets that much, in whole GiB.
         gpu_memory_share: part of a GPU's memory for weights and KV cache.
         seed: of the engine itself; each call of `generate` brings its own.
+        trust_remote_code: whether the model's own Python code may run.
         seed_each: give each completion a generator of its own also where one for the whole call is faster.
 
     Raises:
@@ -65,6 +66,7 @@ class VLLMEngine:
         seed: int,
         weights: Literal["synced", "model"] = "synced",
         seed_each: bool = False,
+        trust_remote_code: bool = False,
     ):
         require_vllm()
         from vllm import LLM
@@ -102,6 +104,7 @@ class VLLMEngine:
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 seed=seed,
+                trust_remote_code=trust_remote_code,
                 **options,
             )
         except Exception as error:  # vLLM raises whatever its workers raise

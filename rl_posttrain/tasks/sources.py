@@ -1,12 +1,12 @@
 """Where the rows of a data set come from: a local file, a local folder, or the Hugging Face hub."""
 
-import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rl_posttrain.errors import HubError, RecipeError, class_and_message, one_line
+from rl_posttrain.machine.hub import hub
 from rl_posttrain.tasks.readers import READERS, Record, read_records
 
 # How the files of a split are called at their start.
@@ -16,7 +16,6 @@ _PLACES = ("", "main", "default", "data")
 _NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 _PACKED = (".gz", ".zip", ".zst", ".xz", ".bz2", ".tar", ".tgz")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_PROBE_S = 5.0
 
 
 def load_splits(
@@ -105,46 +104,13 @@ def _of_hub(path: str, where: str, subset: str | None) -> dict[str, Iterable[Rec
 
     key = where.partition("=")[0]
     fix = f"check the name and the network, or download it elsewhere and set {key} to the file or folder"
-    reason = _why_not_reached(path)
+    reason = None
     try:
-        with _offline() if reason else contextlib.nullcontext():
+        with hub(path, "dataset") as reason:
             return _in_parts(datasets.load_dataset(path, name=subset))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = reason or class_and_message(error, limit=200)
         raise HubError(f"{where}: no such file or folder, and the hub did not give it ({reason}); {fix}") from error
-
-
-def _why_not_reached(path: str) -> str | None:
-    """Why the hub does not answer, asked once and shortly: `datasets` would try for half a minute. None if it does."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        huggingface_hub.HfApi().dataset_info(path, timeout=_PROBE_S)
-    except HfHubHTTPError as error:
-        return f"it has no such data set, or does not show it: {class_and_message(error, limit=100)}"
-    except OfflineModeIsEnabled:
-        return "HF_HUB_OFFLINE is set, and it was not loaded before"
-    except Exception as error:  # of whichever HTTP library huggingface_hub uses
-        return f"it cannot be reached: {type(error).__name__}"
-    return None
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Within, `datasets` looks only into its cache."""
-    import datasets
-    import huggingface_hub
-
-    places = ((datasets.config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE"))
-    before = [getattr(module, name) for module, name in places]
-    try:
-        for module, name in places:
-            setattr(module, name, True)
-        yield
-    finally:
-        for (module, name), value in zip(places, before, strict=True):
-            setattr(module, name, value)
 
 
 def _in_parts(loaded) -> dict[str, Iterable[Record]]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from rl_posttrain.machine.hub import hub
 from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.recipe.schema import Recipe
@@ -91,11 +92,14 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     backbone = None
     if not recipe.critic.shared_backbone:
         name = recipe.critic.model or recipe.model.name
-        backbone = AutoModel.from_pretrained(
-            resolve_model(name, key="critic.model"),
-            dtype=policy.dtype,
-            attn_implementation=policy.config._attn_implementation,
-        )
+        location = resolve_model(name, key="critic.model")
+        with hub(location):
+            backbone = AutoModel.from_pretrained(
+                location,
+                dtype=policy.dtype,
+                attn_implementation=policy.config._attn_implementation,
+                trust_remote_code=recipe.model.trust_remote_code,
+            )
     config = (policy if backbone is None else backbone).config.get_text_config()
     critic = Critic(backbone, config.hidden_size)
     critic.head.initialize(derive_seed(recipe.run.seed, "critic"))
@@ -109,10 +113,13 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     return critic
 
 
-def critic_without_weights(config: PretrainedConfig, dtype: str, *, shared_backbone: bool = False) -> Critic:
+def critic_without_weights(
+    config: PretrainedConfig, dtype: str, *, shared_backbone: bool = False, trust_remote_code: bool = False
+) -> Critic:
     """The critic whose backbone `config` describes, on the meta device: shapes and dtypes without values."""
+    options = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     with torch.device("meta"):
-        backbone = None if shared_backbone else AutoModel.from_config(config, dtype=getattr(torch, dtype))
+        backbone = None if shared_backbone else AutoModel.from_config(config, **options)
         critic = Critic(backbone, config.get_text_config().hidden_size)
     critic.head.to(dtype=getattr(torch, dtype))
     return critic

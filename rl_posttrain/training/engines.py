@@ -45,6 +45,7 @@ def engine_for(
             kv_cache_bytes=per_sequence * max_sequences,
             gpu_memory_share=recipe.rollout.gpu_memory_share,
             seed=recipe.run.seed,
+            trust_remote_code=recipe.model.trust_remote_code,
             seed_each=recipe.run.deterministic,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.machine.describe import describe, device_name
+from rl_posttrain.machine.hub import hub
 from rl_posttrain.machine.process import (
     deterministic_kernels,
     is_main_process,
@@ -16,7 +17,7 @@ from rl_posttrain.machine.process import (
     world_size,
 )
 from rl_posttrain.machine.signals import Stop, handled
-from rl_posttrain.models.find import load_config, origin, resolve_model
+from rl_posttrain.models.find import check_source, load_config, origin, resolve_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
@@ -73,7 +74,9 @@ def train(
     specs = resolve(recipe)
     algorithm = make_algorithm(recipe)
     _check_trl(recipe, sizes)
-    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"))
+    trusts = recipe.model.trust_remote_code
+    check_source(recipe.model.name, trust_remote_code=trusts)
+    counter = token_counter(recipe.model.name, recipe.trl.get("chat_template_kwargs"), trust_remote_code=trusts)
     rows = specs.task.make_rows(recipe.algorithm.prompts_per_step, counter)
     check_rows_to_evaluate(recipe, rows)
     rewards = build_rewards(specs.rewards, list(rows.train[0]), rows.parts, recipe.guards.reward.if_unusable)
@@ -86,7 +89,7 @@ def train(
     if recipe.critic is not None and recipe.critic.model is not None:
         from rl_posttrain.models.vocabulary import check_same_vocabulary
 
-        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model")
+        check_same_vocabulary(recipe.model.name, recipe.critic.model, key="critic.model", trust_remote_code=trusts)
     inputs = find_inputs(recipe, rows, model)
     with handled() as stop:
         with stop.deferred(""):
@@ -125,7 +128,8 @@ def train(
             if is_main_process() and not resume:
                 inputs.record(run, recipe, after_step=0)
             view.note("loading transformers, TRL and DeepSpeed")
-            trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view, stop)
+            with hub(model):
+                trainer = build_trainer(recipe, specs, algorithm, sizes, rows, rewards, model, run, view, stop)
             for note in _describe_start(recipe, run, trainer):
                 view.note(note)
             trainer.accelerator.wait_for_everyone()
@@ -205,8 +209,9 @@ def build_trainer(
     from rl_posttrain.training.backends.backend import make_backend
     from rl_posttrain.training.engines import engine_for
 
-    config = load_config(model)
-    tokenizer = load_tokenizer(model, name=recipe.model.name)
+    trusts = recipe.model.trust_remote_code
+    config = load_config(model, trust_remote_code=trusts)
+    tokenizer = load_tokenizer(model, name=recipe.model.name, trust_remote_code=trusts)
     prompts = [row["prompt"] for row in (*rows.train, *rows.eval)]
     longest_prompt = max(map(len, tokenize(tokenizer, prompts, recipe.trl.get("chat_template_kwargs") or {})))
     longest = longest_sequence(longest_prompt, recipe.max_new_tokens, config, name=recipe.model.name)

@@ -104,8 +104,8 @@ _SAID_BY = {
     "max_completion_length": "rollout.max_new_tokens", "temperature": "rollout.temperature", "top_p": "rollout.top_p",
     "use_vllm": "rollout.engine", "seed": "run.seed", "output_dir": "run.output_dir", "run_name": "run.name",
     "bf16": "model.dtype", "gradient_checkpointing": "model.gradient_checkpointing", "model_init_kwargs": "model.dtype",
-    "report_to": "logging.trackers", "save_steps": "checkpoint.every_steps",
-    "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
+    "trust_remote_code": "model.trust_remote_code", "report_to": "logging.trackers",
+    "save_steps": "checkpoint.every_steps", "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
     "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
     "log_completions": "logging.print_samples", "shuffle_dataset": "task.order_by",
 }  # fmt: skip
@@ -138,6 +138,7 @@ def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
         "use_cpu": on_cpu,
+        "trust_remote_code": recipe.model.trust_remote_code,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
         **backend.trl_fields(),
         "use_vllm": False,  # completions come from training/rollouts.py
