@@ -57,7 +57,7 @@ def export_model(
     """Write a model of `run` to the folder `to`, which then is whole; on any error it is absent.
 
     The critic stays behind. The weights are those of the forward pass in the dtype in which they were trained, so that
-    logits are the trainer's own. Files of ours alone are unpickled, and for `dtype` float32 only.
+    logits are the trainer's own. Nothing of a file runs.
 
     Args:
         step: of a checkpoint. None: the final model, else the newest checkpoint.

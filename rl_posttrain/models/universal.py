@@ -1,15 +1,66 @@
-"""Checkpoints of DeepSpeed: universal ones, also for optimizers with one buffer; the fp32 masters in their shards."""
+"""Checkpoints of DeepSpeed: universal ones, also for optimizers with one buffer; the fp32 masters in their shards.
+
+Files are read within `only_weights`: whatever stands in them, no code of theirs runs.
+"""
 
 import argparse
 import contextlib
 import io
+import os
+import pickle
+import re
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from rl_posttrain.errors import EngineError, RunError, class_and_message
 from rl_posttrain.machine.process import use_cpu_if_no_gpu
+
+# What torch does with a call that asks for more than weights.
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+@contextlib.contextmanager
+def only_weights(path: str | Path) -> Iterator[None]:
+    """Within, `torch.load` takes tensors, plain values and three classes of DeepSpeed, whatever its caller asks for.
+
+    DeepSpeed asks for any Python object, and such a file could run code.
+
+    Args:
+        path: what is read, for the error.
+
+    Raises:
+        RunError: a file holds something else.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    os.environ[_FORCE] = "1"
+    try:
+        with torch.serialization.safe_globals(_classes()):
+            yield
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"an object of {found[1]}" if found else "more than numbers"
+        raise RunError(
+            f"{path}: a file in it holds {what}, and is not read, since that could run code; use a checkpoint of your "
+            "own run, or, if an optimizer of yours keeps such objects, torch.serialization.add_safe_globals"
+        ) from error
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _classes() -> list[type]:
+    """The classes of which DeepSpeed writes objects into its checkpoints."""
+    if "deepspeed" not in sys.modules:  # then its checkpoints are not read
+        return []
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
@@ -37,7 +88,7 @@ def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
             "ZeRO-1, 2 or 3 wrote"
         )
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output) as staged:
+    with tempfile.TemporaryDirectory(dir=output) as staged, only_weights(checkpoint):
         filled = False
         for path in checkpoint.iterdir():
             target = Path(staged, path.name)
@@ -60,15 +111,14 @@ def convert_to_universal(checkpoint: str | Path, output: str | Path) -> None:
     if filled:
         for path in (output / "zero").rglob("exp_avg_sq.pt"):
             if stage == 3:
-                torch.save(_zeros(torch.load(path).numel()), path)
+                torch.save(_zeros(torch.load(path, weights_only=True).numel()), path)
             else:
                 path.unlink()
 
 
 def _fill_states(path: Path, target: Path) -> bool:
     """Copy the file, with zeros in the place of Adam's missing states; returns whether any were missing."""
-    # The file contains DeepSpeed's own classes.
-    saved = torch.load(path, map_location="cpu", weights_only=False)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     zero = saved["optimizer_state_dict"]
     optimizer = zero["base_optimizer_state"] if "base_optimizer_state" in zero else zero["optimizer_state_dict"]
     states = optimizer["state"]
@@ -116,8 +166,7 @@ def _zeros(num_elements: int) -> torch.Tensor:
 def fp32_masters(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     """The whole fp32 masters of the policy, and of its critic, by name, from the shards of a checkpoint.
 
-    It unpickles the shards, as DeepSpeed does: use it on checkpoints of your own runs alone. All masters are in memory
-    at once, and the shards beside them.
+    All masters are in memory at once, and the shards beside them.
 
     Args:
         checkpoint: ``checkpoints/checkpoint-N`` of a run under ZeRO-1, 2 or 3.
@@ -136,8 +185,11 @@ def fp32_masters(checkpoint: str | Path) -> dict[str, torch.Tensor]:
 
     try:
         # It prints what it does, and shows bars.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with quiet[0], quiet[1], only_weights(checkpoint):
             return zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(checkpoint))
+    except RunError:
+        raise
     except Exception as error:  # of torch.load, and of what it finds there
         raise RunError(
             f"{checkpoint}: its shards cannot be read ({class_and_message(error, limit=200)}); they are damaged"

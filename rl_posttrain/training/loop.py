@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rl_posttrain.machine.signals import Stop
+from rl_posttrain.models.universal import only_weights
 from rl_posttrain.optim.joint import JointSpec
 from rl_posttrain.optim.spec import OptimizerSpec
 from rl_posttrain.optim.swap import put_in
@@ -272,6 +273,11 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's card of a folder of checkpoints knows neither base model nor task; models/card.py has the final one."""
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
+        """transformers reads optimizer and schedule here, and DeepSpeed its shards: nothing in them may run."""
+        with only_weights(resume_from_checkpoint or ""):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -290,3 +290,10 @@ def test_adam_mini_and_galore_keep_what_we_set_under_those_names():
     assert optimizer.head_numel == 4 * 4 // 2
     galore = pytest.importorskip("pytorch_optimizer.optimizer.utils.galore")
     assert inspect.isclass(galore.GaLoreProjector)
+
+
+def test_torch_can_be_told_to_load_weights_alone_whatever_a_caller_asks_for():
+    import torch
+
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" in inspect.getsource(torch.load)
+    assert callable(torch.serialization.safe_globals)

@@ -53,6 +53,7 @@ OVERRIDDEN = {
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_clip_grad_norm": ["self", "model"],
     "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+    "_prepare_for_training": ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"],
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
 }
 

@@ -96,3 +96,33 @@ def test_vllm_reads_the_variables_that_we_set():
 
     ours = {"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE"}
     assert ours | {"VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL"} <= set(envs.environment_variables)
+
+
+def test_weights_are_read_back_from_the_layers_that_we_know():
+    """vllm_weights.py: fused parts by name and size, the kernel that a layer multiplies by, and the vocabulary."""
+    from vllm.model_executor.layers.linear import (
+        LinearBase,
+        MergedColumnParallelLinear,
+        QKVParallelLinear,
+        UnquantizedLinearMethod,
+    )
+    from vllm.model_executor.layers.vocab_parallel_embedding import (
+        ParallelLMHead,
+        UnquantizedEmbeddingMethod,
+        VocabParallelEmbedding,
+    )
+    from vllm.model_executor.models.llama import LlamaForCausalLM
+    from vllm.model_executor.models.utils import WeightsMapper
+
+    assert LlamaForCausalLM.packed_modules_mapping["qkv_proj"] == ["q_proj", "k_proj", "v_proj"]
+    assert WeightsMapper()._map_name("model.norm.weight") == "model.norm.weight"
+    for fused in (MergedColumnParallelLinear, QKVParallelLinear):
+        assert issubclass(fused, LinearBase)
+        assert "self.output_sizes = " in inspect.getsource(fused.__init__)
+    assert issubclass(ParallelLMHead, VocabParallelEmbedding)
+    for method in (UnquantizedLinearMethod, UnquantizedEmbeddingMethod):
+        assert names(method.apply) == ["self", "layer", "x", "bias"]
+    source = inspect.getsource(VocabParallelEmbedding.__init__)
+    assert all(f"self.{name} = " in source for name in ("org_vocab_size", "embedding_dim", "params_dtype", "tp_size"))
+    source = inspect.getsource(LinearBase.__init__)
+    assert all(f"self.{name} = " in source for name in ("input_size", "params_dtype", "tp_size"))
