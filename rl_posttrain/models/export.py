@@ -28,7 +28,8 @@ CRITIC_PREFIX = "critic."  # of the critic's weights in the policy's module
 _WEIGHTS = "model.safetensors"
 # The files that save_pretrained writes for a model and its tokenizer; code, where a model has its own.
 _MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
-_NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE}
+# The last two are scripts that DeepSpeed puts into a checkpoint.
+_NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE, "zero_to_fp32.py", "zero_to_torch.py"}
 
 
 @dataclass(frozen=True)
