@@ -297,3 +297,13 @@ def test_torch_can_be_told_to_load_weights_alone_whatever_a_caller_asks_for():
 
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" in inspect.getsource(torch.load)
     assert callable(torch.serialization.safe_globals)
+
+
+def test_torchs_store_is_made_by_the_function_that_we_replace():
+    import importlib
+
+    rendezvous = importlib.import_module("torch.distributed.rendezvous")
+    taken = list(inspect.signature(rendezvous._create_c10d_store).parameters)
+    assert taken == ["hostname", "port", "rank", "world_size", "timeout", "use_libuv"]
+    assert "_create_c10d_store(" in inspect.getsource(rendezvous._env_rendezvous_handler)
+    assert callable(rendezvous._torchelastic_use_agent_store)

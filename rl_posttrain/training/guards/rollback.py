@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
+from rl_posttrain.models.universal import only_weights
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.runs.manifest import find_damage
@@ -19,7 +20,7 @@ def checkpoint_before(run: RunDirectory, step: int) -> Path | None:
 
 def roll_back(trainer: Any, folder: Path) -> None:
     """Give `trainer` the weights and the optimizer state of a checkpoint. Every process calls it, between steps."""
-    with rates_kept(trainer, place=True):
+    with rates_kept(trainer, place=True), only_weights(folder):
         if trainer.is_deepspeed_enabled:
             deepspeed_load_checkpoint(trainer.model_wrapped, str(folder))
         else:
