@@ -33,11 +33,12 @@ def listening(pid: int) -> set[str]:
 @pytest.mark.parametrize("engine", ["distributed.engine=deepspeed", "distributed.engine=none"])
 def test_a_run_listens_on_loopback_alone(tiny_recipe, tmp_path, engine):
     """With vLLM, under DeepSpeed and plain PyTorch."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     script = (
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_rendezvous\nfrom rl_posttrain.rollout.vllm import VLLMEngine\n"
-        "import os\nwhole = VLLMEngine.generate\n"
+        f"import os, sys\nsys.path[:0] = {paths}\nfrom test_rendezvous import listening\n"
+        "from rl_posttrain.rollout.vllm import VLLMEngine\nwhole = VLLMEngine.generate\n"
         "def generate(self, *arguments):\n"
-        "    print('listens on', sorted(test_rendezvous.listening(os.getpid())), flush=True)\n"
+        "    print('listens on', sorted(listening(os.getpid())), flush=True)\n"
         "    return whole(self, *arguments)\n"
         "VLLMEngine.generate = generate\nfrom rl_posttrain.cli.main import main\nmain()"
     )
