@@ -35,7 +35,7 @@ def main() -> None:
         recipe = load_recipe(
             given.recipe,
             [f"algorithm.num_steps={given.steps}", f"run.output_dir={folder}", "checkpoint.every_steps=0",
-             "checkpoint.final_model=false", "eval.every_steps=0", *given.overrides],
+             "checkpoint.final_model=false", "eval.every_steps=0", "eval.at_start=false", *given.overrides],
         )  # fmt: skip
         rows = train(recipe).metrics()
     seconds = [row["seconds"] for row in rows]
