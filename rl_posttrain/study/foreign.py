@@ -20,7 +20,9 @@ _SEED_ALONE = re.compile(r"seed[-_=]?\d+", re.IGNORECASE)
 
 def is_foreign(path: Path) -> bool:
     """Whether `path` is a run of another program, which `ForeignRun` reads."""
-    return path.suffix.lower() in (".csv", ".json") or (path.is_dir() and _state_file(path) is not None)
+    if path.is_dir():
+        return _state_file(path) is not None
+    return path.suffix.lower() in (".csv", ".json")
 
 
 class ForeignRun:
@@ -75,7 +77,7 @@ class ForeignRun:
 
     @property
     def _is_csv(self) -> bool:
-        return self.path.suffix.lower() == ".csv"
+        return self.path.suffix.lower() == ".csv" and not self.path.is_dir()
 
     def _state(self) -> dict:
         file = _state_file(self.path) if self.path.is_dir() else self.path

@@ -1,5 +1,7 @@
 """Curves, tables and verdicts in the terminal."""
 
+import contextlib
+import io
 import string
 from collections.abc import Sequence
 
@@ -171,6 +173,7 @@ def _plot(curves: dict[str, Curve], key: str, axis: str, smoothing: int, console
     figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
     figure.label(axis, "x")
     figure.label(key, "y")
-    plot = Text.from_ansi(figure.build().string().rstrip("\n"))
+    with contextlib.redirect_stderr(io.StringIO()):  # plotext tells what the plot shows: that values are one point
+        plot = Text.from_ansi(figure.build().string().rstrip("\n"))
     figure.clear()
     return [legend, plot if coloured else Text(plot.plain)]
