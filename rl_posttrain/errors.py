@@ -78,7 +78,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException, *, limit: int = 500) -> str:
     """The error's message on one line, cut to `limit` characters; the name of its class where it has no message."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of somebody's class
+        text = ""
+    text = text or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import yaml
 
 from rl_posttrain.cli import main as cli
 from rl_posttrain.machine import process
+
+# A shell that starts this in the background ignores Ctrl-C for it, and so would every command that is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 process.prepare_process(verbose=False)

@@ -10,7 +10,7 @@ import torch
 from rl_posttrain.evaluation.blocks import BLOCK_SIZE
 from rl_posttrain.evaluation.subjects import Subject
 from rl_posttrain.machine.hub import hub
-from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config
+from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, whole_model
 from rl_posttrain.recipe.evaluation import Evaluation
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import RolloutEngine, Sampling
@@ -121,7 +121,7 @@ def _transformers_engine(subject: Subject, evaluation: Evaluation) -> Transforme
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, evaluation.model.dtype)
-    with hub(subject.location):
+    with hub(subject.location), whole_model(subject.name, "MODEL"):
         model = AutoModelForCausalLM.from_pretrained(subject.location, dtype=dtype, **trusts).to(device).eval()
     tokenizer = load_tokenizer(subject.location, name=subject.name, **trusts)
     if tokenizer.pad_token_id is None:

@@ -1,11 +1,12 @@
 """From a recipe's `model.name` to a folder or hub name that transformers and vLLM both read."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rl_posttrain.errors import HubError, RecipeError, one_line
@@ -48,6 +49,28 @@ def resolve_model(name: str, *, note: Callable[[str], None] = lambda text: None,
     if looks_like_path:
         raise RecipeError(f"{key}={name}: no such folder; name a local model folder, a hub model or {BUNDLED}")
     return name
+
+
+@contextlib.contextmanager
+def whole_model(name: str, key: str = "model.name") -> Iterator[None]:
+    """Within, a model is loaded. What its files lack is said in one line.
+
+    Raises:
+        RecipeError: weights are missing, damaged, or of other shapes than config.json says.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError) as error:
+        text = str(error)
+        is_shape = "ignore_mismatched_sizes" in text
+        is_missing = isinstance(error, OSError) and error.errno is None and "no file named" in text
+        if not (isinstance(error, SafetensorError) or is_shape or is_missing):
+            raise
+        what = "its weights have other shapes than its config.json says" if is_shape else "its weights cannot be read"
+        why = "" if is_shape else f" ({one_line(error, limit=200)})"
+        raise RecipeError(f"{key}={name}: {what}{why}; copy or save the whole model again") from error
 
 
 def origin(name: str) -> dict[str, str | None]:

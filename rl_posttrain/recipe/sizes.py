@@ -4,6 +4,8 @@ from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.section import Section
 
+_MOST_COMPLETIONS = 10_000_000  # of a step; more is a slip of the pen
+
 
 class Sizes(Section):
     """What follows from a recipe on a number of processes; computed here and nowhere else."""
@@ -26,6 +28,11 @@ def derive_sizes(recipe: Recipe, num_processes: int) -> Sizes:
     algorithm = recipe.algorithm
     completions = algorithm.prompts_per_step * algorithm.group_size
     per_forward = algorithm.micro_batch_size * num_processes
+    if completions > _MOST_COMPLETIONS:
+        raise RecipeError(
+            f"algorithm.group_size={algorithm.group_size}: with {algorithm.prompts_per_step} prompts that is "
+            f"{completions} completions a step, above {_MOST_COMPLETIONS}; lower group_size or prompts_per_step"
+        )
     if completions % (algorithm.num_mini_batches * num_processes):
         fits = [number for number in range(1, completions + 1) if completions % (number * num_processes) == 0]
         raise RecipeError(

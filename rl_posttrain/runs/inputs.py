@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rl_posttrain.errors import RunError
 from rl_posttrain.runs.files import read_json_object, to_json, write_atomically
 from rl_posttrain.runs.manifest import checksums
 
@@ -81,7 +82,21 @@ def read_inputs(run: Path) -> dict | None:
     Raises:
         RunError: the file is damaged.
     """
-    return read_json_object(run / INPUTS_FILE)
+    inputs = read_json_object(run / INPUTS_FILE)
+    if inputs is None or _is_whole(inputs):
+        return inputs
+    raise RunError(f"{run / INPUTS_FILE}: it does not have what a run records there; restore it, or delete it")
+
+
+def _is_whole(inputs: Mapping[str, Any]) -> bool:
+    rows, files, changes = (inputs.get(name) for name in ("rows", "files", "changes"))
+    return (
+        isinstance(rows, dict)
+        and all(isinstance(rows.get(split), dict) and rows[split].keys() == {"columns", "rows"} for split in _SPLITS)
+        and isinstance(files, dict)
+        and all(isinstance(named, dict) for named in files.values())
+        and isinstance(changes, list)
+    )
 
 
 def write_inputs(run: Path, inputs: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> None:

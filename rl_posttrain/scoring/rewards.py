@@ -11,7 +11,7 @@ from rl_posttrain.scoring.isolated import NOT_FOR_WORKERS, call_isolated
 from rl_posttrain.scoring.returned import NotNumbers, numbers_of
 from rl_posttrain.scoring.usable import Unusable, is_usable, what_is_wrong
 from rl_posttrain.tasks.mixture import TASK_COLUMN
-from rl_posttrain.users_code import what_it_did
+from rl_posttrain.users_code import contained, what_it_did
 
 # The values; and for each row that failed, by place, the reason and the exception if there is one.
 Scored = tuple[list[float | None], dict[int, tuple[str, Exception | None]]]
@@ -118,9 +118,14 @@ class Reward:
 
     def _numbers(self, returned: Any, num_completions: int) -> list[float | None]:
         try:
-            return numbers_of(returned, num_completions)
+            with contained():  # reading what was returned may run the user's code: a generator, a class of its own
+                return numbers_of(returned, num_completions)
         except NotNumbers as error:
             raise RewardError(f"{self._where}: {error}") from error
+        except Exception as error:
+            raise RewardError(
+                f"{self._where}: what it returned {what_it_did(error)}; return a list of floats"
+            ) from error
 
 
 class Call:

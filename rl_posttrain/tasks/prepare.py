@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rl_posttrain.errors import RecipeError
+from rl_posttrain.errors import RecipeError, one_line
+from rl_posttrain.tasks.readers import check_text
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.tasks.template_files import read_system
 from rl_posttrain.tasks.templates import Asked, load_template
@@ -83,6 +84,7 @@ def _kind_of(row: Any, where: str) -> str:
     value = row.get(key)
     if value is None:
         raise RecipeError(f"{where} has neither `question`, a text, nor `prompt` ({', '.join(row)}); give it one")
+    check_text(value, where)
     if isinstance(value, str):
         if not value.strip():
             raise RecipeError(f"{where} has an empty `{key}`; write one, or leave the row out")
@@ -106,3 +108,25 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
     return digest.hexdigest()
+
+
+def as_table(rows: list[dict], name: str) -> Any:
+    """Rows as a `datasets.Dataset`, which TRL's trainer takes.
+
+    Args:
+        name: of the task, for errors.
+
+    Raises:
+        RecipeError: a column has values that no table takes.
+    """
+    import datasets
+    from pyarrow.lib import ArrowException
+
+    try:
+        return datasets.Dataset.from_list(rows)
+    except (ArrowException, OverflowError, TypeError) as error:
+        reason = one_line(error, limit=200)
+        raise RecipeError(
+            f"task.name={name}: a column of its rows has values that no table takes ({reason}); give each column "
+            "texts, numbers, or lists of them"
+        ) from error

@@ -67,7 +67,7 @@ def _json(path: Path, where: str) -> Iterator[Record]:
                     "each line"
                 ) from None
             if _SURROGATE.search(line):
-                _check_text(record, f"{where}: line {number} of {path.name}")
+                check_text(record, f"{where}: line {number} of {path.name}")
             if not isinstance(record, dict):
                 raise RecipeError(
                     f"{where}: line {number} of {path.name} is a {type(record).__name__}; write an object with "
@@ -82,7 +82,7 @@ def _json_list(text: str, path: Path, where: str) -> list[Record]:
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where}: {path.name} is not JSON ({_json_reason(error)}); correct it") from None
     if _SURROGATE.search(text):
-        _check_text(data, f"{where}: {path.name}")
+        check_text(data, f"{where}: {path.name}")
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
         data = lists[0] if len(lists) == 1 else data
@@ -99,7 +99,12 @@ def _json_reason(error: Exception) -> str:
     return one_line(error, limit=100)  # a number of thousands of digits, or objects a thousand levels deep
 
 
-def _check_text(data: Any, where: str) -> None:
+def check_text(data: Any, where: str) -> None:
+    """Fail on text that cannot be written: half of a surrogate pair.
+
+    Raises:
+        RecipeError: it has one; the message begins with `where`.
+    """
     try:
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:

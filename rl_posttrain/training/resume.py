@@ -121,7 +121,7 @@ def _newest_whole(run: RunDirectory, notes: list[str]) -> Path | None:
     """The newest checkpoint without damage; `notes` gets a line of each newer one, and if it cannot be checked."""
     damaged = []
     for folder in reversed(run.checkpoint_folders()):
-        if damage := find_damage(folder):
+        if damage := find_damage(folder) or _of_another_step(folder):
             damaged.append(f"{folder.name}: {damage}")
             continue
         notes += [f"passed over {said}" for said in damaged]
@@ -134,6 +134,15 @@ def _newest_whole(run: RunDirectory, notes: list[str]) -> Path | None:
             "or set another run.name"
         )
     return None
+
+
+def _of_another_step(folder: Path) -> str | None:
+    """What to say of a whole checkpoint that has another step's name."""
+    copy = folder / ROWS_FILE
+    rows = read_json_lines(copy) if copy.is_file() else []
+    if not rows or rows[-1].get("step") == checkpoint_step(folder):
+        return None
+    return f"it is the checkpoint of step {rows[-1].get('step')} under another name"
 
 
 def _rows(run: RunDirectory, checkpoint: Path, notes: list[str]) -> list[dict]:

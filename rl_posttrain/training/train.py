@@ -18,7 +18,7 @@ from rl_posttrain.machine.process import (
 )
 from rl_posttrain.machine.rendezvous import listen_on_loopback
 from rl_posttrain.machine.signals import Stop, handled
-from rl_posttrain.models.find import check_source, load_config, origin, resolve_model
+from rl_posttrain.models.find import check_source, load_config, origin, resolve_model, whole_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
@@ -27,6 +27,7 @@ from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.scoring.golds import check_golds
 from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
+from rl_posttrain.tasks.prepare import as_table
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
 from rl_posttrain.training.inputs import compare_inputs, find_inputs
@@ -202,8 +203,6 @@ def build_trainer(
         RlPosttrainError: something that the recipe names cannot be loaded, or does not start here.
     """
     # The heavy imports stand here, so that a mistake in the recipe shows before them.
-    import datasets
-
     on_cpu = use_cpu_if_no_gpu()
     listen_on_loopback()
 
@@ -241,27 +240,28 @@ def build_trainer(
         view.step(row, rollouts[:num_samples])
 
     view.note(f"loading {recipe.model.name}: {backend.precision}")
-    return PolicyTrainer(
-        recipe=recipe,
-        sizes=sizes,
-        backend=backend,
-        algorithm=algorithm,
-        make_critic=partial(make_critic, recipe) if recipe.critic else None,
-        optimizer=specs.optimizer,
-        make_engine=make_engine,
-        rewards=rewards,
-        make_evaluation=partial(Evaluation, recipe, specs.task, rows, run),
-        guards=Guards(recipe, specs.rewards, algorithm, run, view.note),
-        on_step=on_step,
-        on_phase=view.phase,
-        on_first_evaluation=view.evaluated,
-        on_note=view.note,
-        stop=stop,
-        model=model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows.train),
-        processing_class=tokenizer,
-    )
+    with whole_model(recipe.model.name):
+        return PolicyTrainer(
+            recipe=recipe,
+            sizes=sizes,
+            backend=backend,
+            algorithm=algorithm,
+            make_critic=partial(make_critic, recipe) if recipe.critic else None,
+            optimizer=specs.optimizer,
+            make_engine=make_engine,
+            rewards=rewards,
+            make_evaluation=partial(Evaluation, recipe, specs.task, rows, run),
+            guards=Guards(recipe, specs.rewards, algorithm, run, view.note),
+            on_step=on_step,
+            on_phase=view.phase,
+            on_first_evaluation=view.evaluated,
+            on_note=view.note,
+            stop=stop,
+            model=model,
+            args=arguments,
+            train_dataset=as_table(rows.train, recipe.task.name),
+            processing_class=tokenizer,
+        )
 
 
 def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
@@ -279,7 +279,8 @@ def finish(recipe: Recipe, run: RunDirectory, model: Path | None) -> None:
     rows = run.metrics()
     if model is not None:
         write_final_model(run, model, rows[-1]["step"])
-    plot_png({run.name: rows}, run.curve_path, title=run.name)
+    if any(row.get("reward") is not None for row in rows):  # a reward may judge nothing
+        plot_png({run.name: rows}, run.curve_path, title=run.name)
     algorithm, stopped = recipe.algorithm, None
     if reached(algorithm.stop_at, rows[-1]) and rows[-1]["step"] < algorithm.num_steps:
         stopped = stop_in_words(algorithm.stop_at, rows[-1], algorithm.num_steps)

@@ -127,8 +127,7 @@ def test_a_run_that_exists_is_left_alone(run_main, tiny_recipe, tmp_path):
     assert refused() == "an unfinished run; continue it with --resume, or set another run.name"
     # What --resume would refuse is not proposed.
     cannot = "an unfinished run that this command cannot go on with ({}); set another run.name"
-    other = f"optimizer.lr=0.5 (was 0.001): {run.path} cannot be resumed with it, since the optimizer's state and rates"
-    other += " come from the checkpoint"
+    other = f"optimizer.lr=0.5 (was 0.001): {run.path} was started otherwise"
     assert refused("optimizer.lr=0.5") == cannot.format(other)
     with run.locked():
         assert refused() == cannot.format(f"run.name=tiny: another process is training {run.path}")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import slowness
 
-from rl_posttrain.errors import RunError
+from rl_posttrain.errors import RewardError, RunError
 from rl_posttrain.evaluation import blocks
 from rl_posttrain.evaluation.evaluate import Amount, Processes, evaluate
 from rl_posttrain.evaluation.samples import SampleFile
@@ -217,8 +217,14 @@ def test_partial_credit_is_no_right_answer_and_other_rewards_tell_only_their_mea
     assert metrics["well_formed"] == 0.0
 
 
-def test_a_reward_that_is_no_number_counts_the_same_when_it_is_read_back(tmp_path):
+def test_a_reward_that_is_no_number_is_refused_with_its_completion(tmp_path):
     rewards = {"mine": lambda completions, **_: [1.0, float("nan")][: len(completions)]}
+    with pytest.raises(RewardError, match=r"fn=mine: returned nan on row 1 of 2, prompt 'p1', completion .*; fix the"):
+        run(tmp_path, Amount(5, 1, (1,)), rewards=rewards)
+
+
+def test_a_reward_that_gives_none_counts_the_same_when_it_is_read_back(tmp_path):
+    rewards = {"mine": lambda completions, **_: [1.0, None][: len(completions)]}
     first, again = (run(tmp_path, Amount(5, 1, (1,)), rewards=rewards)[0]["metrics"] for _ in range(2))
     assert first == again
     assert first["mine"]["value"] == 1.0

@@ -1,11 +1,13 @@
 """The recipe's rewards as TRL calls them."""
 
+import dataclasses
+
 import pytest
 
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.recipe.resolve import resolve
-from rl_posttrain.scoring.rewards import build_rewards
+from rl_posttrain.scoring.rewards import Reward, build_rewards
 
 FILE = """
 def by_length(completions, limit: int = 10, **kwargs):
@@ -157,3 +159,42 @@ def test_a_reward_that_fails_is_named(file, name, message):
     text = error_of(reward, completions=["a", "b"], answer=["7", "7"], kind=RewardError)
     assert text.startswith(f"rewards.0.fn={name}: ")
     assert message in text
+
+
+class _Hostile(list):
+    def __iter__(self):
+        raise OSError(28, "No space left on device")
+
+
+class _Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class _Ends(float):
+    def __float__(self):
+        raise SystemExit(0)
+
+    def as_integer_ratio(self):
+        raise SystemExit(0)
+
+
+def test_what_a_reward_returns_or_raises_may_run_code_of_its_own():
+    def hostile(completions, **_):
+        return _Hostile([1.0] * len(completions))
+
+    def silent(completions, **_):
+        raise _Silent()
+
+    def ends(completions, **_):
+        return [_Ends(1.0)] * len(completions)
+
+    spec = build({"fn": "math_accuracy"})[0].spec
+    for function, said in (
+        (hostile, "No space left"), (silent, "raised _Silent"), (ends, "which would end the process"),
+    ):  # fmt: skip
+        with pytest.raises(RewardError, match=said) as caught:
+            Reward(dataclasses.replace(spec, name=function.__name__, function=function))(
+                prompts=["p"], completions=["c"]
+            )
+        assert f"fn={function.__name__}" in str(caught.value)

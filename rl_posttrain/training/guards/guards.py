@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +92,7 @@ class Guards:
         Args:
             rows: of the steps that a resumed run has behind it.
         """
+        was_stopped = self._of_main_process(lambda: self._run.stopped() is not None)
         if is_main_process():
             self._run.write_stopped(None)
         self._rows = list(rows)
@@ -100,6 +100,8 @@ class Guards:
         for row in rows:
             self._fired.update({name: int(row.get(f"guards/{name}") or 0) for name in self._policies})
             self._skips = self._skips + 1 if row.get("skipped_updates") == self._updates_per_step else 0
+        if was_stopped:  # whoever goes on has changed something, and gets as many tries as a new run
+            self._skips = 0
         if warning := completions.too_cold(self._recipe):
             self._note(warning)
 
@@ -262,7 +264,7 @@ class Guards:
         self._note(f"{said}; the run goes on from the weights of {folder}; {finding.fix}")
         return {"rolled_back_to": checkpoint_step(folder)}
 
-    def _of_main_process(self, find: Callable[[], Path | None]) -> Path | None:
+    def _of_main_process(self, find: Callable[[], Any]) -> Any:
         answers = [find() if self._trainer.accelerator.is_main_process else None]
         broadcast_object_list(answers)
         return answers[0]
