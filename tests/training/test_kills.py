@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import run_python
 from killed import POINTS
 from test_training import without_costs
@@ -43,8 +44,32 @@ def content(run: RunDirectory) -> dict:
         "rollouts": [run.rollouts(row["step"]) for row in run.metrics()],
         "best": run.best(),
         "checkpoints": [folder.name for folder in run.checkpoint_folders()],
-        "files": {str(path.relative_to(run.path)): path.read_bytes() for path in files if path.name != "rng_state.pth"},
+        "files": {str(path.relative_to(run.path)): values(path) for path in files},
     }
+
+
+def values(path: Path) -> bytes | list:
+    """A file's bytes; of what torch saved, every tensor and number in it, since its pickle also names the run."""
+    if path.suffix != ".pt":
+        return path.read_bytes()
+    found: list = []
+
+    def walk(value: object, place: str) -> None:
+        if isinstance(value, torch.Tensor):
+            tensor = value.detach().contiguous().flatten()
+            found.append((place, str(tensor.dtype), tensor.view(torch.uint8).numpy().tobytes()))
+        elif type(value) in (int, float):  # no flags: torch adds `differentiable` to a group that it has loaded
+            found.append((place, value))
+        elif isinstance(value, dict):
+            for name in sorted(value, key=str):
+                walk(value[name], f"{place}/{name}")
+        elif isinstance(value, (list, tuple)):
+            for number, one in enumerate(value):
+                walk(one, f"{place}/{number}")
+
+    walk(torch.load(path, map_location="cpu", weights_only=False), "")
+    assert found, path
+    return found
 
 
 def kill_again_and_again(recipe: Path, folder: Path, engine: str, num_kills: int, seed: int) -> list[str]:
