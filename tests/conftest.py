@@ -271,7 +271,7 @@ def _as_torchrun_tells(processes: int) -> list[dict[str, str]]:
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment, less what `prepare_process` put there for engines in this process."""
-    ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
+    ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
     return {name: value for name, value in os.environ.items() if name not in ours} | {
         "HF_HUB_OFFLINE": "1",
         **variables,
