@@ -15,7 +15,6 @@ _STATE = "the optimizer's state and arguments come from the checkpoint"
 _PLACED = "the checkpoint's files were written for it"
 # What nobody can allow, and why not. A key counts with all keys below it.
 _FIXED = {
-    "run.name": "it names the run",
     "model.dtype": _PLACED,
     "distributed": _PLACED,
     "algorithm.num_mini_batches": "steps are counted by its updates",
@@ -66,8 +65,8 @@ def is_within(key: str, section: str) -> bool:
 
 
 def recipe_changes(old: Recipe, new: Recipe) -> list[KeyChange]:
-    """The keys in which two recipes differ. The place of the run directory does not count: it can be moved."""
-    where = {"run": {"output_dir"}}
+    """The keys in which two recipes differ. Place and name of the run directory do not count: it can be moved."""
+    where = {"run": {"output_dir", "name"}}
     plain = (recipe.model_dump(mode="json", exclude=where) for recipe in (old, new))
     return list(_differences(*plain))
 

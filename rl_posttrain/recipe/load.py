@@ -43,7 +43,11 @@ def names_its_run(source: str | Path, overrides: Sequence[str] = ()) -> bool:
 
 def _read(source: str | Path, overrides: Sequence[str]) -> tuple[dict, Origins]:
     """The plain data of a recipe, with its overrides and a section `run`; and where each key comes from."""
-    data, origins = read_recipe(find_recipe(source))
+    path = find_recipe(source)
+    data, origins = read_recipe(path)
+    if path.name == "recipe.yaml" and (path.parent / "checkpoints").is_dir() and isinstance(data.get("run"), dict):
+        # Of a run directory, which may have been moved or copied since: it is the run that lies here.
+        data["run"] |= {"name": path.resolve().parent.name, "output_dir": str(path.resolve().parent.parent)}
     for override in overrides:
         key = apply_override(data, override)
         origins.record(key.split("."), None)

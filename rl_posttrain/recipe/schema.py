@@ -143,7 +143,7 @@ class CriticSection(Section):
 class RolloutSection(Section):
     engine: Literal["vllm", "transformers"] = "vllm"
     max_new_tokens: Positive
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-6, le=100)] = 1.0  # beyond, logits are infinite or all the same
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.15
@@ -161,7 +161,7 @@ class EvalSection(Section):
     num_samples: Positive = 1
     k: Several[Positive] = (1,)
     # None: as the rollouts are drawn.
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_new_tokens: Positive | None = None
 

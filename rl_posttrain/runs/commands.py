@@ -18,10 +18,14 @@ def is_on_several_machines(num_processes: int) -> bool:
     return num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", num_processes))
 
 
-def resume_command(run: RunDirectory) -> str:
-    """The command that goes on with a run. It reads the run's own recipe.yaml, and so needs no overrides."""
+def resume_command(run: RunDirectory, *more: str) -> str:
+    """The command that goes on with a run. It reads the run's own recipe.yaml.
+
+    Args:
+        more: further words: overrides and options.
+    """
     number = run.environment().get("num_processes", 1)
     several = is_on_several_machines(number)
     start = ["rl-posttrain"] if several else launcher(number)
-    command = shlex.join([*start, "train", str(run.path / "recipe.yaml"), "--resume"])
+    command = shlex.join([*start, "train", str(run.path / "recipe.yaml"), "--resume", *more])
     return f"{command} (on {number} processes, with torchrun as this run was started)" if several else command

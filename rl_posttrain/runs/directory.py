@@ -216,11 +216,11 @@ class RunDirectory:
         return read_json_object(self.evaluation_folder(step) / RESULTS_FILE)
 
     def environment(self) -> dict:
-        return read_json_object(self.path / "environment.json") or {}
+        return read_json_object(self.path / "environment.json", num_processes=int, packages=dict) or {}
 
     def summary(self) -> dict | None:
         """The main numbers of a finished run; None for an unfinished one."""
-        return read_json_object(self.path / "summary.json")
+        return read_json_object(self.path / "summary.json", steps=int)
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end; `runs.manifest.find_damage` knows if it still is whole."""

@@ -128,8 +128,15 @@ def read_json_lines(path: Path) -> list[dict]:
     return rows
 
 
-def read_json_object(path: Path) -> dict | None:
-    """The JSON object in a file; None where there is no file."""
+def read_json_object(path: Path, **kinds: type) -> dict | None:
+    """The JSON object in a file; None where there is no file.
+
+    Args:
+        kinds: the type of a value, by its name; a name may be absent.
+
+    Raises:
+        RunError: the file holds something else.
+    """
     if not path.exists():
         return None
     check_regular(path)
@@ -139,6 +146,9 @@ def read_json_object(path: Path) -> dict | None:
         value = None
     if not isinstance(value, dict):
         raise RunError(f"{path}: not a JSON object; the file is damaged")
+    for name, kind in kinds.items():
+        if name in value and type(value[name]) is not kind:
+            raise RunError(f"{path}: {name}={value[name]!r:.40} is of another type; the file is damaged, delete it")
     return value
 
 

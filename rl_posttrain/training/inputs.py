@@ -82,10 +82,8 @@ def compare_inputs(run: RunDirectory, recipe: Recipe, now: Inputs, allowed: Sequ
         allowed: sections and keys that may have changed.
 
     Raises:
-        RecipeError: `allowed` names no section and no key.
         RunError: something has changed that is not allowed, or that nobody can allow.
     """
-    _check_names(allowed, recipe)
     before = parse_recipe(run.recipe())
     changes, refused = [], []
     for change in recipe_changes(before, recipe):
@@ -116,11 +114,11 @@ def compare_inputs(run: RunDirectory, recipe: Recipe, now: Inputs, allowed: Sequ
         keys = list(dict.fromkeys(key for key, _ in refused))
         # A section's name allows its keys, too.
         names = [key for key in keys if not any(is_within(key, other) and key != other for other in keys)]
-        fix = " ".join(f"--allow-change {name}" for name in names)
-        raise RunError(
-            f"{'; '.join(what for _, what in refused)}: {run.path} was started otherwise; resume it with what it had, "
-            f"set another run.name, or go on as another run with {fix}"
-        )
+        words = " ".join(f"--allow-change {name}" for name in names)
+        fix = f"resume it with what it had, set another run.name, or go on as another run with {words}"
+        if summary is not None and not more_steps:
+            fix = "it is finished, so nothing goes on; set another run.name"
+        raise RunError(f"{'; '.join(what for _, what in refused)}: {run.path} was started otherwise; {fix}")
     notes += [f"changed since the run began: {what}" for _, what in changes]
     versions = run.environment().get("packages", {})
     for name, version in package_versions(_PACKAGES).items():
@@ -144,7 +142,12 @@ def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
     return any(is_within(key, name) for name in allowed)
 
 
-def _check_names(allowed: Sequence[str], recipe: Recipe) -> None:
+def check_names(allowed: Sequence[str], recipe: Recipe) -> None:
+    """Check what `--allow-change` names.
+
+    Raises:
+        RecipeError: it is no section and no key of the recipe.
+    """
     known = set()
 
     def walk(value: object, key: str) -> None:
@@ -157,7 +160,8 @@ def _check_names(allowed: Sequence[str], recipe: Recipe) -> None:
         walk(value, name)
     for name in allowed:
         if name not in known:
-            raise RecipeError(f"--allow-change={name}: no section or key of a recipe; {did_you_mean(name, known)}")
+            sections = [key for key in known if "." not in key]
+            raise RecipeError(f"--allow-change={name}: no section or key of a recipe; {did_you_mean(name, sections)}")
 
 
 def _code(recipe: Recipe) -> dict[str, list[Path]]:

@@ -14,7 +14,7 @@ def newest_unfinished(recipe: Recipe, allowed: Sequence[str] = ()) -> Recipe:
     """The recipe under the name of the run to resume: of its unfinished runs, the one that was started last.
 
     A run is of this recipe if its recipe.yaml lies in a folder of `run.output_dir` and has the same keys and values,
-    but for `run.name` and for keys that change no step. Where no unfinished one is, the recipe keeps its name: that
+    but for keys that change no step. Where no unfinished one is, the recipe keeps its name: that
     run may be finished, or say what it has otherwise.
 
     Args:
@@ -42,8 +42,7 @@ def _is_of(recipe: Recipe, run: RunDirectory, allowed: Sequence[str]) -> bool:
     except RlPosttrainError:  # damaged, or of another version
         return False
     return all(
-        change.key == "run.name"
-        or (change.fixed_because is None and change.is_harmless(recipe))
+        (change.fixed_because is None and change.is_harmless(recipe))
         or any(is_within(change.key, name) for name in allowed)
         for change in recipe_changes(before, recipe)
     )

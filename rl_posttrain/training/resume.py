@@ -58,8 +58,6 @@ def open_run(recipe: Recipe, resume: bool, inputs: Inputs) -> RunDirectory:
     if (summary := run.summary()) is not None:
         steps = [row.get("step") for row in run.metrics()]
         number = summary.get("steps", len(steps))
-        if type(number) is not int:
-            raise RunError(f"{run.path / 'summary.json'}: steps={number!r:.40} is no number; delete it and resume")
         if steps != list(range(1, number + 1)):
             raise RunError(
                 f"{run.metrics_path}: it has not every row of the {number} steps of this finished run; "

@@ -30,7 +30,7 @@ from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.prepare import as_table
 from rl_posttrain.tasks.rows import TaskRows
 from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
-from rl_posttrain.training.inputs import compare_inputs, find_inputs
+from rl_posttrain.training.inputs import check_names, compare_inputs, find_inputs
 from rl_posttrain.training.kept import discard_unstarted, telling_what_is_kept
 from rl_posttrain.training.resume import (
     Start,
@@ -72,6 +72,7 @@ def train(
     # Imported here: it imports torch, before which the process must be prepared.
     from rl_posttrain.training.algorithms.algorithm import make_algorithm
 
+    check_names(allow_change, recipe)
     sizes = derive_sizes(recipe, world_size())
     specs = resolve(recipe)
     algorithm = make_algorithm(recipe)

@@ -343,6 +343,14 @@ def test_sizes_by_hand():
     }
 
 
+def test_a_step_of_more_completions_than_anybody_draws_is_refused():
+    recipe = load_recipe("quickstart", ["algorithm.group_size=1000000000"])
+    with pytest.raises(
+        RecipeError, match=r"^algorithm\.group_size=1000000000: .* lower group_size or prompts_per_step"
+    ):
+        derive_sizes(recipe, 1)
+
+
 def test_a_step_that_does_not_divide_says_which_micro_batches_do():
     recipe = parse_recipe(changed("algorithm.micro_batch_size", 5))
     with pytest.raises(RecipeError) as caught:

@@ -323,3 +323,17 @@ def test_rewind_forgets_what_came_after_the_step(run):
     assert sorted(path.name for path in run.checkpoints_path.iterdir()) == ["checkpoint-2", "checkpoint-3", "final"]
     run.rewind(0, [])
     assert run.metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("environment.json", '{"num_processes": "two"}', RunDirectory.environment),
+        ("environment.json", '{"packages": []}', RunDirectory.environment),
+        ("summary.json", '{"steps": true}', RunDirectory.summary),
+    ],
+)
+def test_a_record_with_a_value_of_another_type_is_damaged(run, name, content, read):
+    (run.path / name).write_text(content)
+    with pytest.raises(RunError, match=rf"{name}: \w+=.* is of another type; the file is damaged, delete it"):
+        read(run)

@@ -1,5 +1,6 @@
 """The recipe's rewards as TRL calls them."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from rl_posttrain.errors import RecipeError, RewardError
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.recipe.resolve import resolve
+from rl_posttrain.rollout.completion import Completion
+from rl_posttrain.scoring.completions import score
 from rl_posttrain.scoring.rewards import Reward, build_rewards
 
 FILE = """
@@ -198,3 +201,15 @@ def test_what_a_reward_returns_or_raises_may_run_code_of_its_own():
                 prompts=["p"], completions=["c"]
             )
         assert f"fn={function.__name__}" in str(caught.value)
+
+
+def test_a_weighted_sum_that_no_advantage_can_be_made_of_is_named():
+    def million(completions, **_):
+        return [1e6] * len(completions)
+
+    spec = dataclasses.replace(build({"fn": "math_accuracy"})[0].spec, range=None, function=million, name="million")
+    for weight, is_named in ((1e12, False), (1e13, True), (1e308, True)):
+        completions = [Completion([1], [1], "stop", row={"prompt": "p"}, text="c")]
+        expected = pytest.raises(RewardError, match=r"^rewards: their weighted sum is .*; lower rewards\.N\.weight$")
+        with expected if is_named else contextlib.nullcontext():
+            score(completions, [Reward(dataclasses.replace(spec, weight=weight))])

@@ -94,6 +94,13 @@ def test_whatever_happens_to_a_file_of_the_newest_the_next_older_one_is_taken(un
     assert start_of(unfinished).notes == ["passed over checkpoint-4: adapter_model.bin is not one of its files"]
 
 
+def test_a_checkpoint_under_another_steps_name_is_passed_over(unfinished):
+    shutil.copytree(checkpoint(unfinished, 2), checkpoint(unfinished, 9))
+    start = start_of(unfinished)
+    assert start.checkpoint == checkpoint(unfinished, 4)
+    assert start.notes == ["passed over checkpoint-9: it is the checkpoint of step 2 under another name"]
+
+
 def test_where_none_is_whole_one_line_names_each(unfinished, run_main):
     flip(checkpoint(unfinished, 4) / "model.safetensors", random.Random(0))
     (checkpoint(unfinished, 2) / "trainer_state.json").unlink()

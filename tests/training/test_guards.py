@@ -115,7 +115,7 @@ def test_entropy_collapse_is_one_if_the_task_is_not_learned():
     finding = history.entropy(RECIPE, [spec()], found)
     assert (finding.guard, finding.since) == ("entropy", 6)
     assert "0.01 nats" in finding.what
-    assert "optimizer.lr=" in finding.override
+    assert finding.override == ("optimizer.lr=1e-06", "--allow-change", "optimizer.lr")
     assert history.entropy(RECIPE, [spec()], rows(entropy=entropy, reward=0.95, accuracy=0.95)) is None
 
 
@@ -207,7 +207,7 @@ def test_that_no_group_teaches_has_a_reason(why):
     assert (last.what, last.since) == (f"no group has taught anything for 20 steps, since {why}", 2)
     assert last.only_warns == (why == "all are right")
     if "cut" in why:
-        assert last.override == "rollout.max_new_tokens=64 --allow-change rollout.max_new_tokens"
+        assert last.override == ("rollout.max_new_tokens=64", "--allow-change", "rollout.max_new_tokens")
 
 
 def test_equal_completions_are_no_fault_of_a_policy_that_has_learned():
@@ -269,6 +269,25 @@ def test_an_update_is_held_against_the_weights():
     for norm in (math.nan, math.inf):
         assert weights.change(RECIPE, norm, 1.0) is not None
     assert weights.change(recipe_with("guards.weights.max_change=2"), 1.9, 1.0) is None
+
+
+def test_an_update_that_weight_decay_explains_does_not_blame_the_rate():
+    decays = recipe_with("optimizer.lr=1e-3", "optimizer.weight_decay=1e6")
+    assert weights.change(decays, 900.0, 1.0).fix == "lower optimizer.weight_decay=1e+06"
+    assert weights.change(recipe_with("optimizer.weight_decay=0.1"), 900.0, 1.0).fix == "lower optimizer.lr=1e-05"
+
+
+def test_updates_that_change_nothing_are_seen_where_rewards_differ_and_the_rate_is_not_0():
+    def found(**columns):
+        return weights.unchanged(rows(**{"update_norm": [0.0] * 3, "lr": 1e-5, "teaching_share": 0.5} | columns))
+
+    assert found().what == "no weight has changed for 3 steps, though rewards differed"
+    assert found().since == 1
+    assert found(update_norm=[0.0, 0.0]) is None
+    assert found(update_norm=[0.0, 1e-9, 0.0]) is None
+    assert found(lr=[0.0, 1e-5, 1e-5]) is None  # the first step of a warm-up
+    assert found(teaching_share=0.0) is None
+    assert found(skipped_updates=1) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

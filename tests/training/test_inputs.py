@@ -189,6 +189,26 @@ def test_harmless_keys_need_no_word_and_a_finished_run_goes_on_to_more_steps(kil
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("content", ["{}", '{"rows": 1, "files": [], "changes": 3}', '{"rows": {}, "files": {}}', "[]"])
+def test_a_record_of_inputs_that_is_damaged_is_refused(killed, run_main, content):
+    """Else whatever was changed since would pass."""
+    (killed / "runs/began/inputs.json").write_text(content)
+    edited(killed / "digits.py", "isdigit", "isalpha")
+    assert "inputs.json: " in resume(killed, run_main)
+
+
+def test_a_run_that_was_renamed_goes_on_where_it_lies(killed):
+    (killed / "runs/began").rename(killed / "moved")
+    file = killed / "moved/recipe.yaml"
+    recipe = load_recipe(file)
+    assert (recipe.run.name, recipe.run_path.resolve()) == ("moved", (killed / "moved").resolve())
+    assert load_recipe(file, ["run.name=other"]).run.name == "other"
+    done = run_command("train", file, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert RunDirectory.open(killed / "moved").summary()
+    assert not (killed / "runs/began").exists()
+
+
 def test_a_run_from_before_inputs_were_recorded_resumes_and_says_so(killed):
     (killed / "runs/began/inputs.json").unlink()
     environment = killed / "runs/began/environment.json"

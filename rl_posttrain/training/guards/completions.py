@@ -62,23 +62,23 @@ def no_group_teaches(
     temperature = f"rollout.temperature={recipe.rollout.temperature:g}"
     learned = accuracy is not None and accuracy >= LEARNED
     if accuracy == 1:
-        why, fix, override = "all are right", "set algorithm.stop_at, or train on harder questions", ""
+        why, fix, override = "all are right", "set algorithm.stop_at, or train on harder questions", ()
     elif cut == 1 and not accuracy:
         limit = recipe.rollout.max_new_tokens
         why = f"all are cut at rollout.max_new_tokens={limit}"
-        fix, override = "raise it", _changed("rollout.max_new_tokens", 4 * limit)
+        fix, override = "raise it", changed("rollout.max_new_tokens", 4 * limit)
     elif form == 0:
         why = "none has the form that is asked for"
-        fix, override = "ask for it in task.template or task.system", "--allow-change task"
+        fix, override = "ask for it in task.template or task.system", allowed("task")
     elif accuracy == 0:
         why = "all are wrong"
-        fix, override = "take easier questions, a larger model, or a larger algorithm.group_size", "--allow-change task"
+        fix, override = "take easier questions, a larger model, or a larger algorithm.group_size", allowed("task")
     elif len({rollout["reward"] for rollout in rollouts}) == 1:
         why = f"every completion got the reward {_shown(rollouts[0]['reward'])}"
-        fix, override = "see whether the reward tells good completions from bad ones", "--allow-change rewards"
+        fix, override = "see whether the reward tells good completions from bad ones", allowed("rewards")
     else:
         why = "in each group all got the same reward"
-        fix, override = f"raise {temperature} or algorithm.group_size", "--allow-change rollout"
+        fix, override = f"raise {temperature} or algorithm.group_size", allowed("rollout")
     what = f"no group has taught anything for {num_steps} steps, since {why}"
     if num_steps < limits.steps and not learned:
         fix = f"{fix}; after {limits.steps} such steps guards.no_group_teaches does as its policy says"
@@ -104,10 +104,12 @@ def equal_completions(recipe: Recipe, accuracy: float | None, rows: Rows, step: 
         return None
     what = f"for {num_steps} steps the completions of most prompts have all been the same"
     if is_cold:
-        fix, override = f"raise rollout.temperature={temperature:g}", _changed("rollout.temperature", 1.0)
+        fix, override = f"raise rollout.temperature={temperature:g}", changed("rollout.temperature", 1.0)
     else:
         what += ", and no group has taught anything"
-        fix, override = "the policy has one reply to each prompt; start again with a lower optimizer.lr", ""
+        lr = recipe.optimizer.lr
+        fix = f"the policy has one reply to each prompt; lower optimizer.lr={lr:g}, from an earlier checkpoint"
+        override = changed("optimizer.lr", lr / 10)
     return Finding("equal_completions", what, fix, override, since=step - num_steps + 1)
 
 
@@ -122,7 +124,7 @@ def truncation(recipe: Recipe, rows: Rows, step: int) -> Finding | None:
         f"in the first {limits.steps} steps {share:.0%} of the completions were cut at rollout.max_new_tokens={tokens}"
     )
     fix = "raise it, unless the task wants texts without an end"
-    return Finding("truncation", what, fix, _changed("rollout.max_new_tokens", 4 * tokens))
+    return Finding("truncation", what, fix, changed("rollout.max_new_tokens", 4 * tokens))
 
 
 def too_cold(recipe: Recipe) -> str | None:
@@ -140,8 +142,14 @@ def _steps_in_a_row(rows: Rows, condition: Callable[[Mapping[str, Any]], bool]) 
     return sum(1 for _ in takewhile(condition, reversed(rows)))
 
 
-def _changed(key: str, value: float) -> str:
-    return f"{key}={value:g} --allow-change {key}"
+def changed(key: str, value: float) -> tuple[str, ...]:
+    """What to add to a command, to go on with another value of a key."""
+    return f"{key}={value:g}", *allowed(key)
+
+
+def allowed(section: str) -> tuple[str, ...]:
+    """What to add to a command, to go on once the user has changed something in a section of the recipe."""
+    return "--allow-change", section
 
 
 def _shown(reward: float | None) -> str:

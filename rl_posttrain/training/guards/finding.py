@@ -11,7 +11,7 @@ class Finding:
         guard: its name, as in the section `guards` of a recipe.
         what: what it saw, as a clause: "the gradient's norm is inf".
         fix: what a user can do, as a clause.
-        override: what to add to the command that goes on with a stopped run, so that it does not end the same way.
+        override: words to add to the command that goes on with a stopped run, so that it does not end the same way.
         since: the first step that belongs to it; None: this one.
         only_warns: whether going on costs less than the run is worth, whatever the policy is.
     """
@@ -19,6 +19,6 @@ class Finding:
     guard: str
     what: str
     fix: str
-    override: str
+    override: tuple[str, ...]
     since: int | None = None
     only_warns: bool = False

@@ -117,7 +117,7 @@ class Guards:
         recipe, policies = self._recipe, self._policies
         if policies["reward"] != "off" and (found := gather_object(list(unusable))):
             more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
-            self._act(Finding("reward", found[0] + more, "correct the reward", "--allow-change rewards"))
+            self._act(Finding("reward", found[0] + more, "correct the reward", completions.allowed("rewards")))
         found = completions.shares(rollouts, recipe.algorithm.group_size, by_group=self._by_group)
         credit = shares_of_full_credit([rollout["rewards"] for rollout in rollouts], *self._judges)
         cut = sum(rollout["finish_reason"] == "length" for rollout in rollouts) / len(rollouts)
@@ -156,6 +156,8 @@ class Guards:
         bad_loss, bad_gradient = (self._trainer.accelerator.reduce(flags, "sum") > 0).tolist()
         recipe = self._recipe
         fix, override = f"lower optimizer.lr={recipe.optimizer.lr:g}", history.lower_rate(recipe)
+        if all(row.get("skipped_updates") == self._updates_per_step for row in self._rows) and not self.gate.num_made:
+            fix, override = "no update was made before, so look at the model, the rewards and algorithm.kl_coef", ()
         if bad_loss and self._policies["loss"] != "off":
             what = "the loss is not finite"
             return Finding("loss", f"{what}, and the gradient neither" if bad_gradient else what, fix, override)
@@ -163,7 +165,7 @@ class Guards:
             return Finding("gradient", f"the gradient is not finite (its norm is {norm:g})", fix, override)
         return None
 
-    def finished(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def finished(self, row: dict[str, Any]) -> dict[str, Any]:
         """Judge a step that is over, by its row of metrics; what the row says of guards.
 
         Raises:
@@ -184,13 +186,17 @@ class Guards:
             self._stop_after_too_many_skips()
         elif finding := weights.change(self._recipe, row["update_norm"], row["weight_norm"]):
             self._act(finding, made=True)
-        rows = [*self._rows, row]
-        for finding in (history.entropy(self._recipe, self._specs, rows), history.reward_collapse(self._recipe, rows)):
+        rows = [*self._rows, row | said]
+        for finding in (
+            weights.unchanged(rows),
+            history.entropy(self._recipe, self._specs, rows),
+            history.reward_collapse(self._recipe, rows),
+        ):
             if finding is not None:
                 self._act(finding, made=True)
         said |= self._go_back()
         said |= {f"guards/{name}": count for name, count in sorted(self._of_step.items())}
-        self._rows.append(dict(row) | said)
+        self._rows.append(row | said)
         self._of_step, self._skipping, self._bad_loss = Counter(), None, None
         self.gate.next_step()
         return said
@@ -255,6 +261,7 @@ class Guards:
             raise stop(self._run, finding, self._step, policy=policy, made=made)
         folder = self._of_main_process(lambda: checkpoint_before(self._run, finding.since or self._step))
         if folder is None:
+            finding = replace(finding, fix=f"there is no checkpoint from before to go back to; {finding.fix}")
             raise stop(self._run, finding, self._step, policy="rollback", made=made)
         roll_back(self._trainer, folder)
         self._trainer.rollouts.weights_changed()

@@ -12,7 +12,7 @@ from typing import Any
 from rl_posttrain.recipe.reward_spec import RewardSpec
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.series import number, numbers, smooth
-from rl_posttrain.training.guards.completions import LEARNED
+from rl_posttrain.training.guards.completions import LEARNED, changed
 from rl_posttrain.training.guards.finding import Finding
 
 Rows = Sequence[Mapping[str, Any]]
@@ -82,9 +82,9 @@ def has_learned(specs: Sequence[RewardSpec], rows: Rows) -> bool:
     return now > means[min(_WINDOW, len(means)) - 1] and now >= max(means) - 0.1 * abs(max(means))
 
 
-def lower_rate(recipe: Recipe) -> str:
+def lower_rate(recipe: Recipe) -> tuple[str, ...]:
     """What to add to a command, to go on with a tenth of the learning rate."""
-    return f"optimizer.lr={recipe.optimizer.lr / 10:g} --allow-change optimizer.lr"
+    return changed("optimizer.lr", recipe.optimizer.lr / 10)
 
 
 def _since_the_last_return(rows: Rows) -> Rows:

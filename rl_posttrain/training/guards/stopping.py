@@ -1,9 +1,8 @@
 """The end of a run that a guard stops: what its one line says, and what the run directory keeps of it."""
 
-import shlex
-
 from rl_posttrain.errors import GuardError
-from rl_posttrain.machine.process import is_main_process, world_size
+from rl_posttrain.machine.process import is_main_process
+from rl_posttrain.runs.commands import resume_command
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.training.guards.finding import Finding
 
@@ -23,11 +22,7 @@ def stop(run: RunDirectory, finding: Finding, step: int, *, policy: str, made: b
         run.write_stopped(
             {"step": step, "guard": finding.guard, "policy": policy, "saw": finding.what, "checkpoint": checkpoint}
         )
-    launcher = ["rl-posttrain"]
-    if world_size() > 1:
-        launcher = ["torchrun", "--standalone", f"--nproc_per_node={world_size()}", "-m", "rl_posttrain"]
-    command = shlex.join([*launcher, "train", str(run.path / "recipe.yaml"), "--resume"])
-    go_on = f"`{command} {finding.override or f'guards.{finding.guard}=warn'}`"
+    go_on = f"`{resume_command(run, *(finding.override or (f'guards.{finding.guard}=warn',)))}`"
     if last is not None:
         began = finding.since if finding.since is not None and checkpoint_step(last) >= finding.since else None
         when = "" if began is None else f", from after it began at step {began}"

@@ -1,13 +1,16 @@
 """Guards of weights: not finite, all zero, or changed beyond recognition by an update."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.training.guards.finding import Finding
 from rl_posttrain.training.guards.history import lower_rate
+
+_UNCHANGED_STEPS = 3
 
 
 def checked(
@@ -37,14 +40,37 @@ def change(recipe: Recipe, update_norm: float, weight_norm: float) -> Finding | 
         update_norm: L2 norm of what the step changed.
         weight_norm: L2 norm of the weights before it.
     """
-    limit, lr = recipe.guards.weights.max_change, recipe.optimizer.lr
-    fix = f"lower optimizer.lr={lr:g}"
+    optimizer = recipe.optimizer
+    fix, override = f"lower optimizer.lr={optimizer.lr:g}", lower_rate(recipe)
+    if optimizer.lr * optimizer.weight_decay > recipe.guards.weights.max_change:  # it alone shrinks them by so much
+        fix, override = f"lower optimizer.weight_decay={optimizer.weight_decay:g}", ()
     if not math.isfinite(update_norm):
-        return Finding("weights", f"the update's norm is {update_norm:g}", fix, lower_rate(recipe))
-    if not update_norm > limit * weight_norm:
+        return Finding("weights", f"the update's norm is {update_norm:g}", fix, override)
+    if not update_norm > recipe.guards.weights.max_change * weight_norm:
         return None
     what = f"the update's norm is {update_norm:.3g}, and that of all weights was {weight_norm:.3g}"
-    return Finding("weights", what, fix, lower_rate(recipe))
+    return Finding("weights", what, fix, override)
+
+
+def unchanged(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The last updates changed no weight, though rewards differed and the rate was not 0.
+
+    Args:
+        rows: of all steps, the last one included.
+    """
+
+    def is_lost(row: Mapping[str, Any]) -> bool:
+        return (
+            row.get("update_norm") == 0
+            and not row.get("skipped_updates")
+            and bool(row.get("lr") and row.get("teaching_share"))
+        )
+
+    if len(rows) < _UNCHANGED_STEPS or not all(is_lost(row) for row in rows[-_UNCHANGED_STEPS:]):
+        return None
+    what = f"no weight has changed for {_UNCHANGED_STEPS} steps, though rewards differed"
+    fix = "the gradient gets lost: look at rollout.temperature, rewards.N.weight and the algorithm's advantages"
+    return Finding("weights", what, fix, (), since=rows[-_UNCHANGED_STEPS]["step"])
 
 
 def not_finite(recipe: Recipe) -> Finding:
