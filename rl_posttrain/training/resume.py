@@ -44,8 +44,8 @@ def open_run(recipe: Recipe, resume: bool, inputs: Inputs) -> RunDirectory:
         inputs: what a new run would be fed.
 
     Raises:
-        RunError: a new run whose directory exists; or a run to resume that is missing, ran on another number of
-            processes, or is finished and has lost rows.
+        RunError: a new run whose directory exists; or a run to resume that is missing, cannot go on with this number
+            of processes, or is finished and has lost rows.
     """
     if not resume:
         if not is_main_process():
@@ -54,7 +54,7 @@ def open_run(recipe: Recipe, resume: bool, inputs: Inputs) -> RunDirectory:
             _refuse_existing(recipe, RunDirectory(recipe.run_path), inputs)
         return RunDirectory.create(recipe.run_path, recipe_yaml=recipe.to_yaml())
     run = RunDirectory.open(recipe.run_path)
-    _check_processes(run)
+    _check_processes(recipe, run)
     if (summary := run.summary()) is not None:
         steps = [row.get("step") for row in run.metrics()]
         number = summary.get("steps", len(steps))
@@ -71,7 +71,7 @@ def _refuse_existing(recipe: Recipe, run: RunDirectory, inputs: Inputs) -> NoRet
     if run.summary() is not None:
         raise RunError(f"run.name={run.name}: {run.path} is a finished run; set another run.name")
     try:
-        _check_processes(run)
+        _check_processes(recipe, run)
         compare_inputs(run, recipe, inputs, ())
         with run.locked():
             pass
@@ -86,13 +86,21 @@ def _refuse_existing(recipe: Recipe, run: RunDirectory, inputs: Inputs) -> NoRet
     )
 
 
-def _check_processes(run: RunDirectory) -> None:
-    processes = run.environment().get("num_processes", world_size())
-    if processes != world_size():
-        raise RunError(
-            f"run.name={run.name}: it was started on {processes} processes, not {world_size()}; "
-            f"resume it with: {resume_command(run)}"
-        )
+def _check_processes(recipe: Recipe, run: RunDirectory) -> list[str]:
+    """Whether a run can be resumed with this number of processes; a note for the user where it is another than before.
+
+    Under plain PyTorch every process has the whole state. DeepSpeed's checkpoints have a part of it for each process.
+    """
+    before, now = run.environment().get("num_processes", world_size()), world_size()
+    if before == now:
+        return []
+    said = f"it was started on {before} process{'es' * (before > 1)}, not {now}"
+    if recipe.distributed.engine != "none" or recipe.run.deterministic:
+        reason = "DeepSpeed keeps the optimizer's state by process"
+        if recipe.run.deterministic:
+            reason = "run.deterministic=true, and sums over another number of processes are rounded otherwise"
+        raise RunError(f"run.name={run.name}: {said} ({reason}); resume it with: {resume_command(run)}")
+    return [f"{said}: sums are rounded otherwise from here on"]
 
 
 def find_start(recipe: Recipe, run: RunDirectory) -> Start:
@@ -103,7 +111,7 @@ def find_start(recipe: Recipe, run: RunDirectory) -> Start:
             checkpoint has no copy.
     """
     with run.locked() if is_main_process() else contextlib.nullcontext():
-        notes: list[str] = []
+        notes = _check_processes(recipe, run)
         checkpoint = _newest_whole(run, notes)
         rows = _rows(run, checkpoint, notes) if checkpoint else []
     if checkpoint is None:

@@ -132,7 +132,9 @@ def test_a_run_that_exists_is_left_alone(run_main, tiny_recipe, tmp_path):
     with run.locked():
         assert refused() == cannot.format(f"run.name=tiny: another process is training {run.path}")
     run.write_environment({"num_processes": 2})
-    assert refused() == cannot.format("run.name=tiny: it was started on 2 processes, not 1")
+    assert refused() == cannot.format(
+        "run.name=tiny: it was started on 2 processes, not 1 (DeepSpeed keeps the optimizer's state by process)"
+    )
     run.write_summary({"steps": 1})
     assert refused() == "a finished run; set another run.name"
 
