@@ -39,7 +39,7 @@ class ForkServer:
     ):
         self.function, self._memory_bytes = function, memory_bytes
         self._made_with, self._start_limit_s = made_with, start_limit_s
-        self._where = f"{function}: " if made_with is None else ""  # who made it knows a better name
+        self._where = f"{function}: " if made_with is None else ""  # the caller adds the reward's name
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None

@@ -79,7 +79,7 @@ def _check_can_fork() -> None:
 
 
 def _refuse(control: socket.socket, message: str) -> None:
-    """Answer the first request with an error: less than nothing is its length in bytes, and then it comes."""
+    """Answer the first request with an error: minus the length of the message in bytes, then the message."""
     text = message.encode()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         if socket.recv_fds(control, NUMBER.size, 1)[0]:

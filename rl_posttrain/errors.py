@@ -66,7 +66,7 @@ class Interrupted(BaseException):
 
 
 class GuardError(RlPosttrainError):
-    """A guard stopped the run: going on would have changed nothing for the better."""
+    """A guard stopped the run: more steps would not have helped."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -80,7 +80,7 @@ def one_line(error: BaseException, *, limit: int = 500) -> str:
     """The error's message on one line, cut to `limit` characters; the name of its class where it has no message."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # of somebody's class
+    except Exception:  # the user's class of exception may fail in __str__
         text = ""
     text = text or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
@@ -98,5 +98,5 @@ def refusal(error: OSError) -> str:
     names = " and ".join(
         os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
     )
-    reason = _FIXES.get(error.errno, f"{error.strerror}; see to it, and try again")
+    reason = _FIXES.get(error.errno, f"{error.strerror}; remove the cause, and try again")
     return f"{names}: {reason}" if names else f"writing or reading a file: {reason}"

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rl_posttrain.errors import RecipeError, did_you_mean
-from rl_posttrain.users_code import contained, what_it_did
+from rl_posttrain.users_code import contained, reason_of
 
 
 def load_object(spec: str, *, table: Mapping[str, str], key: str) -> Any:
@@ -138,7 +138,7 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
             with contained():
                 return importlib.import_module(module_name)
         except Exception as error:
-            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {_reason(error)}") from error
+            raise RecipeError(f"{key}={spec}: importing {module_name} failed: {reason_of(error)}") from error
     path = Path(module_name).expanduser().resolve()
     if not path.is_file():
         raise RecipeError(
@@ -156,9 +156,5 @@ def _load_module(module_name: str, spec: str, key: str) -> ModuleType:
             module_spec.loader.exec_module(module)
     except Exception as error:
         sys.modules.pop(name, None)
-        raise RecipeError(f"{key}={spec}: running {path} failed: {_reason(error)}") from error
+        raise RecipeError(f"{key}={spec}: running {path} failed: {reason_of(error)}") from error
     return module
-
-
-def _reason(error: Exception) -> str:
-    return what_it_did(error).removeprefix("raised ")

@@ -27,6 +27,11 @@ class _Trapped(BaseException):
     """Raised in place of ending the process. It is no `Exception`, which the user's code may catch."""
 
 
+def reason_of(error: BaseException) -> str:
+    """``called os._exit(0), which would end the process``, or ``ValueError: the message``; on one line."""
+    return str(error).removeprefix("raised ") if isinstance(error, NotAllowed) else class_and_message(error)
+
+
 def what_it_did(error: BaseException) -> str:
     """``called os._exit(0), which would end the process``, or ``raised ValueError: the message``; on one line."""
     return str(error) if isinstance(error, NotAllowed) else f"raised {class_and_message(error)}"
@@ -140,7 +145,7 @@ def _trap(name: str, real: Callable, ends: Callable[..., bool], process: int) ->
     return trapped
 
 
-# Whose handlers the run needs after the user's code.
+# Signals whose handlers are put back after the user's code.
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGPIPE", "SIGQUIT")

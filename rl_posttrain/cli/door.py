@@ -45,7 +45,7 @@ def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
         _end(str(stopped), stopped.status)
     except RlPosttrainError as error:
         if _is_of_another_process(error.__cause__):
-            _end_behind_another()
+            _end_behind_another(error)
         _end(str(error), MISTAKE)
     except _UsageError as error:
         message = error.format_message().rstrip(".?").replace(". Did", ", did")
@@ -54,7 +54,7 @@ def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
         _end("interrupted", INTERRUPTED)
     except BaseException as error:  # a library's SystemExit, too: the command has not come to its end
         if _is_of_another_process(error):
-            _end_behind_another()
+            _end_behind_another(error)
         if isinstance(error, OSError) and error.errno is not None:
             _end(refusal(error), MISTAKE)
         where = _keep_traceback(error)
@@ -111,14 +111,15 @@ def _is_of_another_process(error: BaseException | None) -> bool:
     return False
 
 
-def _end_behind_another() -> NoReturn:
+def _end_behind_another(error: BaseException) -> NoReturn:
     """Let the launcher see first which process has ended, and wait for its SIGTERM."""
     for number in HEARD:
         signal.signal(number, signal.SIG_DFL)
     rank = os.environ.get("RANK", "0")
     typer.echo(
         f"rl-posttrain: process {rank} of {world_size()}: another process of this run has ended, so this one ends, "
-        "too; see what that one said",
+        f"too; see what that one said. If no other said anything: {class_and_message(error, limit=200)}; "
+        f"{_keep_traceback(error)}",
         err=True,
     )
     time.sleep(_BEHIND_THE_FIRST_S)

@@ -53,6 +53,8 @@ def train(
     loaded = load_recipe(recipe, overrides or [])
     if auto_resume:
         resume = RunDirectory.is_at(loaded.run_path)
+        if not is_main_process():  # the main one may just have made it; what is written last tells
+            resume = resume and bool(RunDirectory(loaded.run_path).environment())
     elif resume and not names_its_run(recipe, overrides or []):
         loaded = newest_unfinished(loaded, allow_change or ())
         if is_main_process():

@@ -96,7 +96,7 @@ class Stop:
         signal.set_wakeup_fd(self.pipe, warn_on_full_buffer=False)
 
     def end(self) -> None:
-        """The process is about to end, whatever else it hears; after a while also where something holds it."""
+        """From now on signals are ignored: the process is ending."""
         self._ends, self._raises = True, False
 
     def hear(self, number: int, frame: FrameType | None) -> None:
@@ -183,7 +183,7 @@ def handled() -> Iterator[Stop]:
 
 
 def end_soon(status: int) -> None:
-    """The process ends by itself, or else in a while."""
+    """End the process by force after some seconds, if it has not ended by itself."""
 
     def end() -> None:
         time.sleep(_PATIENCE_S)

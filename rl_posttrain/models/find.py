@@ -98,8 +98,12 @@ def local_folder(location: str) -> Path | None:
     if Path(location).is_dir():
         return Path(location)
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(location, "config.json")
+    try:
+        found = try_to_load_from_cache(location, "config.json")
+    except HFValidationError:  # no possible name; whoever asks the hub says so
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -114,7 +118,7 @@ def check_source(name: str, *, key: str = "model.name", trust_remote_code: bool 
         RecipeError: a path that holds no model, or a model with code of its own that may not run.
         HubError: it is neither on this machine nor does the hub give it.
     """
-    if name == BUNDLED:  # it has none, and converting it is not for here
+    if name == BUNDLED:  # it has no code of its own; resolving it would convert it, which takes long
         return
     location = resolve_model(name, key=key)
     folder = local_folder(location)

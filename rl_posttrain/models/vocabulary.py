@@ -19,8 +19,8 @@ def check_same_vocabulary(policy: str, other: str, *, key: str, trust_remote_cod
         RecipeError: the vocabularies differ in size or in tokens, or the other model cannot be read.
         HubError: the hub does not give one of the models.
     """
-    keys = {policy: "model.name", other: key}
-    configs = [load_config(name, key=keys[name], trust_remote_code=trust_remote_code) for name in (policy, other)]
+    named = (policy, "model.name"), (other, key)
+    configs = [load_config(name, key=its_key, trust_remote_code=trust_remote_code) for name, its_key in named]
     sizes = [config.get_text_config().vocab_size for config in configs]
     if sizes[0] != sizes[1]:
         raise RecipeError(

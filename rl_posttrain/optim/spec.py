@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rl_posttrain.errors import RecipeError, class_and_message
+from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim.roles import NO_DECAY, check_roles, parameter_groups, split_groups
 from rl_posttrain.optim.table import DEFAULTS, OPTIMIZERS, PACKAGES, is_installed
 from rl_posttrain.plugins import check_arguments, load_object
-from rl_posttrain.users_code import contained
+from rl_posttrain.users_code import contained, reason_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class OptimizerSpec:
         except Exception as error:
             raise RecipeError(
                 f"{self.key}={dict(self.arguments)}: {self.cls.__name__} refuses the model "
-                f"({class_and_message(error)}); set other values, or use adams"
+                f"({reason_of(error)}); set other values, or use adams"
             ) from error
         if from_model:
             optimizer.param_groups = split_groups(optimizer.param_groups, model, **by_role)
@@ -149,7 +149,7 @@ def resolve_optimizer(
                 build(nn.Linear(2**15, 2**15, bias=False, device="meta"), **arguments)
     except Exception as error:
         raise RecipeError(
-            f"{key}={arguments}: {name} refuses it ({class_and_message(error)}); set values that it takes"
+            f"{key}={arguments}: {name} refuses it ({reason_of(error)}); set values that it takes"
         ) from error
     check_roles(no_decay, lr_by_role, key=key)
     return OptimizerSpec(

@@ -1,6 +1,6 @@
 """How two recipes differ, and which differences a run can be resumed with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ _NOT_STATE = ("lr", "max_grad_norm", "schedule", "warmup_steps")
 
 @dataclass(frozen=True)
 class KeyChange:
-    """A key that two recipes say otherwise; `old` and `new` are plain data."""
+    """A key whose values differ between two recipes; `old` and `new` are plain data."""
 
     key: str
     old: Any
@@ -57,6 +57,17 @@ class KeyChange:
             optimizers = (recipe.optimizer, *([recipe.critic.optimizer] if recipe.critic else []))
             return self.new > self.old and all(optimizer.schedule == "constant" for optimizer in optimizers)
         return any(is_within(self.key, key) for key in _HARMLESS)
+
+    def is_taken(self, recipe: Recipe, allowed: Sequence[str]) -> bool:
+        """Whether a run may be resumed with it.
+
+        Args:
+            recipe: the new one.
+            allowed: sections and keys that may differ.
+        """
+        return self.fixed_because is None and (
+            self.is_harmless(recipe) or any(is_within(self.key, name) for name in allowed)
+        )
 
 
 def is_within(key: str, section: str) -> bool:

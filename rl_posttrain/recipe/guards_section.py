@@ -8,9 +8,9 @@ from rl_posttrain.recipe.section import NonNegative, Positive, Section
 
 # What a guard does: end the run, leave the update out, go back to the last checkpoint, say so, or nothing.
 AnyPolicy = Literal["stop", "skip_step", "rollback", "warn", "off"]
-# Of what is known after the update only.
+# Of guards that can judge only after the update.
 AfterUpdate = Literal["stop", "rollback", "warn", "off"]
-# Of what neither a step less nor older weights would change.
+# Of guards whose finding lies in the recipe: leaving a step out or going back would not help.
 OfTheSetup = Literal["stop", "warn", "off"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=1)]
@@ -29,7 +29,7 @@ class RewardGuard(_Guard):
 
     @property
     def if_unusable(self) -> Literal["collect", "keep"]:
-        """What the rewards do with values of which no advantage can be made: keep them for the guard, or at all."""
+        """What becomes of a value that is no use: None takes its place and the guard is told, or it stays."""
         return "keep" if self.policy == "off" else "collect"
 
 

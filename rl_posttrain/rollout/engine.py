@@ -58,7 +58,6 @@ class RolloutEngine(Protocol):
     """Whether a completion changes with the prompts beside it. On a GPU it does not, as far as its kernels allow."""
     shares_weights: bool
     """Whether it samples from the policy's own tensors, so that no sync can fail."""
-
     samples_alone: bool
     """Whether a process samples without the others, so that it may stop on its own in `generate`."""
 

@@ -43,7 +43,7 @@ class TransformersEngine:
         eos_token_ids: Sequence[int],
     ):
         self._model, self._tokenizer, self._eos_token_ids = model, tokenizer, list(eos_token_ids)
-        self.samples_alone = world_size() == 1  # under ZeRO-3 the processes go through the layers together
+        self.samples_alone = not _goes_together()
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; the prompts are one batch, padded on the left."""
@@ -105,6 +105,11 @@ class TransformersEngine:
         return Completion(prompt_ids=prompt, token_ids=tokens[: end + 1], finish_reason="stop")
 
 
+def _goes_together() -> bool:
+    """Whether the processes go through the layers together: ZeRO-3 gathers a layer's weights from all of them."""
+    return is_deepspeed_zero3_enabled() and world_size() > 1
+
+
 def _sampling_from(seeds: Sequence[int]) -> Callable[..., torch.Tensor]:
     """transformers' sampling loop with a generator for each row, as `generate(custom_generate=...)` takes it."""
 
@@ -120,8 +125,7 @@ def _sampling_from(seeds: Sequence[int]) -> Callable[..., torch.Tensor]:
             input_ids,
             logits_processor=LogitsProcessorList([*logits_processor, DrawFromSeeds(seeds)]),
             generation_config=generation_config,
-            # As transformers decides it: where weights are gathered layer by layer, all processes go on to the longest.
-            synced_gpus=is_deepspeed_zero3_enabled() and torch.distributed.get_world_size() > 1,
+            synced_gpus=_goes_together(),  # to the longest completion of all, as transformers decides it
             **options,
         )
 

@@ -14,7 +14,7 @@ def launcher(num_processes: int) -> list[str]:
 
 
 def is_on_several_machines(num_processes: int) -> bool:
-    """Whether so many processes are more than this machine has of this job; then torchrun's arguments are unknown."""
+    """Whether the job runs on several machines. The arguments of torchrun are then unknown."""
     return num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", num_processes))
 
 

@@ -1,6 +1,7 @@
 """Files that are whole or absent at any moment: atomic writes, JSON without NaN, and reading both back."""
 
 import contextlib
+import csv
 import errno
 import json
 import math
@@ -169,3 +170,13 @@ def last_lines(path: Path) -> tuple[list[bytes], bool]:
         lines = file.read().split(b"\n")
     # After the last line break there may be half a row, and before the first line break the end of a row.
     return [line for line in lines[start > 0 : -1] if line.startswith(b"{") and line.endswith(b"}")], start == 0
+
+
+@contextlib.contextmanager
+def long_fields() -> Iterator[None]:
+    """Within, the csv module reads fields of any length. Its limit is one for the whole process, so it is put back."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)

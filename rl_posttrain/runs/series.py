@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rl_posttrain.errors import RunError, did_you_mean
-from rl_posttrain.runs.columns import NON_FINITE, Columns
+from rl_posttrain.runs.columns import Columns
 from rl_posttrain.runs.metrics import PHASES
 
 
@@ -77,28 +77,28 @@ def summarize(columns: Columns) -> dict[str, Any]:
         columns: as `columns.columns_of` gives them.
 
     Returns:
-        Numbers by name; None for what no row recorded (accuracy, tokens, seconds).
+        Numbers by name; None for what no row recorded (reward, accuracy, tokens, seconds).
 
     Raises:
-        RunError: no finished step, or none with a finite reward.
+        RunError: no finished step.
     """
     if not columns:
         raise RunError("metrics.jsonl: no finished step yet, so there is nothing to show; wait for its first step")
-    if "reward" not in columns:
-        known = set(columns) - {"step", NON_FINITE}
-        raise RunError(f"metrics.jsonl: no finished step recorded 'reward'; {did_you_mean('reward', known)}")
     values = {key: column[np.isfinite(column)] for key, column in columns.items()}
-    rewards, accuracies = values["reward"], values.get("accuracy")
-    first, last = first_last(rewards)
-    accuracy_first, accuracy_last = (None, None) if accuracies is None else first_last(accuracies)
+    rewards, accuracies = values.get("reward"), values.get("accuracy")
+    (first, last), (accuracy_first, accuracy_last) = (
+        (None, None) if found is None else first_last(found) for found in (rewards, accuracies)
+    )
     per_step = step_seconds(columns)
-    windows = np.lib.stride_tricks.sliding_window_view(rewards, min(5, len(rewards)))
+    best = None
+    if rewards is not None:
+        best = float(np.lib.stride_tricks.sliding_window_view(rewards, min(5, len(rewards))).mean(axis=1).max())
     return {
         "steps": int(columns["step"][-1]),
         "reward_first5": first,
         "reward_last5": last,
-        "reward_gain": last - first,
-        "reward_best": float(windows.mean(axis=1).max()),
+        "reward_gain": None if rewards is None else last - first,
+        "reward_best": best,
         "accuracy_first5": accuracy_first,
         "accuracy_last5": accuracy_last,
         "seconds": float(values["seconds"].max()) if "seconds" in values else None,

@@ -75,7 +75,7 @@ def _copied(value: Any) -> Any:
         return value
     try:
         return copy.deepcopy(value)
-    except Exception:  # whatever a class of somebody's raises
+    except Exception:  # a user's class may raise anything when it is copied
         return value
 
 

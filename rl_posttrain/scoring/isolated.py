@@ -4,17 +4,15 @@ Each has a fork server of its own (rewards/serving.py), which has imported the r
 limit, and a worker that is ended is replaced at once, without importing again.
 """
 
-import asyncio
-import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rl_posttrain.errors import RewardError
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
 from rl_posttrain.recipe.schema import RewardSection
 from rl_posttrain.rewards.workers import Outcome, WorkerPool, pool_for
-from rl_posttrain.scoring.calling import seed_of
+from rl_posttrain.scoring.calling import Failed, call_all
 from rl_posttrain.scoring.returned import NotNumbers, numbers_of
 from rl_posttrain.users_code import contained, what_it_did
 
@@ -77,33 +75,15 @@ def scorer(made_with: str) -> Callable[[dict[str, Any]], tuple[str, Any]]:
     spec = resolve_reward(RewardSection(fn=named["fn"], args=named["args"]), named["key"])
 
     def score_row(row: dict[str, Any]) -> tuple[str, Any]:
+        (got,) = call_all([(spec.function, {name: [value] for name, value in row.items()} | dict(spec.arguments))])
+        if isinstance(got, Failed):
+            return "failed", what_it_did(got.error)
         try:
-            with contained(seed_of(row["completions"])):
-                returned = spec.function(**{name: [value] for name, value in row.items()}, **spec.arguments)
-                if inspect.isawaitable(returned):
-                    returned = _wait_for(returned)
-                return "reward", numbers_of(returned, 1)[0]
+            with contained():
+                return "reward", numbers_of(got, 1)[0]
         except NotNumbers as error:
             return "not allowed", str(error)
         except Exception as error:
             return "failed", what_it_did(error)
 
     return score_row
-
-
-_loop: asyncio.AbstractEventLoop | None = None
-
-
-def _wait_for(awaitable: Awaitable) -> Any:
-    """What it gives, by the worker's event loop: one for all calls, since clients of servers belong to a loop."""
-    global _loop
-
-    async def awaited() -> Any:
-        return await awaitable
-
-    _loop = _loop or asyncio.new_event_loop()
-    try:
-        return _loop.run_until_complete(awaited())
-    except BaseException:  # what was left unfinished must not run in the next call
-        _loop = None
-        raise

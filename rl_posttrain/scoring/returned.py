@@ -8,7 +8,6 @@ from typing import Any
 
 _FIX = "return a list with one float or None each"
 _SHOWN = 60  # characters of a value
-_VALUES_VIEW = type({}.values())
 
 
 class NotNumbers(Exception):
@@ -27,7 +26,7 @@ def numbers_of(returned: Any, num_completions: int) -> list[float | None]:
     expected = f"for {num_completions} completions; {_FIX}"
     if hasattr(returned, "shape") and hasattr(returned, "tolist"):
         returned = _list_of_array(returned, expected)
-    is_listed = isinstance(returned, (Collection, Iterator, _VALUES_VIEW))
+    is_listed = isinstance(returned, (Collection, Iterator))
     if not is_listed or isinstance(returned, (str, bytes, Mapping, Set)) or hasattr(returned, "columns"):
         kind = "a single number" if isinstance(returned, numbers.Number) else _kind(returned)
         raise NotNumbers(f"returned {kind} {expected}")

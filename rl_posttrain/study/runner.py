@@ -7,7 +7,6 @@ stopped at any moment continues where it was.
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +72,7 @@ class Runner:
                 while self.waiting and self._slots:
                     planned = self.waiting.pop(0)
                     if not planned.is_finished():  # another process may have finished it
-                        with stop.deferred(""):  # no run starts without being known
+                        with stop.deferred(""):  # a signal must not come between the start of a run and its record
                             self._open(planned)
                         stop.check()
                 on_change(self)
@@ -109,13 +108,7 @@ class Runner:
         start = [sys.executable, "-m"]
         if self._num_processes > 1:
             start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self._num_processes}", "-m"]
-        start += ["rl_posttrain", "train", str(file)]
-        run = planned.directory()
-        if run is not None and run.last_checkpoint() is None:
-            with run.locked():
-                shutil.rmtree(run.path)  # no checkpoint: the run restarts
-        elif run is not None:
-            start.append("--resume")
+        start += ["rl_posttrain", "train", str(file), "--auto-resume"]
         with _log(planned).open("a") as log:
             return subprocess.Popen(
                 start,

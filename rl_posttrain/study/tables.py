@@ -9,7 +9,7 @@ import numpy as np
 
 from rl_posttrain.errors import RunError, one_line
 from rl_posttrain.runs.columns import Columns, columns_of_arrays
-from rl_posttrain.runs.files import check_regular
+from rl_posttrain.runs.files import check_regular, long_fields
 from rl_posttrain.runs.metrics import our_name
 
 _MOST_CHARACTERS = 200  # of a file's first line in an error
@@ -91,7 +91,8 @@ def _read(path: Path, num_columns: int):
     except (pyarrow.ArrowException, OSError) as error:
         _refuse(path, one_line(error, limit=100))
     # Rows are ordered by step later, so that these may stand at the end.
-    others = [(next(csv.reader([row.text]), []) + [None] * num_columns)[:num_columns] for row in odd]
+    with long_fields():
+        others = [(next(csv.reader([row.text]), []) + [None] * num_columns)[:num_columns] for row in odd]
     columns = [pyarrow.array([row[place] or None for row in others], pyarrow.string()) for place in range(num_columns)]
     return pyarrow.concat_tables([table, pyarrow.table(columns, names=table.column_names)])
 

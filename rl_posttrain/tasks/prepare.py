@@ -84,8 +84,8 @@ def _kind_of(row: Any, where: str) -> str:
     value = row.get(key)
     if value is None:
         raise RecipeError(f"{where} has neither `question`, a text, nor `prompt` ({', '.join(row)}); give it one")
-    check_text(value, where)
     if isinstance(value, str):
+        check_text(value, where)
         if not value.strip():
             raise RecipeError(f"{where} has an empty `{key}`; write one, or leave the row out")
         return f"a `{key}` of text" if key == "prompt" else "a `question`"
@@ -93,6 +93,7 @@ def _kind_of(row: Any, where: str) -> str:
     if key == "question" or not is_chat:
         wanted = "a text" if key == "question" else "a text, or a list of chat messages with role and content"
         raise RecipeError(f"{where} has a `{key}` of the type {type(value).__name__} ({value!r:.60}); it is {wanted}")
+    check_text([message["content"] for message in value], where)
     if not value[-1]["content"].strip():
         raise RecipeError(f"{where} has an empty message at its end; write one, or leave the row out")
     return "a `prompt` of chat messages"

@@ -1,6 +1,5 @@
 """Rows of a local jsonl, json, csv or parquet file, one at a time."""
 
-import contextlib
 import csv
 import json
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RecipeError, one_line
+from rl_posttrain.runs.files import long_fields
 
 Record = dict[str, Any]
 
@@ -113,19 +113,9 @@ def check_text(data: Any, where: str) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
-    """Fields of any length. Python has one limit for all readers of a process, so the old one comes back."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _csv(path: Path, where: str) -> Iterator[Record]:
     """Texts, and numbers in columns where every value is one and no digit would be lost."""
-    with _long_fields(), path.open(encoding="utf-8-sig", newline="") as file:
+    with long_fields(), path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
             names = [name.strip() for name in next(lines, [])]

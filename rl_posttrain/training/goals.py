@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.goals import as_best, is_better, reached
+from rl_posttrain.training.agree import of_main_process
 
 
 class Goals:
@@ -28,7 +27,7 @@ class Goals:
 
         Every process calls this and `is_best`, and gets the main one's answer: seconds and memory differ between them.
         """
-        self.stopped = bool(self._stop_at) and self._of_main_process(reached(self._stop_at, row))
+        self.stopped = bool(self._stop_at) and of_main_process(lambda: reached(self._stop_at, row))
         return self.stopped
 
     def is_best(self, row: Mapping[str, Any]) -> bool:
@@ -36,13 +35,6 @@ class Goals:
         if self._keep_best is None:
             return False
         metric, mode = self._keep_best.metric, self._keep_best.mode
-        found = as_best(metric, mode, row) if is_better(metric, mode, row, self.best) else None
-        found = self._of_main_process(found)
+        found = of_main_process(lambda: as_best(metric, mode, row) if is_better(metric, mode, row, self.best) else None)
         self.best = found or self.best
         return found is not None
-
-    @staticmethod
-    def _of_main_process(answer: Any) -> Any:
-        answers = [answer]
-        broadcast_object_list(answers)
-        return answers[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rl_posttrain.errors import RecipeError, RunError, did_you_mean
 from rl_posttrain.machine.describe import package_versions
-from rl_posttrain.models.find import local_folder
+from rl_posttrain.models.find import local_folder, resolve_model
 from rl_posttrain.recipe.changes import is_within, recipe_changes
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.recipe.schema import Recipe
@@ -92,8 +92,7 @@ def compare_inputs(run: RunDirectory, recipe: Recipe, now: Inputs, allowed: Sequ
                 f"{change}: {run.path} cannot be resumed with it, since {reason}; resume it with the same recipe, or "
                 "set another run.name"
             )
-        harmless = change.is_harmless(recipe)
-        (changes if harmless or _is_allowed(change.key, allowed) else refused).append((change.key, str(change)))
+        (changes if change.is_taken(recipe, allowed) else refused).append((change.key, str(change)))
     old = read_inputs(run.path)
     notes = []
     summary = run.summary()
@@ -109,7 +108,8 @@ def compare_inputs(run: RunDirectory, recipe: Recipe, now: Inputs, allowed: Sequ
     elif old is None:
         notes.append("this run began before its inputs were recorded: changes of rows, code or model are not seen")
     for found in input_changes(old, now.described, now.rows) if old else ():
-        (changes if _is_allowed(found.section, allowed) else refused).append((found.section, str(found)))
+        is_allowed = any(is_within(found.section, name) for name in allowed)
+        (changes if is_allowed else refused).append((found.section, str(found)))
     if refused:
         keys = list(dict.fromkeys(key for key, _ in refused))
         # A section's name allows its keys, too.
@@ -129,17 +129,14 @@ def compare_inputs(run: RunDirectory, recipe: Recipe, now: Inputs, allowed: Sequ
 
 def _models(recipe: Recipe, model: str) -> dict[str, dict[str, Path]]:
     """The files of the models that are on this machine, by section."""
-    places = {"model": model, "critic.model": recipe.critic and recipe.critic.model}
+    critic = recipe.critic and recipe.critic.model
+    places = {"model": model, "critic.model": critic and resolve_model(critic, key="critic.model")}
     folders = {section: local_folder(place) for section, place in places.items() if place}
     return {
         section: {path.name: path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES}
         for section, folder in folders.items()
         if folder is not None
     }
-
-
-def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
-    return any(is_within(key, name) for name in allowed)
 
 
 def check_names(allowed: Sequence[str], recipe: Recipe) -> None:

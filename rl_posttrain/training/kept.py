@@ -13,11 +13,11 @@ from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 
 
 @contextlib.contextmanager
-def discard_unstarted(run: RunDirectory, stop: Stop) -> Iterator[None]:
-    """Remove a run directory without a step when an error or a signal comes, so that the next try can use its name."""
+def discard_unstarted(run: RunDirectory, stop: Stop, *, resumed: bool) -> Iterator[None]:
+    """Remove a new run directory without a step when an error or a signal comes, so that its name is free again."""
 
     def discard() -> None:
-        if is_main_process() and not run.checkpoint_folders() and not run.metrics_path.is_file():
+        if is_main_process() and not resumed and not run.checkpoint_folders() and not run.metrics_path.is_file():
             shutil.rmtree(run.path, ignore_errors=True)
 
     stop.last_acts.append(discard)
@@ -32,7 +32,7 @@ def discard_unstarted(run: RunDirectory, stop: Stop) -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_what_is_kept(recipe: Recipe, run: RunDirectory) -> Iterator[None]:
-    """Let signals and what the disk refuses out with a message that says what the run has kept, and how to go on.
+    """Add to an interruption, or to what the disk refused, what the run has kept and how to go on.
 
     Raises:
         RunError: the system refused something, such as a full disk.

@@ -173,7 +173,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         batch, of_batch = batch_of_step(self, self._recipe, self._algorithm, completions)
         tokens = {"tokens": self.state.num_input_tokens_seen}
         rollouts = self.recorder.drawn(steps + 1, completions, of_batch | tokens | metrics)
-        self.recorder.describe(**self.guards.drawn(steps + 1, rollouts, self.rollouts.unusable_rewards))
+        self.recorder.describe(**self.guards.drawn(steps + 1, rollouts, self.rollouts.take_unusable_rewards()))
         self.drift.start()
         return batch
 
@@ -218,16 +218,21 @@ class PolicyTrainer(trl.GRPOTrainer):
     def _evaluate_first(self) -> None:
         """The evaluation before the first step; it has its folder and no row of metrics, which a step has."""
         is_alone = self.accelerator.num_processes == 1
-        with self.clock.phase("evaluation"), self.stopping.droppable() if is_alone else contextlib.nullcontext():
-            metrics = self.evaluation.run(0)
+        with self.stopping.droppable() if is_alone else contextlib.nullcontext():
+            metrics = self._evaluate()
         if self.accelerator.is_main_process:
             self._on_first_evaluation(metrics)
+
+    def _evaluate(self) -> dict[str, float | None]:
+        with self.clock.phase("evaluation"):
+            metrics = self.evaluation.run(self.steps_done)
+        self.guards.evaluated(self.steps_done, self.rollouts.take_unusable_rewards())
+        return metrics
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """After an update: evaluation first, so that the step's row holds it."""
         if self.control.should_log and self.evaluation.is_due(self.steps_done):
-            with self.clock.phase("evaluation"):
-                self.recorder.evaluated(self.evaluation.run(self.steps_done))
+            self.recorder.evaluated(self._evaluate())
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -238,14 +243,16 @@ class PolicyTrainer(trl.GRPOTrainer):
             update["lr/critic"] = critic_rate(self.optimizer)
         row = self.recorder.row(self.steps_done, logs, self._metrics["train"], self.objective.take_metrics() | update)
         self._metrics["train"].clear()
-        row |= self.guards.finished(row)
         stops = self.goals.stops(row)
+        ends = stops or self.state.global_step >= self.state.max_steps
+        saves = self.control.should_save or ends or self._recipe.checkpoint.keep_best is not None
+        row |= self.guards.finished(row, saves=saves)
         if stops and self._recipe.eval.is_on and not self.evaluation.is_due(self.steps_done):
-            with self.clock.phase("evaluation"):  # a last step is evaluated
-                row |= self.evaluation.run(self.steps_done)
+            row |= self._evaluate()  # a last step is evaluated
         Trainer.log(self, dict(row), start_time)
         # A run that stops early has a checkpoint of its last step where one that does not stop has it.
-        self.control.should_save |= self.goals.is_best(row) or (stops and self._recipe.checkpoint.every_steps > 0)
+        is_best = self.guards.step_is_sound and self.goals.is_best(row)
+        self.control.should_save |= is_best or (stops and self._recipe.checkpoint.every_steps > 0)
         self.control.should_training_stop |= stops
         if self.accelerator.is_main_process:
             self.recorder.write(row)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rl_posttrain.errors import RlPosttrainError, RunError
-from rl_posttrain.recipe.changes import is_within, recipe_changes
+from rl_posttrain.recipe.changes import recipe_changes
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.recipe.paths import shown
 from rl_posttrain.recipe.schema import Recipe
@@ -41,8 +41,4 @@ def _is_of(recipe: Recipe, run: RunDirectory, allowed: Sequence[str]) -> bool:
         before = parse_recipe(run.recipe())
     except RlPosttrainError:  # damaged, or of another version
         return False
-    return all(
-        (change.fixed_because is None and change.is_harmless(recipe))
-        or any(is_within(change.key, name) for name in allowed)
-        for change in recipe_changes(before, recipe)
-    )
+    return all(change.is_taken(recipe, allowed) for change in recipe_changes(before, recipe))

@@ -78,8 +78,6 @@ class Rollouts:
             Interrupted: a signal has come, and the step is dropped.
         """
         self._num_tokens = 0
-        for reward in self._rewards:
-            reward.unusable.clear()
         metrics = {}
         with self._stopping.droppable():
             completions = self.draw(rows, num_updates, "rollout")
@@ -91,6 +89,7 @@ class Rollouts:
             metrics["checked_weights_share"] = share
         metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
         with self._clock.phase("reward"), self._stopping.droppable(), self._stopping.alone():
+            self.take_unusable_rewards()  # those of groups that were resampled
             score(completions, self._rewards, **reward_options)
         return completions, metrics
 
@@ -117,10 +116,12 @@ class Rollouts:
         """A seed for what is random after `num_updates` updates beside the samples."""
         return derive_seed(self._recipe.run.seed, num_updates + 1, *purpose)
 
-    @property
-    def unusable_rewards(self) -> list[str]:
-        """Of this step's rewards those that were no finite numbers, in words."""
-        return [said for reward in self._rewards for said in reward.unusable]
+    def take_unusable_rewards(self) -> list[str]:
+        """Of the rewards since the last call those that were no finite numbers, in words."""
+        taken = [said for reward in self._rewards for said in reward.unusable]
+        for reward in self._rewards:
+            reward.unusable.clear()
+        return taken
 
     @property
     def depends_on_batch(self) -> bool:

@@ -121,7 +121,7 @@ def train(
         with (
             lock,
             telling_what_is_kept(recipe, run),
-            discard_unstarted(run, stop),
+            discard_unstarted(run, stop, resumed=resume),
             deterministic_kernels(recipe.run.deterministic),
             _start_display(recipe, display) as view,
         ):

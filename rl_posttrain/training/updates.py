@@ -37,10 +37,7 @@ class UpdateNorm:
         optimizer.register_step_post_hook(lambda running, *_: self._compare(running))
 
     def take(self) -> tuple[float, float, float]:
-        """Of the sampled weights since the last call: sum of squared changes, their number, and sum of their squares.
-
-        The squares are those from before a step.
-        """
+        """Squared changes, number of sampled weights and their squares before, summed over the updates since then."""
         taken = self._squares, self._count, self._weights
         self._squares = self._count = self._weights = 0.0
         return taken

@@ -26,10 +26,14 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 @dataclass(frozen=True)
 class _Sample:
-    """Values of the policy: (outputs, columns) of a matrix, or a whole vector, for which `columns` is None."""
+    """Values of the policy: (outputs, columns) of a matrix, or a whole vector, for which `columns` is None.
+
+    `bad_rows`: (outputs,) bool, rows with a NaN in any column.
+    """
 
     values: torch.Tensor
     columns: Sequence[int] | None
+    bad_rows: torch.Tensor
 
 
 class WeightCheck:
@@ -55,6 +59,7 @@ class WeightCheck:
         self._gather, self._note, self._transposed = gather, note, transposed
         self._num_parts = 1
         self._sizes: dict[str, int] = {}
+        self._readable: set[str] = set()
         self.share: float | None = None
         """The share of the weights that are compared, in turn; None before the first sync, or if there is no copy."""
 
@@ -96,12 +101,12 @@ class WeightCheck:
 
     def _sample(self, name: str, tensor: torch.Tensor, step: int) -> _Sample:
         if tensor.ndim == 1:
-            return _Sample(tensor, None)
+            return _Sample(tensor, None, tensor.isnan())
         matrix = tensor.t() if name in self._transposed else tensor
         outputs, inputs = matrix.shape
         number = min(inputs, max(_FEWEST_COLUMNS, _NUM_VALUES // outputs))
         columns = sorted(random.Random(derive_seed(self._seed, step, name)).sample(range(inputs), number))
-        return _Sample(matrix[:, columns], columns)
+        return _Sample(matrix[:, columns], columns, matrix.isnan().any(dim=1))
 
     def _compare(self, engine: RolloutEngine, taken: dict[str, _Sample], step: int) -> str | None:
         """What to say where the engine's values differ from the policy's."""
@@ -110,15 +115,23 @@ class WeightCheck:
             expected = taken[held.name].values.to(device=held.values.device, dtype=held.values.dtype)
             if expected.shape != held.values.shape:
                 continue
-            # A product with a one-hot row is no number where the row of the weight has one that is not.
-            differ = (expected != held.values) & ~held.values.isnan()
+            # A product with a one-hot row is NaN where the weight's row has a NaN anywhere: such rows are not compared.
+            bad = taken[held.name].bad_rows
+            bad = bad if bad.dim() == expected.dim() else bad[:, None]
+            differ = (expected != held.values) & ~bad.to(held.values.device)
             if (number := int(differ.sum())) == 0:
                 compared.add(held.name)
             elif not _is_reordered(expected, held):
                 compared.add(held.name)
                 wrong.setdefault(held.name, (held.place, number, differ.numel()))
         if self.share is None:
+            self._readable = compared
             self._say_share(compared)
+        if lost := sorted((self._readable & taken.keys()) - compared):
+            return (
+                f"rollout.engine={self._engine_name}: at step {step} the engine's {lost[0]} and {len(lost) - 1} other "
+                "weights cannot be read back any more, as they were before; set rollout.engine=transformers"
+            )
         if not wrong:
             return None
         name, (place, number, size) = next(iter(wrong.items()))

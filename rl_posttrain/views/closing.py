@@ -50,10 +50,10 @@ def guards_text(summary: dict) -> str:
     seen = [f"{name} {count} times" if count > 1 else name for name, count in summary.get("guards", {}).items()]
     found = [", ".join(seen)] if seen else []
     if left_out := summary.get("skipped_updates"):
-        found.append(f"{left_out} updates left out")
+        found.append(f"{left_out} update{'s' * (left_out > 1)} left out")
     if returns := summary.get("rollbacks"):
-        found.append(f"{returns} times back to a checkpoint")
-    return "; ".join([*found, "metrics.jsonl has the steps"]) if found else ""
+        found.append("went back to a checkpoint" + (f" {returns} times" if returns > 1 else ""))
+    return "; ".join([*found, "metrics.jsonl says in which steps"]) if found else ""
 
 
 def next_commands(run: RunDirectory) -> list[tuple[str, str]]:

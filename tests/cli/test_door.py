@@ -44,7 +44,7 @@ def test_a_mistake_is_its_message(leave):
         (errno.EACCES, "runs/x: it may not be read or written; change its permissions, or name another place"),
         (errno.EROFS, "runs/x: it cannot be written to; name another place"),
         (errno.ENAMETOOLONG, "runs/x: the name is too long for a file; name a shorter one"),
-        (errno.EISDIR, f"runs/x: {os.strerror(errno.EISDIR)}; see to it, and try again"),
+        (errno.EISDIR, f"runs/x: {os.strerror(errno.EISDIR)}; remove the cause, and try again"),
     ],
 )
 def test_what_the_system_refuses_is_a_line_and_no_bug(leave, tmp_path, number, told):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import AdamS, build_optimizer, resolve_optimizer
@@ -173,6 +174,7 @@ def test_a_loop_of_accelerate_makes_the_same_steps():
     model, prepared = TwoLayers(), TwoLayers()
     settings = {"lr": 0.02, "weight_decay": 0.1, "no_decay": ["biases", "output_layer"]}
     expected = losses_of_a_loop(model, build_optimizer(model, "scale", **settings))
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a test before, which may have trained in bf16
     accelerator = Accelerator(cpu=True)
     wrapped, optimizer = accelerator.prepare(prepared, build_optimizer(prepared, "scale", **settings))
     assert losses_of_a_loop(wrapped, optimizer, accelerator.backward) == expected

@@ -112,13 +112,17 @@ def test_what_was_not_recorded_is_none():
         assert summary[key] is None
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [([], "no finished step yet"), ([{"step": 1, "rewards": 1.0}], "recorded 'reward'; did you mean 'rewards'")],
-)
-def test_a_run_without_rewards_has_no_summary(rows, message):
-    with pytest.raises(RunError, match=message):
-        summarize(columns_of(rows))
+@pytest.mark.parametrize("reward", [{}, {"reward": None}])
+def test_a_run_whose_rewards_were_no_numbers_has_none_in_its_summary(reward):
+    summary = summarize(columns_of([{"step": 1, "accuracy": 0.25, **reward}]))
+    assert (summary["steps"], summary["accuracy_last5"]) == (1, 0.25)
+    for key in ("reward_first5", "reward_last5", "reward_gain", "reward_best"):
+        assert summary[key] is None
+
+
+def test_a_run_without_a_step_has_no_summary():
+    with pytest.raises(RunError, match="no finished step yet"):
+        summarize(columns_of([]))
 
 
 def test_plot_png_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):

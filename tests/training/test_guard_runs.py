@@ -219,7 +219,8 @@ LATE = {
     "lr 1e30": ("optimizer.lr=1e30", "guards.weights=stop: at step 1 the update's norm is inf, "),
     "loss": (
         f"algorithm.name={FAULTS}:NaNFrom3",
-        "guards.loss=skip_step, guards.max_skips=1: at step 4 the loss is not",
+        "guards.loss=skip_step, guards.max_skips=1: at step 4 neither the loss nor the gradient is finite; "
+        "no update for 2 steps in a row",
     ),
     "cold": ("rollout.temperature=1e-6", "guards.equal_completions=stop: at step 3 for 3 steps"),
     "equal": (
@@ -278,6 +279,6 @@ def test_a_step_that_went_wrong_shows_in_the_views():
     assert trouble_text({"step": 3}) == ""
     summary = {"guards": {"loss": 3, "truncation": 1}, "skipped_updates": 3, "rollbacks": 1}
     assert guards_text(json.loads(json.dumps(summary))) == (
-        "loss 3 times, truncation; 3 updates left out; 1 times back to a checkpoint; metrics.jsonl has the steps"
+        "loss 3 times, truncation; 3 updates left out; went back to a checkpoint; metrics.jsonl says in which steps"
     )
     assert guards_text({}) == ""

@@ -13,7 +13,7 @@ class Finding:
         fix: what a user can do, as a clause.
         override: words to add to the command that goes on with a stopped run, so that it does not end the same way.
         since: the first step that belongs to it; None: this one.
-        only_warns: whether going on costs less than the run is worth, whatever the policy is.
+        only_warns: whether the guard only warns, whatever its policy says.
     """
 
     guard: str

@@ -21,8 +21,8 @@ class Gate(TrainerCallback):
         opens: asked once an update whether it is made, with the gradient's norm before clipping; all processes ask.
 
     Attributes:
-        num_asked: how often it was, in this step. DeepSpeed leaves out an update whose gradient is not finite by
-            itself, and then it is not.
+        num_asked: how many updates of this step asked the gate. DeepSpeed leaves out an update whose gradient is not
+            finite without asking.
         num_made: how many updates were made.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from rl_posttrain.errors import GuardError
 from rl_posttrain.machine.process import is_main_process
@@ -21,6 +21,7 @@ from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.shares import shares_of_full_credit
+from rl_posttrain.training.agree import of_main_process
 from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.guards import completions, history, weights
 from rl_posttrain.training.guards.finding import Finding
@@ -29,7 +30,7 @@ from rl_posttrain.training.guards.rollback import checkpoint_before, roll_back
 from rl_posttrain.training.guards.stopping import stop
 
 Note = Callable[[str], None]
-# A guard that fires in each step would fill the screen: of its times these are said, and every 100th.
+# A guard that fires in each step would fill the screen: these occurrences are shown, and every 100th.
 _SAID = {1, 2, 3, 10, 30}
 
 
@@ -61,6 +62,10 @@ class Guards:
         self._skipping: Finding | None = None  # why the step's updates are left out
         self._going_back: Finding | None = None
         self._bad_loss: torch.Tensor | None = None
+        self._checked_step: int | None = None  # whose weights have all been looked at
+        self._is_finite = True  # the weights now, as far as they were looked at
+        self.step_is_sound = True
+        """Whether the last step's own weights are there, and finite as far as they were looked at."""
         self.gate = Gate(self._opens)
 
     def attach(self, trainer: Any, updates_per_step: int) -> None:
@@ -92,7 +97,7 @@ class Guards:
         Args:
             rows: of the steps that a resumed run has behind it.
         """
-        was_stopped = self._of_main_process(lambda: self._run.stopped() is not None)
+        was_stopped = of_main_process(lambda: self._run.stopped() is not None)
         if is_main_process():
             self._run.write_stopped(None)
         self._rows = list(rows)
@@ -160,13 +165,18 @@ class Guards:
             fix, override = "no update was made before, so look at the model, the rewards and algorithm.kl_coef", ()
         if bad_loss and self._policies["loss"] != "off":
             what = "the loss is not finite"
-            return Finding("loss", f"{what}, and the gradient neither" if bad_gradient else what, fix, override)
+            return Finding(
+                "loss", "neither the loss nor the gradient is finite" if bad_gradient else what, fix, override
+            )
         if bad_gradient and self._policies["gradient"] != "off":
             return Finding("gradient", f"the gradient is not finite (its norm is {norm:g})", fix, override)
         return None
 
-    def finished(self, row: dict[str, Any]) -> dict[str, Any]:
+    def finished(self, row: dict[str, Any], *, saves: bool) -> dict[str, Any]:
         """Judge a step that is over, by its row of metrics; what the row says of guards.
+
+        Args:
+            saves: whether its weights may be kept, in a checkpoint or as the final model: then all are looked at.
 
         Raises:
             GuardError: a guard stops the run. The step is not recorded then.
@@ -174,7 +184,8 @@ class Guards:
         left_out = self._updates_per_step - self.gate.num_asked
         for _ in range(left_out):  # by DeepSpeed, which has not moved the schedule either
             self._trainer.lr_scheduler.step()
-        if left_out and (finding := self._of_numbers(math.inf)):
+        is_known = self._of_step["loss"] or self._of_step["gradient"]
+        if left_out and not is_known and (finding := self._of_numbers(math.inf)):
             self._act(replace(finding, what=f"{finding.what}, so DeepSpeed left the update out"))
         skipped = self._updates_per_step - self.gate.num_made
         said: dict[str, Any] = {"skipped_updates": skipped} if skipped else {}
@@ -194,7 +205,13 @@ class Guards:
         ):
             if finding is not None:
                 self._act(finding, made=True)
-        said |= self._go_back()
+        if saves:
+            self._look_at_all_weights()
+            if not self._is_finite:
+                self._act(weights.not_finite(self._recipe), made=True)
+        returned = self._go_back()
+        said |= returned
+        self.step_is_sound = self._is_finite and not returned
         said |= {f"guards/{name}": count for name, count in sorted(self._of_step.items())}
         self._rows.append(row | said)
         self._of_step, self._skipping, self._bad_loss = Counter(), None, None
@@ -204,24 +221,34 @@ class Guards:
     def _stop_after_too_many_skips(self) -> None:
         finding, limit = self._skipping, self._recipe.guards.max_skips
         if finding is not None and self._going_back is None and self._skips > limit:
-            finding = replace(finding, what=f"{finding.what}, in the {self._skips}th step in a row")
+            finding = replace(finding, what=f"{finding.what}; no update for {self._skips} steps in a row")
             raise stop(self._run, finding, self._step, policy=f"skip_step, guards.max_skips={limit}", made=False)
+
+    def evaluated(self, step: int, unusable: Sequence[str]) -> None:
+        """Say which rewards of an evaluation count in no mean, since they are no finite numbers; all processes call."""
+        if self._policies["reward"] != "off" and (found := gather_object(list(unusable))):
+            more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
+            self._note(f"evaluation after step {step}: {found[0]}{more}; it counts in no mean")
 
     def before_checkpoint(self) -> bool:
         """Whether a checkpoint may be written: all weights are finite. All processes ask.
 
-        Raises:
-            GuardError: they are not, and the policy of `guards.weights` is `stop`.
+        Weights that a signal wants to keep, after a step that it dropped, are looked at here.
         """
+        if self._checked_step != self._step:
+            self._look_at_all_weights()
+            if not self._is_finite:
+                self._note(f"at step {self._step} {weights.not_finite(self._recipe).what}")
+        return self._is_finite
+
+    def _look_at_all_weights(self) -> None:
+        """Learn whether all weights are finite, on all processes."""
+        self._checked_step, self._is_finite = self._step, True
         if self._policies["weights"] == "off":
-            return True
+            return
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         bad = torch.tensor([float(not weights.are_finite(model))], device=self._trainer.accelerator.device)
-        if not self._trainer.accelerator.reduce(bad, "sum").item():
-            return True
-        self._act(weights.not_finite(self._recipe), made=True)
-        self._of_step.clear()
-        return bool(self._go_back())
+        self._is_finite = self._trainer.accelerator.reduce(bad, "sum").item() == 0
 
     def _act(self, finding: Finding, *, made: bool = False) -> None:
         """Do what the guard's policy says.
@@ -259,19 +286,15 @@ class Guards:
         if self._rollbacks >= limit:
             policy = f"rollback, guards.max_rollbacks={limit}"
             raise stop(self._run, finding, self._step, policy=policy, made=made)
-        folder = self._of_main_process(lambda: checkpoint_before(self._run, finding.since or self._step))
+        folder = of_main_process(lambda: checkpoint_before(self._run, finding.since or self._step))
         if folder is None:
             finding = replace(finding, fix=f"there is no checkpoint from before to go back to; {finding.fix}")
             raise stop(self._run, finding, self._step, policy="rollback", made=made)
         roll_back(self._trainer, folder)
+        self._is_finite = True  # as all that a checkpoint holds
         self._trainer.rollouts.weights_changed()
         self._rollbacks += 1
         self._skips = 0
         said = f"guards.{finding.guard}=rollback: at step {self._step} {finding.what}"
         self._note(f"{said}; the run goes on from the weights of {folder}; {finding.fix}")
         return {"rolled_back_to": checkpoint_step(folder)}
-
-    def _of_main_process(self, find: Callable[[], Any]) -> Any:
-        answers = [find() if self._trainer.accelerator.is_main_process else None]
-        broadcast_object_list(answers)
-        return answers[0]

@@ -79,7 +79,7 @@ def has_learned(specs: Sequence[RewardSpec], rows: Rows) -> bool:
         low, high = (sum(end[place] for end in ends) for place in (0, 1))
         return now >= low + LEARNED * (high - low)
     means = smooth(numbers(rows, "reward"), _WINDOW)
-    return now > means[min(_WINDOW, len(means)) - 1] and now >= max(means) - 0.1 * abs(max(means))
+    return bool(means) and now > means[min(_WINDOW, len(means)) - 1] and now >= max(means) - 0.1 * abs(max(means))
 
 
 def lower_rate(recipe: Recipe) -> tuple[str, ...]:
