@@ -86,21 +86,24 @@ def _refuse_existing(recipe: Recipe, run: RunDirectory, inputs: Inputs) -> NoRet
     )
 
 
-def _check_processes(recipe: Recipe, run: RunDirectory) -> list[str]:
-    """Whether a run can be resumed with this number of processes; a note for the user where it is another than before.
+def _other_number(run: RunDirectory) -> str | None:
+    """How the number of processes differs from that of the run; None where it does not."""
+    before, now = run.environment().get("num_processes", world_size()), world_size()
+    return None if before == now else f"it was started on {before} process{'es' * (before > 1)}, not {now}"
+
+
+def _check_processes(recipe: Recipe, run: RunDirectory) -> None:
+    """Fail where a run cannot be resumed with this number of processes.
 
     Under plain PyTorch every process has the whole state. DeepSpeed's checkpoints have a part of it for each process.
     """
-    before, now = run.environment().get("num_processes", world_size()), world_size()
-    if before == now:
-        return []
-    said = f"it was started on {before} process{'es' * (before > 1)}, not {now}"
-    if recipe.distributed.engine != "none" or recipe.run.deterministic:
-        reason = "DeepSpeed keeps the optimizer's state by process"
-        if recipe.run.deterministic:
-            reason = "run.deterministic=true, and sums over another number of processes are rounded otherwise"
-        raise RunError(f"run.name={run.name}: {said} ({reason}); resume it with: {resume_command(run)}")
-    return [f"{said}: sums are rounded otherwise from here on"]
+    said = _other_number(run)
+    if said is None or (recipe.distributed.engine == "none" and not recipe.run.deterministic):
+        return
+    reason = "DeepSpeed keeps the optimizer's state by process"
+    if recipe.run.deterministic:
+        reason = "run.deterministic=true, and sums over another number of processes are rounded otherwise"
+    raise RunError(f"run.name={run.name}: {said} ({reason}); resume it with: {resume_command(run)}")
 
 
 def find_start(recipe: Recipe, run: RunDirectory) -> Start:
@@ -111,7 +114,9 @@ def find_start(recipe: Recipe, run: RunDirectory) -> Start:
             checkpoint has no copy.
     """
     with run.locked() if is_main_process() else contextlib.nullcontext():
-        notes = _check_processes(recipe, run)
+        notes: list[str] = []
+        if recipe.distributed.engine == "none" and (said := _other_number(run)):
+            notes.append(f"{said}: sums are rounded otherwise from here on")
         checkpoint = _newest_whole(run, notes)
         rows = _rows(run, checkpoint, notes) if checkpoint else []
     if checkpoint is None:
