@@ -118,8 +118,7 @@ def _end_behind_another(error: BaseException) -> NoReturn:
     rank = os.environ.get("RANK", "0")
     typer.echo(
         f"rl-posttrain: process {rank} of {world_size()}: another process of this run has ended, so this one ends, "
-        f"too; see what that one said. If no other said anything: {class_and_message(error, limit=200)}; "
-        f"{_keep_traceback(error)}",
+        f"too; see what that one said; what this one saw is in {_keep_traceback(error)}",
         err=True,
     )
     time.sleep(_BEHIND_THE_FIRST_S)

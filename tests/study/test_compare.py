@@ -234,7 +234,8 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     with directory.locked():
         runner.run(lambda runner: None)
     assert runner.failed == {
-        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or stop it"
+        "adams-seed0": f"run.name=adams-seed0: another process is training {run.path}; wait for it, or stop it "
+        f"(status 2, {tmp_path / 'logs' / 'adams-seed0.log'})"
     }
     assert steps(directory) == 1
 

@@ -1,6 +1,7 @@
 """Runs of several processes: all stop after the same step, and where one dies all end soon, its error first."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,10 +64,13 @@ def test_where_one_process_dies_the_other_ends_soon_and_says_why(tiny_recipe, tm
     assert time.monotonic() - started < LIMIT_S * slowness()
     assert (ends[1][0], ends[1][2].startswith(said)) == (status, True), ends
     assert ends[0][0] == 3, ends
-    assert ends[0][2] == (
+    kept = re.fullmatch(
         "rl-posttrain: process 0 of 2: another process of this run has ended, so this one ends, too; see what that one "
-        "said\n"
+        r"said; what this one saw is in the log at (\S+\.log)\n",
+        ends[0][2],
     )
+    assert kept, ends[0][2]
+    assert "gloo" in Path(kept[1]).read_text()
     assert set(os.listdir("/dev/shm")) <= shared
 
 
