@@ -19,9 +19,10 @@ import yaml
 from rl_posttrain.cli import main as cli
 from rl_posttrain.machine import process
 
-# A shell that starts this in the background ignores Ctrl-C for it, and so would every command that is tested.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts this in the background ignores Ctrl-C for it, and nohup SIGHUP. Commands that are tested would, too.
+for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 process.prepare_process(verbose=False)

@@ -142,6 +142,7 @@ def quickstart(num_tokens: int, num_steps: int, folder: str, *overrides: str) ->
             f"rollout.max_new_tokens={num_tokens}",
             "checkpoint.every_steps=0",
             "checkpoint.final_model=false",
+            "eval.at_start=false",
             "logging.trackers=[]",
             f"trl.generation_kwargs={{min_tokens: {num_tokens}}}",
             *overrides,

@@ -82,17 +82,21 @@ import os, signal, time
 from rl_posttrain.machine.signals import handled
 with handled() as stop, stop.deferred("going on"):
     stop.last_acts.append(lambda: print("cleaned", flush=True))
-    for pause in (0.2, {pause}):
+    for pause in ({pause}, 1):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(pause)
     print("went on", flush=True)
 """
 
 
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1"}
+
+
 @pytest.mark.parametrize(
-    ("launcher", "status", "said"), [({}, 143, "cleaned\n"), ({"TORCHELASTIC_RUN_ID": "1"}, 0, "went on\n")]
+    ("launcher", "pause", "status", "said"),
+    [({}, 0.2, 143, "cleaned\n"), (TORCHRUN, 0.2, 0, "went on\n"), (TORCHRUN, 2.5, 143, "cleaned\n")],
 )
-def test_a_second_one_ends_the_process_but_not_the_one_that_a_launcher_passes_on(launcher, status, said):
-    done = run_python("-c", TWICE.format(pause=1), **launcher)
+def test_a_second_one_ends_the_process_but_not_the_one_that_a_launcher_passes_on(launcher, pause, status, said):
+    done = run_python("-c", TWICE.format(pause=pause), **launcher)
     assert (done.returncode, done.stdout) == (status, said)
     assert "SIGTERM: going on; a second signal exits at once" in done.stderr

@@ -148,6 +148,36 @@ def test_what_cannot_be_read_back_is_said_once_and_not_counted(check):
     assert "layers.0.experts and 1 others" in check.notes[0]
 
 
+def test_numbers_of_the_engine_that_are_nan_differ_from_the_policys(check):
+    spoil = torch.zeros(300, 64)
+    spoil[7] = torch.nan  # of its 64 columns 54 are looked at
+    engine = Copy(change=lambda name, weight: weight + spoil if name == "embed.weight" else weight)
+    with pytest.raises(WeightSyncError, match=r"embed\.weight differs from the policy's in 54 of the 16200 values"):
+        check.sync(engine, iter(policy().items()), 1)
+
+
+def test_a_weight_that_can_no_longer_be_read_back_ends_the_run(check):
+    weights, engine = policy(), Copy()
+    check.sync(engine, iter(weights.items()), 1)
+    engine.change = lambda name, weight: weight.flip(0) if name == "embed.weight" else weight
+    with pytest.raises(WeightSyncError, match=r"at step 2 the engine's embed\.weight .*cannot be read back any more"):
+        check.sync(engine, iter(weights.items()), 2)
+
+
+def test_a_single_wrong_column_of_a_wide_matrix_is_met_by_other_columns_in_other_steps(check):
+    weights = {"norm.weight": torch.ones(64), "lm_head.weight": torch.randn(2048, 64)}  # 8 of its 64 columns a step
+    wrong = torch.zeros(64)
+    wrong[13] = 1.0
+    engine = Copy(change=lambda name, weight: weight + wrong if weight.dim() == 2 else weight)
+    seen = 0
+    for step in range(1, 101):
+        try:
+            check.sync(engine, iter(weights.items()), step)
+        except WeightSyncError:
+            seen += 1
+    assert 4 <= seen <= 24  # 12.5 on average, 3.3 standard deviations from 0.125 of 100
+
+
 def test_matrices_of_gpt2_are_compared_along_their_inputs():
     from transformers import GPT2Config, GPT2LMHeadModel
 
