@@ -19,7 +19,7 @@ import yaml
 from rl_posttrain.cli import main as cli
 from rl_posttrain.machine import process
 
-# A shell that starts this in the background ignores Ctrl-C for it, and nohup SIGHUP. Commands that are tested would, too.
+# A shell that starts this in the background ignores Ctrl-C for it, and nohup SIGHUP. Tested commands would, too.
 for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
