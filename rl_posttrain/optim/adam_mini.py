@@ -3,18 +3,45 @@
 It is AdamW with one second moment for each head of queries and keys, each row of other matrices, and each norm.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import adam_mini
+import torch
 from torch import nn
 
+from rl_posttrain.optim.packaged import Packaged
 from rl_posttrain.optim.roles import roled_parameters
 
 _BY_HEAD = ("q_proj", "k_proj")
 
 
-class AdamMini(adam_mini.Adam_mini):
-    """The authors' Adam_mini, from a model. It needs whole matrices: no flat shards (ZeRO-1 to 3)."""
+class AdamMini(Packaged, adam_mini.Adam_mini):
+    """The authors' Adam_mini, from a model. It needs whole matrices: no flat shards (ZeRO-1 to 3).
+
+    Its groups have `betas`, which schedules look for, in the place of the package's `beta1` and `beta2`.
+    """
 
     needs_whole_matrices = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for settings in (self.defaults, *self.param_groups):
+            _name_betas(settings)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        _name_betas(self.defaults)
+        _name_betas(self.param_groups[-1])
+
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        """One update of every parameter that has a gradient; returns the closure's loss."""
+        for group in self.param_groups:
+            group["beta1"], group["beta2"] = group["betas"]
+        loss = super().step(closure)
+        for group in self.param_groups:
+            _name_betas(group)
+        return loss
 
     @classmethod
     def from_model(
@@ -54,3 +81,9 @@ class AdamMini(adam_mini.Adam_mini):
                         f"{config.hidden_size}; Adam-mini takes no such layers (LoRA's); use adamw"
                     )
         return optimizer
+
+
+def _name_betas(settings: dict[str, Any]) -> None:
+    if "beta1" in settings:
+        betas = settings.pop("beta1"), settings.pop("beta2")
+        settings.setdefault("betas", betas)

@@ -9,7 +9,6 @@ no bias correction.
 """
 
 import functools
-import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -29,22 +28,24 @@ from rl_posttrain.optim.checks import (
     kernel_missing,
     local_parts,
 )
+from rl_posttrain.optim.foreign import adopt, loading
 from rl_posttrain.optim.native import can_compile
 
 _STATE_DTYPES = ("bfloat16", "float32")
+# What a group of an earlier version may hold, before `eps_inside_sqrt` was in every group; schedules add the rest.
+_OLD_NAMES = {"params", "param_names", "part", "lr", "betas", "eps", "weight_decay", "foreach", "implementation"}
+_OLD_NAMES |= {"maximize", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
 COMPILED_FROM = 2**16
 """Elements of all parameters from which a step on a CPU compiles its kernel; below, compiling takes more time than it
 saves."""
 
 
 class AdamS(Optimizer):
-    """AdamS with decoupled weight decay. It takes the place of `torch.optim.AdamW`: the same arguments come first.
+    """AdamS with decoupled weight decay. It takes the place of `torch.optim.AdamW`, and takes all of its arguments.
 
     An element moves by at most ``lr * sqrt(beta1^2 / beta2 + (1 - beta1)^2 / (1 - beta2))`` a step: 1.026 lr at the
     defaults (0.9, 0.95). The state is one buffer, ``exp_avg``, in the parameter's shape. The arithmetic is done in fp32
     (fp64 for fp64 parameters), whatever dtypes parameters and state are kept in.
-
-    There is no ``differentiable``: the buffer is updated in place, which autograd cannot differentiate.
 
     Args:
         params: parameters or parameter groups, of any shapes.
@@ -52,6 +53,7 @@ class AdamS(Optimizer):
         betas: beta1, the decay of the momentum, and beta2, the weight of the old momentum in the normalizer.
         eps: added to the square root, so that a parameter whose gradient was always zero stays where it is.
         weight_decay: decoupled, as in AdamW.
+        amsgrad: False: there is no second moment whose maximum could be kept.
         maximize: go up instead of down.
         foreach: use torch's multi-tensor operations.
         fused: use one kernel that reads and writes each element once: Triton on CUDA, C++ on a CPU, compiled on first
@@ -60,6 +62,7 @@ class AdamS(Optimizer):
             else multi-tensor operations on an accelerator and one tensor after the other on a CPU.
         capturable: keep every number of a step on the device, so that a CUDA graph can hold the step. `lr` must then
             be a tensor there to follow a schedule.
+        differentiable: False: the buffer is updated in place, which autograd cannot differentiate.
         bias_correction: divide m_{t-1} and m_t by 1 - beta1^t. The authors' published code does so, the paper's rule
             does not: the first step is 4.47 lr instead of 0.447 lr. It adds a step counter to each parameter's state.
         eps_inside_sqrt: sqrt(nu + eps) instead of sqrt(nu) + eps.
@@ -77,11 +80,13 @@ class AdamS(Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
         *,
         maximize: bool = False,
         foreach: bool | None = None,
-        fused: bool | None = None,
         capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         bias_correction: bool = False,
         eps_inside_sqrt: bool = False,
         state_dtype: str | torch.dtype | None = None,
@@ -91,10 +96,12 @@ class AdamS(Optimizer):
             "betas": tuple(betas),
             "eps": eps,
             "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
             "capturable": capturable,
+            "differentiable": differentiable,
             "bias_correction": bias_correction,
             "eps_inside_sqrt": eps_inside_sqrt,
             # By name: a state_dict of plain values passes through every checkpoint format.
@@ -110,7 +117,7 @@ class AdamS(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A state of an earlier version names fewer settings, and one otherwise.
-        adopt_old_names(self.defaults, {"foreach": None, "fused": None})
+        adopt_old_names(self.defaults, {"foreach": None, "fused": None, "amsgrad": False})
         for group in self.param_groups:
             adopt_old_names(group, self.defaults)
 
@@ -118,17 +125,39 @@ class AdamS(Optimizer):
         """As torch's, except that the buffer keeps `state_dtype` and the step counter its place.
 
         torch casts the buffer to the parameter's dtype, and takes the counter to its device where `fused` is True.
+        The state of Adam, AdamW or Lion is taken over as `rl_posttrain.optim.foreign` says: ``exp_avg`` is the
+        momentum, and the settings stay those of this optimizer.
+
+        Raises:
+            ValueError: the state is of no such optimizer, its parameters cannot be matched, or `bias_correction` needs
+                steps that it has not counted.
         """
-        super().load_state_dict(state_dict)
-        saved = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                loaded, state = state_dict["state"].get(next(saved), {}), self.state.get(parameter, {})
+        with loading(self, self._before_load, self._after_load):
+            super().load_state_dict(state_dict)
+
+    def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        states, groups = state_dict["state"], state_dict["param_groups"]
+        if not _is_own(state_dict):
+            state_dict = adopt(self, state_dict, lambda group: ("exp_avg", "step")[: 1 + group["bias_correction"]])
+            states, groups = state_dict["state"], state_dict["param_groups"]
+        for group, saved in zip(self.param_groups, groups, strict=False):  # torch refuses another number of groups
+            held = [states[place] for place in saved["params"] if place in states]
+            counts = saved.get("bias_correction", False)
+            if held and (counts or group["bias_correction"]) and not (counts and all("step" in one for one in held)):
+                raise _steps_missing()
+        return state_dict
+
+    def _after_load(self, state_dict: dict[str, Any]) -> None:
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            _check_group(group)
+            for parameter, place in zip(group["params"], saved["params"], strict=True):
+                loaded, state = state_dict["state"].get(place, {}), self.state.get(parameter, {})
                 if "exp_avg" in loaded:
                     dtype = _state_dtype(group, parameter)
                     state["exp_avg"] = loaded["exp_avg"].to(parameter.device, dtype, copy=True)
                 if "step" in state:
-                    state["step"] = state["step"].to(_step_device(group, parameter))
+                    step = torch.as_tensor(state["step"], dtype=torch.float32)
+                    state["step"] = step.to(_step_device(group, parameter))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
@@ -154,6 +183,8 @@ class AdamS(Optimizer):
                 if momentum is None or momentum.dtype is not (dtype or parameter.dtype) or "exp_avg_sq" in state:
                     momentum = self._prepare(group, parameter, dtype or parameter.dtype)
                 if group["bias_correction"]:
+                    if "step" not in state:
+                        raise _steps_missing()
                     state["step"] += 1
                     step = state["step"] if group["capturable"] else state["step"].item()
                 tensors = (parameter, gradient, momentum)
@@ -178,6 +209,10 @@ def _check_group(group: dict[str, Any]) -> None:
     check_settings(lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])
     if group["state_dtype"] not in (None, *_STATE_DTYPES):
         raise ValueError(f"Invalid state_dtype: {group['state_dtype']}; it must be one of {_STATE_DTYPES}, or None")
+    if group["amsgrad"]:
+        raise ValueError("Invalid amsgrad: True; AdamS keeps no second moment whose maximum it could take")
+    if group["differentiable"]:
+        raise ValueError("Invalid differentiable: True; AdamS changes its buffer in place, leave it out")
     if group["foreach"] and group["fused"]:
         raise ValueError("Invalid foreach: True with fused=True; at most one of the two may be True")
     _warn_about(*group["betas"])
@@ -200,6 +235,22 @@ def _warn_about(beta1: float, beta2: float) -> None:
     )
 
 
+def _is_own(state_dict: dict[str, Any]) -> bool:
+    """Whether AdamS saved it, and not another optimizer."""
+    groups = state_dict["param_groups"]
+    if all("eps_inside_sqrt" in group for group in groups):
+        return True
+    names = {name for state in state_dict["state"].values() for name in state}
+    return names <= {"exp_avg"} and all(set(group) <= _OLD_NAMES for group in groups)
+
+
+def _steps_missing() -> ValueError:
+    return ValueError(
+        "Invalid bias_correction: True; the state was saved without it and counts no steps, so that the correction is "
+        "not known: go on with bias_correction=False, or without this state"
+    )
+
+
 def _state_dtype(group: dict[str, Any], parameter: torch.Tensor) -> torch.dtype:
     return getattr(torch, group["state_dtype"]) if group["state_dtype"] else parameter.dtype
 
@@ -213,6 +264,8 @@ def _adopt(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bool) -> No
     state.pop("exp_avg_sq", None)
     step = state.pop("step", None)
     if keeps_step:
+        if step is None:
+            raise _steps_missing()
         state["step"] = step.clone()  # ZeRO-3 gives all of its sub-groups the same tensor
     state["exp_avg"] = state["exp_avg"].to(dtype)
 

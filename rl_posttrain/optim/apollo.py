@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from rl_posttrain.optim.checks import check_gradient, check_settings, evaluate
-from rl_posttrain.optim.projection import low_rank_groups, no_gradient
+from rl_posttrain.optim.checks import check_gradients, check_settings, evaluate
+from rl_posttrain.optim.projection import first_state, is_low_rank, low_rank_groups, moving
 
 _GROWTH = 1.01
 _SMALLEST_NORM = 1e-8
@@ -97,34 +97,39 @@ class APOLLO(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
-        """One update, or none where all gradients are zero; returns the closure's loss."""
+        """One update; matrices with a zero gradient wait, and where all are zero, everything does."""
         loss = evaluate(closure)
-        if no_gradient(self.param_groups):
-            return loss
-        place = 0
+        check_gradients(self)
+        moved, place = moving(self.param_groups), 0
         for group in self.param_groups:
             for parameter in group["params"]:
                 place += 1
-                if parameter.grad is not None:
-                    check_gradient(parameter.grad, "APOLLO")
-                    self._update(parameter, self.state[parameter], group, seed=group["seed"] + 2**20 * place)
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state |= first_state(parameter, group)
+                    if is_low_rank(parameter, group):
+                        rank = min(state["exp_avg"].shape)
+                        state["projection"] = parameter.new_zeros(rank, min(parameter.shape))
+                        state["update_norm"] = parameter.new_zeros(())
+                if parameter in moved:
+                    self._update(parameter, state, group, seed=group["seed"] + 2**20 * place)
         return loss
 
     def _update(self, parameter: nn.Parameter, state: dict[str, Any], group: dict[str, Any], seed: int) -> None:
         gradient, (beta1, beta2) = parameter.grad, group["betas"]
-        steps = state["step"] = state.get("step", 0) + 1
-        projected = gradient
-        if "rank" in group:
+        state["step"] += 1
+        steps, projected, low_rank = state["step"], gradient, is_low_rank(parameter, group)
+        if low_rank:
             if (steps - 1) % group["update_proj_gap"] == 0:
-                state["projection"] = _random_projection(gradient, group["rank"], seed + steps)
+                state["projection"] = _random_projection(state["projection"], seed + steps)
             rows_are_long = gradient.shape[0] >= gradient.shape[1]
             projected = gradient @ state["projection"].T if rows_are_long else state["projection"] @ gradient
-        if steps == 1:
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(projected), torch.zeros_like(projected)
         state["exp_avg"].lerp_(projected, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(projected, projected, value=1 - beta2)
         update = state["exp_avg"] / state["exp_avg_sq"].sqrt().add_(group["eps"])
-        if "rank" in group:
+        if low_rank:
             over = {"dim": 1 if rows_are_long else 0, "keepdim": True} if group["scale_type"] == "channel" else {}
             factor = torch.linalg.vector_norm(update, **over)
             factor /= torch.linalg.vector_norm(projected, **over).add_(_SMALLEST_NORM)
@@ -133,18 +138,19 @@ class APOLLO(Optimizer):
         parameter.add_(update, alpha=-group["lr"] * (1 - beta2**steps) ** 0.5 / (1 - beta1**steps))
 
 
-def _random_projection(gradient: torch.Tensor, rank: int, seed: int) -> torch.Tensor:
-    """Normal values of variance 1 / rank, of shape (rank, the shorter side of `gradient`)."""
-    generator = torch.Generator(gradient.device).manual_seed(seed)
-    size = (rank, min(gradient.shape))
-    return torch.randn(size, generator=generator, device=gradient.device, dtype=gradient.dtype) / rank**0.5
+def _random_projection(like: torch.Tensor, seed: int) -> torch.Tensor:
+    """Normal values of variance 1 / rank, of the shape of `like`, (rank, shorter side)."""
+    generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype) / like.shape[0] ** 0.5
 
 
 def _limited(update: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
-    """`update`, of any shape, made shorter where its length grew by more than 1 % since the last step."""
-    norm = torch.linalg.vector_norm(update)
-    if "update_norm" in state:
-        excess = (norm / (state["update_norm"] + _SMALLEST_NORM)).clamp_(min=_GROWTH).div_(_GROWTH)
-        update, norm = update / excess, norm / excess
-    state["update_norm"] = norm
-    return update
+    """`update`, of any shape, made shorter where its length grew by more than 1 % since the last step.
+
+    A matrix's first update, before which the length is 0, has no limit.
+    """
+    norm, last = torch.linalg.vector_norm(update), state["update_norm"]
+    excess = (norm / (last + _SMALLEST_NORM)).clamp_(min=_GROWTH).div_(_GROWTH)
+    excess = excess.where(last > 0, 1.0)
+    state["update_norm"] = norm / excess
+    return update / excess

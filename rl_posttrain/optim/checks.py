@@ -42,6 +42,23 @@ def check_gradient(gradient: torch.Tensor, name: str) -> None:
         raise ValueError(f"gradient={kind}: {name} takes dense real gradients only; use torch.optim for this parameter")
 
 
+def check_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """`check_gradient` of all gradients of `optimizer`, before any of them moves anything."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                check_gradient(parameter.grad, type(optimizer).__name__)
+
+
+def unhooked(step: Callable) -> Callable:
+    """The function of a bound method `step` without torch's hooks, for the optimizer around it has run them.
+
+    torch puts its hooks around the `step` of every class that an object was made of.
+    """
+    function = step.__func__
+    return function.__wrapped__ if getattr(function, "hooked", False) else function
+
+
 def evaluate(closure: Callable[[], torch.Tensor] | None) -> torch.Tensor | None:
     """Call the closure with gradients on, inside a step that has them off; its loss, a scalar tensor."""
     if closure is None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from rl_posttrain.optim.checks import evaluate
+from rl_posttrain.optim.checks import check_gradients, evaluate, unhooked
 from rl_posttrain.optim.roles import roled_parameters
 
 
@@ -59,7 +59,11 @@ class Muon(Optimizer):
             ),
             "adamw": torch.optim.AdamW([{"params": []}], lr=lr, weight_decay=weight_decay, betas=tuple(betas), eps=eps),
         }
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        # Schedules that cycle a momentum look for it here.
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_halves": self._halves}
 
     @classmethod
     def from_model(cls, model: nn.Module, *, lr: float = 1e-3, **options: Any):
@@ -82,6 +86,8 @@ class Muon(Optimizer):
         super().add_param_group(param_group)
         if update == "muon" and any(parameter.ndim != 2 for parameter in param_group["params"]):
             raise ValueError("Invalid group: muon is for matrices; the others' update is adamw")
+        if update == "adamw":
+            del param_group["momentum"]
         # The half fills in the settings that the group leaves out.
         self._halves[update].add_param_group(param_group)
 
@@ -89,10 +95,18 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
+        check_gradients(self)
         for update, half in self._halves.items():
             # Groups and state belong to this optimizer, also after a load; the halves only make the step.
-            half.param_groups = [group for group in self.param_groups if group["update"] == update]
+            half.param_groups = [_with_cycled_beta(group) for group in self.param_groups if group["update"] == update]
             half.state = self.state
             if half.param_groups:
-                half.step()
+                unhooked(half.step)(half)
         return loss
+
+
+def _with_cycled_beta(group: dict[str, Any]) -> dict[str, Any]:
+    """`group`, of either half, with AdamW's beta1 where a schedule cycles momenta: OneCycleLR writes ``momentum``."""
+    if group["update"] == "adamw" and "max_momentum" in group:
+        return group | {"betas": (group["momentum"], group["betas"][1])}
+    return group

@@ -27,9 +27,12 @@ from rl_posttrain.optim.checks import (
     kernel_missing,
     local_parts,
 )
+from rl_posttrain.optim.foreign import adopt, loading
 from rl_posttrain.optim.native import can_compile
 from rl_posttrain.optim.roles import RoledParameter, roled_parameters
 from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, update_shard
+
+_STATE_OF = {"matrix": (), "head": ("exp_avg",), "vector": ("step", "exp_avg", "exp_avg_sq")}
 
 
 class SCALE(Optimizer):
@@ -49,6 +52,7 @@ class SCALE(Optimizer):
         fused: True: kernels for matrices and the output layer, C++ on a CPU and Triton on CUDA; False: torch's
             operations; None: the kernels where they run, else torch's operations. Parts of matrices (ZeRO-1 to 3,
             FSDP2) and, while a CUDA graph is captured, all matrices take torch's operations.
+        maximize: go up instead of down.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
@@ -68,12 +72,9 @@ class SCALE(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         fused: bool | None = None,
+        *,
+        maximize: bool = False,
     ):
-        check_settings(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"Invalid momentum: {momentum}; it must be in [0, 1)")
-        if norm not in ("rms", "l2"):
-            raise ValueError(f"Invalid norm: {norm}; it must be 'rms' or 'l2'")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -82,7 +83,9 @@ class SCALE(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "fused": fused,
+            "maximize": maximize,
         }
+        _check_group(defaults)
         super().__init__(params, defaults)
 
     @classmethod
@@ -101,12 +104,42 @@ class SCALE(Optimizer):
                 "groups with scale_groups(model), or the optimizer with SCALE.from_model(model)"
             )
         super().add_param_group(param_group)
+        _check_group(self.param_groups[-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A state of an earlier version says it otherwise, or not at all.
         for settings in (self.defaults, *self.param_groups):
-            adopt_old_names(settings, {"fused": None})
+            adopt_old_names(settings, {"fused": None, "maximize": False})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's. The state of Adam, AdamW or Lion is taken over as `rl_posttrain.optim.foreign` says.
+
+        The output layer takes ``exp_avg`` as its momentum, and vectors take Adam's whole state.
+
+        Raises:
+            ValueError: the state is of no such optimizer, or its parameters cannot be matched.
+        """
+        with loading(self, self._before_load, self._after_load):
+            super().load_state_dict(state_dict)
+
+    def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        if all("role" in group for group in state_dict["param_groups"]):
+            return state_dict
+        return adopt(self, state_dict, lambda group: _STATE_OF[group["role"]])
+
+    def _after_load(self, state_dict: dict[str, Any]) -> None:
+        for group in self.param_groups:
+            _check_group(group)
+            if group["role"] == "vector":
+                for parameter in group["params"]:
+                    state = self.state[parameter]
+                    if set(state) < set(_STATE_OF["vector"]):
+                        state.clear()  # not of Adam: it starts anew
+                    elif state:
+                        # torch leaves the counter where the file had it.
+                        step = torch.as_tensor(state["step"], dtype=torch.float32)
+                        state["step"] = step.to(parameter.device)
 
     def find_shards(self, wrapper: Any) -> None:
         """Learn what the flat shards of DeepSpeed's ZeRO-1 to 3 hold. Call it before the first step.
@@ -126,6 +159,7 @@ class SCALE(Optimizer):
                 gradient = parameter.grad
                 if gradient is not None:
                     check_gradient(gradient, "SCALE")
+                    self.state[parameter]  # torch.distributed.checkpoint looks for every parameter, if only for nothing
                     given.append((parameter, gradient))
             (self._step_vectors if group["role"] == "vector" else self._step_matrices)(given, group)
         return loss
@@ -145,6 +179,12 @@ class SCALE(Optimizer):
             kernels.update_vectors(*map(list, zip(*tensors, strict=True)), group)
 
     def _step_matrices(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
+        if "max_momentum" in group:
+            # A schedule cycles momenta, such as OneCycleLR, and writes betas, because there are some.
+            group = group | {"momentum": group["betas"][0]}
+        if group["maximize"]:
+            # The kernels go down. Both signs turned, weights still shrink; the momentum is that of the gradient.
+            group = group | {"lr": -group["lr"], "weight_decay": -group["weight_decay"]}
         # Few lists: each of them takes some launches, and the update is short.
         batches = Batches(lambda matrix, _: (_choose(matrix, group), group), first_size=2**27)
         is_head, shards, momentum = group["role"] == "head", self._shards, None
@@ -169,6 +209,14 @@ class SCALE(Optimizer):
             else:
                 batches.add(matrix)
         batches.finish()
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    check_settings(lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])
+    if not 0 <= group["momentum"] < 1:
+        raise ValueError(f"Invalid momentum: {group['momentum']}; it must be in [0, 1)")
+    if group["norm"] not in ("rms", "l2"):
+        raise ValueError(f"Invalid norm: {group['norm']}; it must be 'rms' or 'l2'")
 
 
 def scale_groups(model: nn.Module) -> list[dict[str, Any]]:

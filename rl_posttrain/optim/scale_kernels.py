@@ -93,7 +93,7 @@ def update_vectors(
         lr=group["lr"],
         weight_decay=0.0,
         eps=group["eps"],
-        maximize=False,
+        maximize=group["maximize"],
     )
 
 

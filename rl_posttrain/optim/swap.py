@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rl_posttrain.errors import EngineError, RecipeError
+from rl_posttrain.optim.foreign import keep_rates
 from rl_posttrain.optim.joint import JointOptimizer, JointSpec
 from rl_posttrain.optim.roles import NO_DECAY, describe_groups
 from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
@@ -77,6 +78,7 @@ def put_in(trainer: Any, spec: OptimizerSpec | JointSpec, *, announce: bool = Fa
 
     def build(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = spec.build(model)
+        keep_rates(optimizer, lambda: trainer.lr_scheduler)
         if announce and trainer.is_world_process_zero():
             _log(describe_optimizer(spec, optimizer, model))
         return optimizer

@@ -9,7 +9,7 @@ OPTIMIZERS = {
     "scale": "rl_posttrain.optim.scale:SCALE",
     "sgd": "torch.optim:SGD",
     "muon": "rl_posttrain.optim.muon:Muon",
-    "lion": "pytorch_optimizer:Lion",
+    "lion": "rl_posttrain.optim.lion:Lion",
     "adam_mini": "rl_posttrain.optim.adam_mini:AdamMini",
     "galore": "rl_posttrain.optim.low_rank:GaLore",
     "fira": "rl_posttrain.optim.low_rank:Fira",

@@ -1,5 +1,6 @@
 """AdamS by hand, its bound, and its behaviour as an optimizer of torch; test_adams_ways.py has the reference."""
 
+import inspect
 import itertools
 import math
 import warnings
@@ -145,6 +146,8 @@ def test_a_schedule_changes_the_rate():
         ({"lr": torch.zeros(2)}, r"Invalid lr: a tensor of shape \(2,\)"),
         ({"lr": torch.tensor(-1.0)}, "Invalid lr: -1.0"),
         ({"state_dtype": "float8"}, "Invalid state_dtype: float8"),
+        ({"amsgrad": True}, "Invalid amsgrad: True; AdamS keeps no second moment"),
+        ({"differentiable": True}, "Invalid differentiable: True"),
         ({"foreach": True, "fused": True}, "Invalid foreach: True with fused=True"),
     ],
     ids=str,
@@ -152,6 +155,16 @@ def test_a_schedule_changes_the_rate():
 def test_settings_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         AdamS([torch.nn.Parameter(torch.zeros(2))], **options)
+
+
+def test_it_takes_adamws_arguments_by_name_and_place():
+    theirs = inspect.signature(torch.optim.AdamW.__init__).parameters
+    ours = inspect.signature(AdamS.__init__).parameters
+    assert [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD] == [
+        p.name for p in theirs.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    assert set(theirs) <= set(ours)
+    assert all(ours[name].default == theirs[name].default for name in set(theirs) - {"betas", "weight_decay"})
 
 
 def test_groups_are_checked_too():

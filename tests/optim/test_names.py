@@ -153,5 +153,5 @@ def test_the_list_names_class_package_and_what_each_is(run_main):
     assert extra == {"lion", "adam_mini", "galore", "fira"}
     assert all(row["installed"] and row["about"] == ABOUT[name] for name, row in rows.items())
     _, shown, _ = run_main("optim", "list")
-    assert "pytorch_optimizer:Lion" in shown
+    assert "rl_posttrain.optim.lion:Lion" in shown
     assert "not under ZeRO-1 to 3" in shown

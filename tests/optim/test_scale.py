@@ -100,6 +100,25 @@ def test_the_head_has_momentum_and_vectors_have_adam(norm, dtype):
     assert held == model.lm_head.weight.numel() + 2 * sum(parameter.numel() for parameter in model.norm.parameters())
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("norm", ["rms", "l2"])
+def test_maximize_goes_up_by_what_minimizing_the_negative_goes_down(norm, fused):
+    """To the bit, with a decay that shrinks weights either way."""
+    torch.manual_seed(0)
+    up, down = Untied(), Untied()
+    down.load_state_dict(up.state_dict())
+    settings = {"lr": 0.1, "weight_decay": 0.2, "norm": norm, "fused": fused}
+    optimizers = [SCALE.from_model(up, maximize=True, **settings), SCALE.from_model(down, **settings)]
+    for _ in range(3):
+        for ours, theirs in zip(up.parameters(), down.parameters(), strict=True):
+            ours.grad = torch.randn_like(ours)
+            theirs.grad = -ours.grad
+        for optimizer in optimizers:
+            optimizer.step()
+    for ours, theirs in zip(up.parameters(), down.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def needs(device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -1,0 +1,170 @@
+"""Loading a state dict that another optimizer saved, such as torch.optim.AdamW's `optimizer.pt`.
+
+What has the same meaning is kept: ``exp_avg`` is a momentum, m <- beta1 * m + (1 - beta1) * g. Settings stay those that
+the optimizer was built with; torch's own rule, that the settings of the file count, is for files of the same class.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.optim.optimizer import Optimizer
+
+# Of Adam and its kin, Lion included. A momentum of SGD or Muon is a sum, of another size.
+_ADAMS_STATE = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+
+
+@contextlib.contextmanager
+def loading(
+    optimizer: Optimizer, before: Callable[[dict[str, Any]], dict[str, Any]], after: Callable[[dict[str, Any]], None]
+) -> Iterator[None]:
+    """Hooks around the loading of a state inside.
+
+    Args:
+        before: is given the state dict as it is after the user's own hooks, and returns the one to load.
+        after: is given that one, before the user's own hooks on what was loaded.
+    """
+    taken: dict[str, Any] = {}
+    optimizer._adopted = False
+
+    def take(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        taken.update(before(state_dict))
+        return taken
+
+    handles = [
+        optimizer.register_load_state_dict_pre_hook(take),
+        optimizer.register_load_state_dict_post_hook(lambda _: after(taken), prepend=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dict[str, Any]], tuple[str, ...]]):
+    """The state dict of another optimizer of Adam's kind as one of `optimizer`; one warning says what became of it.
+
+    Parameters are matched by their names where both sides have some (``param_names``), else by their order and shapes.
+    Where the groups differ, matrices and vectors are each taken in order, as transformers' two groups, with and without
+    weight decay, have them.
+
+    Args:
+        keeps: for a group of `optimizer`, the names of the state that it takes over.
+
+    Raises:
+        ValueError: the state is of no such optimizer, or parameters cannot be matched.
+    """
+    own, name = optimizer.param_groups, type(optimizer).__name__
+    found = sorted({key for state in state_dict["state"].values() for key in state})
+    if not set(found) <= _ADAMS_STATE:
+        raise ValueError(
+            f"loaded state dict is of another optimizer (its state: {', '.join(found)}), of which {name} can take "
+            "nothing over; start without it: delete optimizer.pt, or do not load it"
+        )
+    places = _match(own, state_dict, name)
+    numbers = iter(range(len(places)))
+    groups, state, num_kept = [], {}, 0
+    for group in own:
+        settings = {key: value for key, value in group.items() if key != "params"}
+        groups.append(settings | {"params": [next(numbers) for _ in group["params"]]})
+        for parameter, number in zip(group["params"], groups[-1]["params"], strict=True):
+            theirs = state_dict["state"].get(places[parameter], {})
+            taken = {key: theirs[key] for key in keeps(group) if key in theirs}
+            if taken:
+                state[number] = taken
+                num_kept += 1
+        _keep_place_of_schedule(groups[-1], state_dict["param_groups"], places, group["params"])
+    optimizer._adopted = True
+    brought = {key: value for key, value in state_dict["param_groups"][0].items() if key in ("lr", "betas")}
+    settings = {key: own[0][key] for key in ("lr", "betas", "eps", "weight_decay")}
+    warnings.warn(
+        f"{name} takes over the state of another optimizer ({', '.join(found) or 'empty'}): the momentum of {num_kept} "
+        f"of {len(places)} parameters is kept, the others start at 0; the settings are {name}'s own ({_shown(settings)}"
+        f"), not the file's ({_shown(brought)})",
+        stacklevel=5,
+    )
+    return {"state": state, "param_groups": groups}
+
+
+def keep_rates(optimizer: Optimizer, find_schedule: Callable[[], Any]) -> None:
+    """Where `optimizer` takes over the state of another one, its schedule goes on at that place, with its own rates.
+
+    A trainer of transformers loads its schedule from a file of its own after the optimizer. That file has the other
+    optimizer's rates, one for each of the other's groups.
+
+    Args:
+        find_schedule: returns the scheduler of torch, which is made after the optimizer.
+    """
+
+    def after(loaded: Optimizer) -> None:
+        if getattr(loaded, "_adopted", False):
+            schedule = find_schedule()
+            kind = type(schedule)
+
+            def load(self: Any, state: dict[str, Any]) -> None:
+                self.__class__ = kind
+                self.load_state_dict(state | _rates(self, loaded, state))
+
+            # A class, because a scheduler's file holds all attributes of the object.
+            schedule.__class__ = type(kind.__name__, (kind,), {"load_state_dict": load})
+
+    optimizer.register_load_state_dict_post_hook(after)
+
+
+def _rates(schedule: Any, optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `schedule` keeps for each group, under the names by which `state` has them."""
+    own = {
+        "base_lrs": getattr(schedule, "base_lrs", None),
+        "min_lrs": getattr(schedule, "min_lrs", None),
+        "lr_lambdas": [None] * len(optimizer.param_groups),  # functions of the step, which a file cannot hold
+        "_last_lr": [float(group["lr"]) for group in optimizer.param_groups],
+    }
+    return {name: value for name, value in own.items() if name in state}
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _keep_place_of_schedule(
+    group: dict[str, Any], saved: list[dict[str, Any]], places: dict[torch.Tensor, Any], params: list[torch.Tensor]
+) -> None:
+    """Where both sides have a schedule, its factor is the file's: the trainer goes on at that step of it."""
+    theirs = next((other for other in saved if params and places[params[0]] in other["params"]), {})
+    if group.get("initial_lr") and theirs.get("initial_lr") and not isinstance(group["lr"], torch.Tensor):
+        group["lr"] = group["initial_lr"] * float(theirs["lr"]) / float(theirs["initial_lr"])
+
+
+def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) -> dict[torch.Tensor, Any]:
+    """For each parameter the key of its state in `state_dict`."""
+    saved = state_dict["param_groups"]
+    ours = [parameter for group in groups for parameter in group["params"]]
+    theirs = [place for group in saved for place in group["params"]]
+    if all("param_names" in group for group in (*groups, *saved)):
+        by_name = dict(zip([n for group in saved for n in group["param_names"]], theirs, strict=True))
+        names = [n for group in groups for n in group["param_names"]]
+        if set(names) <= set(by_name):
+            return {parameter: by_name[n] for n, parameter in zip(names, ours, strict=True)}
+    shapes = {
+        place: tuple(state_dict["state"][place]["exp_avg"].shape)
+        for place in theirs
+        if "exp_avg" in state_dict["state"].get(place, {})
+    }
+    orders = []
+    if [len(group["params"]) for group in groups] == [len(group["params"]) for group in saved]:
+        orders.append((ours, theirs))
+    if len(ours) == len(theirs) == len(shapes):
+        by_kind = sorted(ours, key=lambda parameter: parameter.ndim < 2)
+        orders.append((by_kind, sorted(theirs, key=lambda place: len(shapes[place]) < 2)))
+    for parameters, keys in orders:
+        pairs = list(zip(parameters, keys, strict=True))
+        if all(tuple(parameter.shape) == shapes.get(place, tuple(parameter.shape)) for parameter, place in pairs):
+            return dict(pairs)
+    sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
+    raise ValueError(
+        f"loaded state dict is of another optimizer, with groups of {others} parameters, and {name}'s groups of "
+        f"{sizes} do not match them in order and shape; build it with the same groups, or do not load the state"
+    )

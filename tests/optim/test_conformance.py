@@ -1,0 +1,28 @@
+"""Every optimizer of the table through every check; conformance.py says how a new one enters."""
+
+import inspect
+
+import conformance_files
+import conformance_steps
+import pytest
+from conformance import CASES, CHECKS
+
+from rl_posttrain.optim import OPTIMIZERS
+
+
+def test_every_name_of_the_table_has_a_case():
+    assert {function.__module__ for function in CHECKS.values()} == {
+        conformance_files.__name__,
+        conformance_steps.__name__,
+    }
+    assert {case.name for case in CASES.values()} == set(OPTIMIZERS)
+    for case in CASES.values():
+        assert set(case.own) <= set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("check", CHECKS)
+def test_conformance(check, name, tmp_path):
+    case = CASES[name]
+    function = case.own[check].check if check in case.own else CHECKS[check]
+    function(case, tmp_path) if "folder" in inspect.signature(function).parameters else function(case)

@@ -1,0 +1,213 @@
+"""States of other optimizers in AdamS and SCALE, against the rules written out from what the file holds."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import transformers
+from conformance import CASES, Model, train, weights
+from torch import nn
+
+from rl_posttrain.optim import SCALE, AdamS, build_optimizer, parameter_groups, use_optimizer
+
+SETTINGS = {"lr": 0.03, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.2}
+
+
+def groups_of(model, kind):
+    """One group; those of transformers, with and without weight decay; or by role."""
+    if kind == "one":
+        return list(model.parameters())
+    if kind == "named":
+        return list(model.named_parameters())
+    if kind == "two":
+        return [{"params": [p for p in model.parameters() if (p.ndim < 2) is vectors]} for vectors in (False, True)]
+    return parameter_groups(model, lr=0.03, weight_decay=0.2)
+
+
+def trained_by(cls, kind="two", **options):
+    """A model after three steps of another optimizer, and that optimizer."""
+    model = Model()
+    optimizer = cls(groups_of(model, kind), **{"lr": 0.05} | options)
+    train(model, optimizer, range(3))
+    return model, optimizer
+
+
+@pytest.mark.parametrize("ours", ["one", "two", "roles"])
+@pytest.mark.parametrize("theirs", ["one", "two"])
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam])
+def test_adams_goes_on_from_adams_kin_with_its_own_settings(kind, theirs, ours):
+    model, other = trained_by(kind, theirs, betas=(0.9, 0.999), amsgrad=True)
+    momenta = [other.state[parameter]["exp_avg"].double() for parameter in model.parameters()]
+    optimizer = AdamS(groups_of(model, ours), **SETTINGS)
+    with pytest.warns(UserWarning, match=r"momentum of 7 of 7 .* own \(lr=0.03, betas=\(0.8, 0.9\).*file's.*0.999\)\)"):
+        optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
+    before = weights(model)
+    train(model, optimizer, range(3, 4))
+    assert all(list(state) == ["exp_avg"] for state in optimizer.state.values())
+    for parameter, old, momentum in zip(model.parameters(), before, momenta, strict=True):
+        decay = 0.0 if ours == "roles" and parameter.ndim < 2 else 0.2
+        gradient = parameter.grad.double()
+        normalizer = (0.9 * momentum**2 + 0.1 * gradient**2).sqrt() + 1e-6
+        expected = (1 - 0.03 * decay) * old.double() - 0.03 * (0.8 * momentum + 0.2 * gradient) / normalizer
+        torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_authors_correction_goes_on_from_adamws_count():
+    model, other = trained_by(torch.optim.AdamW)
+    optimizer = AdamS(groups_of(model, "two"), **SETTINGS, bias_correction=True)
+    with pytest.warns(UserWarning, match="takes over"):
+        optimizer.load_state_dict(other.state_dict())
+    train(model, optimizer, range(3, 4))
+    assert {state["step"].item() for state in optimizer.state.values()} == {4}
+
+
+def test_parameters_are_matched_by_name_where_there_are_names():
+    model, other = trained_by(torch.optim.AdamW, "named")
+    reverse = AdamS(list(model.named_parameters())[::-1], **SETTINGS)
+    with pytest.warns(UserWarning, match="7 of 7"):
+        reverse.load_state_dict(other.state_dict())
+    for parameter in model.parameters():
+        assert torch.equal(reverse.state[parameter]["exp_avg"], other.state[parameter]["exp_avg"])
+
+
+def test_lions_momentum_is_one_too():
+    model = Model()
+    other = CASES["lion"].build(model)
+    train(model, other, range(3))
+    optimizer = build_optimizer(model, "adams", **SETTINGS)
+    with pytest.warns(UserWarning, match=r"another optimizer \(exp_avg\)"):
+        optimizer.load_state_dict(other.state_dict())
+    for parameter in model.parameters():
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], other.state[parameter]["exp_avg"])
+    assert {group["lr"] for group in optimizer.param_groups} == {0.03}
+
+
+def test_scale_takes_the_heads_momentum_and_the_vectors_adam():
+    model, other = trained_by(torch.optim.AdamW)
+    optimizer = SCALE.from_model(model, lr=0.03)
+    with pytest.warns(UserWarning, match="SCALE takes over .* momentum of 4 of 7 parameters"):
+        optimizer.load_state_dict(other.state_dict())
+    adam = {"step", "exp_avg", "exp_avg_sq"}
+    for name, parameter in model.named_parameters():
+        kept = set(optimizer.state.get(parameter, {}))
+        assert kept == ({"exp_avg"} if name == "lm_head.weight" else set() if parameter.ndim == 2 else adam)
+        for key in kept:
+            assert torch.equal(optimizer.state[parameter][key], other.state[parameter][key])
+    train(model, optimizer, range(3, 5))
+    assert optimizer.state[model.norm.weight]["step"].item() == 5
+
+
+def test_scale_starts_vectors_anew_where_their_second_moment_is_missing():
+    model = Model()
+    other = CASES["lion"].build(model)
+    train(model, other, range(3))
+    optimizer = SCALE.from_model(model, lr=0.03)
+    with pytest.warns(UserWarning, match="SCALE takes over"):
+        optimizer.load_state_dict(other.state_dict())
+    train(model, optimizer, range(3, 5))
+    assert optimizer.state[model.norm.weight]["step"].item() == 2
+
+
+@pytest.mark.parametrize("ours", ["adams", "scale"])
+@pytest.mark.parametrize("theirs", ["sgd", "muon", "adam_mini", "galore"])
+def test_states_of_another_kind_are_refused_in_one_line(theirs, ours):
+    model = Model()
+    other = CASES[theirs].build(model)
+    train(model, other, range(3))
+    optimizer = build_optimizer(model, ours, lr=0.03)
+    before = copy.deepcopy(optimizer.param_groups)
+    with pytest.raises(ValueError, match="loaded state dict is of another optimizer") as raised:
+        optimizer.load_state_dict(other.state_dict())
+    assert "\n" not in str(raised.value)
+    assert str(optimizer.param_groups) == str(before)
+    train(model, optimizer, range(3, 4))
+
+
+def test_a_state_of_another_model_is_refused():
+    _, other = trained_by(torch.optim.AdamW)
+    wider = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 5), nn.LayerNorm(5), nn.LayerNorm(5))
+    with pytest.raises(ValueError, match=r"groups of \[4, 3\] parameters, and AdamS's groups of \[8\] do not match"):
+        AdamS(wider.parameters()).load_state_dict(other.state_dict())
+
+
+def test_a_file_of_ones_own_class_brings_its_settings_as_in_torch():
+    for cls, mark in ((AdamS, {"eps_inside_sqrt": True}), (SCALE, {"norm": "l2"})):
+        model = Model()
+        build = SCALE.from_model if cls is SCALE else lambda model, **options: AdamS(model.parameters(), **options)
+        first = build(model, lr=0.02, **mark)
+        train(model, first, range(2))
+        again = build(model, lr=0.5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again.load_state_dict(copy.deepcopy(first.state_dict()))
+        assert again.param_groups[0].items() >= ({"lr": 0.02} | mark).items()
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        AdamS(groups_of(model, "two")).load_state_dict(AdamS(groups_of(model, "one")).state_dict())
+
+
+def test_a_correction_without_a_count_is_refused():
+    model = Model()
+    optimizer = AdamS(model.parameters())
+    train(model, optimizer, range(2))
+    saved = copy.deepcopy(optimizer.state_dict())
+    corrected = AdamS(model.parameters(), bias_correction=True)
+    with pytest.raises(ValueError, match="bias_correction: True; the state was saved without it and counts no steps"):
+        corrected.load_state_dict(saved)
+    optimizer.param_groups[0]["bias_correction"] = True
+    with pytest.raises(ValueError, match="bias_correction: True; the state was saved without it"):
+        optimizer.step()
+    # Nothing was counted before the first step either, but then nothing is needed.
+    corrected.load_state_dict(AdamS(model.parameters(), bias_correction=True).state_dict())
+
+
+def trainer(folder, num_steps, name=None, weight_decay=0.0):
+    rows = [{"ids": torch.tensor([number % 11] * 2), "labels": torch.tensor([number % 7] * 2)} for number in range(64)]
+    arguments = transformers.TrainingArguments(
+        folder,
+        max_steps=num_steps,
+        learning_rate=1e-2,
+        weight_decay=weight_decay,
+        lr_scheduler_type="cosine",
+        save_steps=2,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    made = transformers.Trainer(Wrapped(), arguments, train_dataset=rows)
+    if name:
+        use_optimizer(made, name, lr=4e-3)
+    return made
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Model()
+
+    def forward(self, ids, labels):
+        inner = self.inner
+        hidden = inner.second_mlp(inner.mlp(inner.embed(ids)).relu())
+        logits = inner.lm_head(inner.norm(hidden))
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())}
+
+
+@pytest.mark.parametrize("name", ["adams", "scale"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_trainer_resumes_a_run_of_adamw_at_its_step_and_with_the_new_rates(name, weight_decay, tmp_path):
+    """transformers always has two groups; by role there are one to four, and the schedule's file has two rates."""
+    first = trainer(tmp_path, 2, weight_decay=weight_decay)
+    first.args.max_steps = 2
+    first.train()
+    second = trainer(tmp_path, 4, name, weight_decay=weight_decay)
+    with pytest.warns(UserWarning, match="takes over the state of another optimizer"):
+        second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    logged = {row["step"]: row["learning_rate"] for row in second.state.log_history if "learning_rate" in row}
+    # The file ends a cosine over two steps, at 0; from then on the cosine over four: (1 + cos(3/4 pi)) / 2 of the rate.
+    assert logged[4] == pytest.approx(4e-3 * 0.1464, rel=1e-3)
+    assert (tmp_path / "checkpoint-4" / "scheduler.pt").exists()
+    third = trainer(tmp_path, 6, name, weight_decay=weight_decay)
+    third.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert third.state.global_step == 6
