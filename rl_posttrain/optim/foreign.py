@@ -143,6 +143,8 @@ def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) 
     saved = state_dict["param_groups"]
     ours = [parameter for group in groups for parameter in group["params"]]
     theirs = [place for group in saved for place in group["params"]]
+    if not state_dict["state"]:
+        return dict.fromkeys(ours)
     if all("param_names" in group for group in (*groups, *saved)):
         by_name = dict(zip([n for group in saved for n in group["param_names"]], theirs, strict=True))
         names = [n for group in groups for n in group["param_names"]]

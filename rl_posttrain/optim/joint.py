@@ -53,14 +53,22 @@ class JointOptimizer(Optimizer):
         A part whose learning rates are all 0 is left as it is, its state too.
         """
         loss = evaluate(closure)
+        asked = self._is_asked_for_its_state()
         for name, part in self.parts.items():
             part.param_groups = [group for group in self.param_groups if group["part"] == name]
             part.state = self.state
             # A part whose rates are all 0 waits, as a policy does while its critic warms up: it must neither count
             # updates nor gather gradients that are not its own.
-            if any(group["params"] and group["lr"] for group in part.param_groups):
+            if asked or any(group["params"] and group["lr"] for group in part.param_groups):
                 part.step()
         return loss
+
+    def _is_asked_for_its_state(self) -> bool:
+        """torch.distributed.checkpoint makes a first step of zero gradients and rates, to see what the state holds."""
+        if self.state or any(group["lr"] for group in self.param_groups):
+            return False
+        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+        return not any(gradient is not None and gradient.any() for gradient in gradients)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Each part loads its groups and their state, as its class does that.

@@ -132,8 +132,7 @@ class SCALE(Optimizer):
         for group in self.param_groups:
             _check_group(group)
             if group["role"] == "vector":
-                for parameter in group["params"]:
-                    state = self.state[parameter]
+                for state in [self.state[parameter] for parameter in group["params"] if parameter in self.state]:
                     if set(state) < set(_STATE_OF["vector"]):
                         state.clear()  # not of Adam: it starts anew
                     elif state:

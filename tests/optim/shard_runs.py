@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -66,9 +68,23 @@ def model_and_optimizer(shard=lambda model: model):
     return model, SCALE.from_model(model, lr=1e-2, vector_lr=1e-3, weight_decay=0.1)
 
 
-def run_plain(shard=lambda model: model, place=slice(None)):
+def run_plain(shard=lambda model: model, place=slice(None), *, folder=None, **form):
+    """The weights after all steps; with a folder, half of them by another model and optimizer that continue from it.
+
+    Args:
+        **form: of the optimizer's state in torch's distributed checkpoint, options of `StateDictOptions`.
+    """
     model, optimizer = model_and_optimizer(shard)
-    for batch in batches():
+    for step, batch in enumerate(batches()):
+        if folder is not None and step == NUM_STEPS // 2:
+            options = StateDictOptions(**form)
+            dcp.save(
+                dict(zip("mo", get_state_dict(model, optimizer, options=options), strict=True)), checkpoint_id=folder
+            )
+            model, optimizer = model_and_optimizer(shard)
+            saved = dict(zip("mo", get_state_dict(model, optimizer, options=options), strict=True))
+            dcp.load(saved, checkpoint_id=folder)
+            set_state_dict(model, optimizer, model_state_dict=saved["m"], optim_state_dict=saved["o"], options=options)
         model(*batch[:, place]).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -97,13 +113,16 @@ def run_zero(stage, place):
         return {name: parameter.detach().clone() for name, parameter in engine.module.named_parameters()}
 
 
-def spread_scale(mesh, rank: int) -> dict[str, float]:
+def spread_scale(mesh, rank: int, folder: Path) -> dict[str, float]:
     """The largest difference of any weight from one process, under each ZeRO stage and FSDP2."""
     half = slice(4 * rank, 4 * rank + 4)
     expected = run_plain()
     found = {f"ZeRO-{stage}": run_zero(stage, half) for stage in (1, 2, 3)}
-    sharded = run_plain(lambda model: fully_shard(model, mesh=mesh), half)
-    found["FSDP2"] = {name: parameter.full_tensor() for name, parameter in sharded.items()}
+    resumed = {f"FSDP2, resumed{', flat' * flat}": {"folder": folder / f"flat={flat}"} for flat in (False, True)}
+    resumed["FSDP2, resumed, flat"]["flatten_optimizer_state_dict"] = True
+    for how, options in ({"FSDP2": {}} | resumed).items():
+        sharded = run_plain(lambda model: fully_shard(model, mesh=mesh), half, **options)
+        found[how] = {name: parameter.full_tensor() for name, parameter in sharded.items()}
     return {how: difference(weights, expected) for how, weights in found.items()}
 
 
@@ -158,7 +177,7 @@ def difference(found, expected) -> float:
 def main() -> None:
     start_deepspeed(on_cpu=True)
     rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
-    found = {"scale": spread_scale(mesh, rank), "adams": spread_adams(mesh)}
+    found = {"scale": spread_scale(mesh, rank, Path(sys.argv[1]).parent), "adams": spread_adams(mesh)}
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
 

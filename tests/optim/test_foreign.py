@@ -125,6 +125,15 @@ def test_states_of_another_kind_are_refused_in_one_line(theirs, ours):
     train(model, optimizer, range(3, 4))
 
 
+def test_before_the_first_step_there_is_nothing_to_take_over():
+    model = Model()
+    optimizer = AdamS(groups_of(model, "one"), lr=0.03)
+    with pytest.warns(UserWarning, match=r"another optimizer \(empty\): the momentum of 0 of 7 parameters"):
+        optimizer.load_state_dict(torch.optim.AdamW(groups_of(model, "two")).state_dict())
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+    train(model, optimizer, range(1))
+
+
 def test_a_state_of_another_model_is_refused():
     _, other = trained_by(torch.optim.AdamW)
     wider = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 5), nn.LayerNorm(5), nn.LayerNorm(5))

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 import transformers
 from conftest import run_processes
 from joint_models import Critic, batches, make_critic, make_policy, same, weights
 from joint_runs import CASES, SAVED, joint_spec
 from test_names import OPTIONS
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.models.universal import convert_to_universal
@@ -235,6 +241,24 @@ def test_a_part_of_rate_0_waits_and_then_steps_as_a_new_one(name):
         learn(model, [optimizer], [], batches(1))
     assert all(torch.equal(weights(waited)[key], weights(fresh)[key]) for key in policy)
     assert any(not torch.equal(weights(fresh)[key], start[key]) for key in policy)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("pair", [("adams", "scale"), ("galore", "muon")], ids=str)
+def test_a_distributed_checkpoint_goes_on_to_the_bit(pair, flat, tmp_path):
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    straight, steps = make_policy(), batches(4)
+    learn(straight, [spec(*pair).build(straight)], [], steps)
+    model = make_policy()
+    optimizer = spec(*pair).build(model)
+    learn(model, [optimizer], [], steps[:2])
+    dcp.save({"optimizer": get_optimizer_state_dict(model, optimizer, options=options)}, checkpoint_id=tmp_path)
+    again = spec(*pair).build(model)
+    saved = {"optimizer": get_optimizer_state_dict(model, again, options=options)}
+    dcp.load(saved, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(model, again, saved["optimizer"], options=options)
+    learn(model, [again], [], steps[2:])
+    assert same(weights(model), weights(straight))
 
 
 def test_a_state_of_another_optimizer_is_refused():

@@ -18,7 +18,7 @@ def found(tmp_path_factory) -> dict[str, dict]:
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("how", ["ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP2"])
+@pytest.mark.parametrize("how", ["ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP2", "FSDP2, resumed", "FSDP2, resumed, flat"])
 def test_scale_takes_the_norms_of_whole_rows_and_columns(how, found):
     assert found["scale"][how] < ROUNDING
 
