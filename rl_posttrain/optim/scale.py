@@ -132,7 +132,8 @@ class SCALE(Optimizer):
         for group in self.param_groups:
             _check_group(group)
             if group["role"] == "vector":
-                for state in [self.state[parameter] for parameter in group["params"] if parameter in self.state]:
+                for parameter in group["params"]:
+                    state = self.state.get(parameter, {})
                     if set(state) < set(_STATE_OF["vector"]):
                         state.clear()  # not of Adam: it starts anew
                     elif state:
