@@ -157,7 +157,7 @@ class AdamS(Optimizer):
                     state["exp_avg"] = loaded["exp_avg"].to(parameter.device, dtype, copy=True)
                 if "step" in state:
                     step = torch.as_tensor(state["step"], dtype=torch.float32)
-                    state["step"] = step.to(_step_device(group, parameter))
+                    state["step"] = step.to(_step_device(group, parameter), copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:

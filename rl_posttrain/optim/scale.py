@@ -139,7 +139,7 @@ class SCALE(Optimizer):
                     elif state:
                         # torch leaves the counter where the file had it.
                         step = torch.as_tensor(state["step"], dtype=torch.float32)
-                        state["step"] = step.to(parameter.device)
+                        state["step"] = step.to(parameter.device, copy=True)
 
     def find_shards(self, wrapper: Any) -> None:
         """Learn what the flat shards of DeepSpeed's ZeRO-1 to 3 hold. Call it before the first step.

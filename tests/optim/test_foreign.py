@@ -61,6 +61,7 @@ def test_the_authors_correction_goes_on_from_adamws_count():
         optimizer.load_state_dict(other.state_dict())
     train(model, optimizer, range(3, 4))
     assert {state["step"].item() for state in optimizer.state.values()} == {4}
+    assert {state["step"].item() for state in other.state.values()} == {3}  # nothing is shared
 
 
 def test_parameters_are_matched_by_name_where_there_are_names():
