@@ -39,6 +39,7 @@ ENDS = {
     "called os.abort()": lambda: os.abort(),
     f"called os.kill({os.getpid()}, 9)": lambda: os.kill(os.getpid(), 9),
     f"called os.kill(0, {int(signal.SIGTERM)})": lambda: os.kill(0, int(signal.SIGTERM)),
+    "called os.kill(-1, 15)": lambda: os.kill(-1, 15),
     f"called os.killpg({os.getpgrp()}, 9)": lambda: os.killpg(os.getpgrp(), 9),
     "called signal.raise_signal(9)": lambda: signal.raise_signal(9),
     "called os.execv(b'/bin/true', ['true'])": lambda: os.execvp("true", ["true"]),
@@ -75,7 +76,7 @@ def test_an_error_passes_and_a_ctrl_c_of_the_user_too():
 
 def test_what_the_code_changes_of_the_process_is_put_back(tmp_path):
     def state():
-        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+        handlers = [signal.getsignal(number) for number in users_code._SIGNALS]
         modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_default_device()
         exits = os._exit, os.kill, os.abort
         streams = sys.stdin, sys.stdout, sys.stderr
@@ -94,7 +95,7 @@ def test_what_the_code_changes_of_the_process_is_put_back(tmp_path):
         os.chdir(tmp_path)
         sys.stdin = sys.stdout = sys.stderr = None
         logging.disable(logging.CRITICAL)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in users_code._SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         signal.alarm(1)
         torch.set_grad_enabled(False)
@@ -104,6 +105,9 @@ def test_what_the_code_changes_of_the_process_is_put_back(tmp_path):
         seed_all(9)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert state() == before
+    assert {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM} <= set(
+        users_code._SIGNALS
+    )  # of machine.signals
 
 
 def test_what_it_draws_follows_from_the_seed():

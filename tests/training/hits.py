@@ -31,6 +31,7 @@ def runs_folder(recipe: Path) -> Path:
 
 
 def without_costs(rows: list[dict]) -> list[dict]:
+    """Rows without what the machine and not the run decides: seconds and peak memory."""
     costs = ("seconds", "time/", "peak_memory_bytes")
     return [{key: row[key] for key in row if not key.startswith(costs)} for row in rows]
 

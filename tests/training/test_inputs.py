@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.tasks.rows import TaskRows
+from rl_posttrain.training.inputs import find_inputs
 
 NUM_ROWS = 32
 COMMON = (
@@ -187,6 +189,27 @@ def test_harmless_keys_need_no_word_and_a_finished_run_goes_on_to_more_steps(kil
     assert ended.summary()["steps"] == 4
     weights = [(run.checkpoints_path / "checkpoint-4/model.safetensors").read_bytes() for run in (ended, expected)]
     assert weights[0] == weights[1]
+
+
+def test_the_code_of_every_section_is_recorded_with_the_critics_model(tmp_path, tiny_model):
+    for name in ("task", "helper", "reward", "algorithm", "optimizer", "critic_optimizer"):
+        (tmp_path / f"{name}.py").write_text("import helper\n" if name == "task" else "")
+    shutil.copytree(tiny_model, tmp_path / "other")
+    recipe = load_recipe(
+        "quickstart_ppo",
+        [f"task={{name: '{tmp_path}/task.py:rows'}}", f"rewards=[{{fn: '{tmp_path}/reward.py:pays'}}]",
+         f"algorithm.name={tmp_path}/algorithm.py:Mine", f"optimizer.name={tmp_path}/optimizer.py:Mine",
+         f"critic.optimizer.name={tmp_path}/critic_optimizer.py:Mine", f"critic.model={tmp_path}/other"],
+    )  # fmt: skip
+    found = find_inputs(recipe, TaskRows(train=[], eval=[]), str(tiny_model)).described["files"]
+    code = {section: sorted(Path(name).name for name in files) for section, files in found.items()}
+    models = code.pop("model"), code.pop("critic.model")
+    assert code == {
+        "task": ["helper.py", "task.py"], "rewards": ["reward.py"], "algorithm": ["algorithm.py"],
+        "optimizer": ["optimizer.py"], "critic": ["critic_optimizer.py"],
+    }  # fmt: skip
+    assert "model.safetensors" in models[0]
+    assert models[0] == models[1]
 
 
 @pytest.mark.parametrize("content", ["{}", '{"rows": 1, "files": [], "changes": 3}', '{"rows": {}, "files": {}}', "[]"])

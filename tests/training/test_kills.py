@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_python
+from hits import without_costs
 from killed import POINTS
-from test_training import without_costs
 
 from rl_posttrain.runs.directory import RunDirectory
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import fork_command, run_command, run_processes, wait_until
+from hits import without_costs
 from safetensors.torch import load_file
 
 from rl_posttrain.runs.directory import RunDirectory
@@ -183,12 +184,6 @@ def test_vllm_has_the_policys_weights_and_none_of_the_critics(tiny_recipe, stage
         assert found["equal"]
         assert found["names"] == 21  # the embedding and the head, the last norm, and nine of each of two layers
     assert all(0 <= row["sampling_logprob_difference"] < 0.05 for row in run.metrics())
-
-
-def without_costs(rows: list[dict]) -> list[dict]:
-    """Rows without what the machine and not the run decides."""
-    costs = ("seconds", "time/", "peak_memory_bytes")
-    return [{key: row[key] for key in row if not key.startswith(costs)} for row in rows]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 from conftest import run_command
+from hits import without_costs
 from safetensors.torch import load_file
-from test_training import without_costs
 
 from rl_posttrain.errors import EngineError, RunError
 from rl_posttrain.machine.process import deterministic_kernels

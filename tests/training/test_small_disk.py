@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_python
+from hits import without_costs
 from safetensors.torch import save_file
 from small_disk import NO_MOUNTS
-from test_training import without_costs
 
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import disk_errors

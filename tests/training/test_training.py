@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import fork_command, run_command, run_processes, run_python, wait_until
+from hits import runs_folder, without_costs
 
 from rl_posttrain.evaluation.statistics import mean_over_questions
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
@@ -24,16 +25,6 @@ def train(recipe: Path, name: str, *overrides: str, processes: int = 1, **option
     done = run_command("train", recipe, f"run.name={name}", *overrides, processes=processes, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return RunDirectory.open(runs_folder(recipe) / name)
-
-
-def runs_folder(recipe: Path) -> Path:
-    return recipe.parent / "runs"
-
-
-def without_costs(rows: list[dict]) -> list[dict]:
-    """Rows without what the machine and not the run decides: seconds and peak memory."""
-    costs = ("seconds", "time/", "peak_memory_bytes")
-    return [{key: row[key] for key in row if not key.startswith(costs)} for row in rows]
 
 
 @pytest.fixture(scope="module")
