@@ -5,19 +5,20 @@
     w_t  = (1 - lr * weight_decay) * w_{t-1} - lr * m_t / (sqrt(nu_t) + eps)
 
 with m_0 = 0; g_t is the gradient and w_t the parameter, element by element, in any shape. There is no step counter and
-no bias correction.
+no bias correction. `variant` has other rules of this name.
 """
 
 import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
 import rl_posttrain.optim.adams_kernels as kernels
+from rl_posttrain.optim.adams_state import adopt_universal, restore, step_device, steps_missing, to_load
 from rl_posttrain.optim.batches import Batches
 from rl_posttrain.optim.checks import (
     adopt_old_names,
@@ -28,13 +29,11 @@ from rl_posttrain.optim.checks import (
     kernel_missing,
     local_parts,
 )
-from rl_posttrain.optim.foreign import adopt, loading
+from rl_posttrain.optim.foreign import loading
 from rl_posttrain.optim.native import can_compile
 
+Variant = Literal["paper", "authors", "new_momentum"]
 _STATE_DTYPES = ("bfloat16", "float32")
-# What a group of an earlier version may hold, before `eps_inside_sqrt` was in every group; schedules add the rest.
-_OLD_NAMES = {"params", "param_names", "part", "lr", "betas", "eps", "weight_decay", "foreach", "implementation"}
-_OLD_NAMES |= {"maximize", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
 COMPILED_FROM = 2**16
 """Elements of all parameters from which a step on a CPU compiles its kernel; below, compiling takes more time than it
 saves."""
@@ -66,6 +65,9 @@ class AdamS(Optimizer):
         bias_correction: divide m_{t-1} and m_t by 1 - beta1^t. The authors' published code does so, the paper's rule
             does not: the first step is 4.47 lr instead of 0.447 lr. It adds a step counter to each parameter's state.
         eps_inside_sqrt: sqrt(nu + eps) instead of sqrt(nu) + eps.
+        variant: ``"paper"``: its rule. ``"authors"``: their published code, which is `bias_correction`.
+            ``"new_momentum"``: nu_t = beta2 * m_t^2 + (1 - beta2) * g_t^2, as some copies have it; torch's operations
+            run it, not the kernels.
         state_dtype: of the buffer: ``"bfloat16"``, ``"float32"`` or torch's names; None for the parameter's own.
 
     Raises:
@@ -89,6 +91,7 @@ class AdamS(Optimizer):
         fused: bool | None = None,
         bias_correction: bool = False,
         eps_inside_sqrt: bool = False,
+        variant: Variant = "paper",
         state_dtype: str | torch.dtype | None = None,
     ):
         defaults = {
@@ -103,6 +106,7 @@ class AdamS(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
             "bias_correction": bias_correction,
+            "variant": variant,
             "eps_inside_sqrt": eps_inside_sqrt,
             # By name: a state_dict of plain values passes through every checkpoint format.
             "state_dtype": None if state_dtype is None else str(state_dtype).removeprefix("torch."),
@@ -112,12 +116,14 @@ class AdamS(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
-        _check_group(self.param_groups[-1])
+        group = self.param_groups[-1]
+        _check_group(group)
+        group["bias_correction"] = group["bias_correction"] or group["variant"] == "authors"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A state of an earlier version names fewer settings, and one otherwise.
-        adopt_old_names(self.defaults, {"foreach": None, "fused": None, "amsgrad": False})
+        adopt_old_names(self.defaults, {"foreach": None, "fused": None, "amsgrad": False, "variant": "paper"})
         for group in self.param_groups:
             adopt_old_names(group, self.defaults)
 
@@ -132,32 +138,13 @@ class AdamS(Optimizer):
             ValueError: the state is of no such optimizer, its parameters cannot be matched, or `bias_correction` needs
                 steps that it has not counted.
         """
-        with loading(self, self._before_load, self._after_load):
+        with loading(self, functools.partial(to_load, self), self._after_load):
             super().load_state_dict(state_dict)
 
-    def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        states, groups = state_dict["state"], state_dict["param_groups"]
-        if not _is_own(state_dict):
-            state_dict = adopt(self, state_dict, lambda group: ("exp_avg", "step")[: 1 + group["bias_correction"]])
-            states, groups = state_dict["state"], state_dict["param_groups"]
-        for group, saved in zip(self.param_groups, groups, strict=False):  # torch refuses another number of groups
-            held = [states[place] for place in saved["params"] if place in states]
-            counts = saved.get("bias_correction", False)
-            if held and (counts or group["bias_correction"]) and not (counts and all("step" in one for one in held)):
-                raise _steps_missing()
-        return state_dict
-
     def _after_load(self, state_dict: dict[str, Any]) -> None:
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+        for group in self.param_groups:
             _check_group(group)
-            for parameter, place in zip(group["params"], saved["params"], strict=True):
-                loaded, state = state_dict["state"].get(place, {}), self.state.get(parameter, {})
-                if "exp_avg" in loaded:
-                    dtype = _state_dtype(group, parameter)
-                    state["exp_avg"] = loaded["exp_avg"].to(parameter.device, dtype, copy=True)
-                if "step" in state:
-                    step = torch.as_tensor(state["step"], dtype=torch.float32)
-                    state["step"] = step.to(_step_device(group, parameter), copy=True)
+        restore(self, state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
@@ -184,7 +171,7 @@ class AdamS(Optimizer):
                     momentum = self._prepare(group, parameter, dtype or parameter.dtype)
                 if group["bias_correction"]:
                     if "step" not in state:
-                        raise _steps_missing()
+                        raise steps_missing()
                     state["step"] += 1
                     step = state["step"] if group["capturable"] else state["step"].item()
                 tensors = (parameter, gradient, momentum)
@@ -196,12 +183,12 @@ class AdamS(Optimizer):
         """Make the state, or turn what a checkpoint brought into ours; returns the momentum."""
         state = self.state[parameter]
         if state:
-            _adopt(state, dtype, keeps_step=group["bias_correction"])
+            adopt_universal(state, dtype, keeps_step=group["bias_correction"])
         else:
             # The name that DeepSpeed's universal checkpoints and offload look for.
             state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
             if group["bias_correction"]:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, parameter))
+                state["step"] = torch.zeros((), dtype=torch.float32, device=step_device(group, parameter))
         return state["exp_avg"]
 
 
@@ -209,6 +196,10 @@ def _check_group(group: dict[str, Any]) -> None:
     check_settings(lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])
     if group["state_dtype"] not in (None, *_STATE_DTYPES):
         raise ValueError(f"Invalid state_dtype: {group['state_dtype']}; it must be one of {_STATE_DTYPES}, or None")
+    if group["variant"] not in get_args(Variant):
+        raise ValueError(f"Invalid variant: {group['variant']}; it must be one of {get_args(Variant)}")
+    if group["variant"] == "new_momentum" and group["fused"]:
+        raise ValueError("Invalid fused: True with variant=new_momentum; it has no kernel, leave fused out")
     if group["amsgrad"]:
         raise ValueError("Invalid amsgrad: True; AdamS keeps no second moment whose maximum it could take")
     if group["differentiable"]:
@@ -235,41 +226,6 @@ def _warn_about(beta1: float, beta2: float) -> None:
     )
 
 
-def _is_own(state_dict: dict[str, Any]) -> bool:
-    """Whether AdamS saved it, and not another optimizer."""
-    groups = state_dict["param_groups"]
-    if all("eps_inside_sqrt" in group for group in groups):
-        return True
-    names = {name for state in state_dict["state"].values() for name in state}
-    return names <= {"exp_avg"} and all(set(group) <= _OLD_NAMES for group in groups)
-
-
-def _steps_missing() -> ValueError:
-    return ValueError(
-        "Invalid bias_correction: True; the state was saved without it and counts no steps, so that the correction is "
-        "not known: go on with bias_correction=False, or without this state"
-    )
-
-
-def _state_dtype(group: dict[str, Any], parameter: torch.Tensor) -> torch.dtype:
-    return getattr(torch, group["state_dtype"]) if group["state_dtype"] else parameter.dtype
-
-
-def _step_device(group: dict[str, Any], parameter: torch.Tensor) -> torch.device:
-    return parameter.device if group["capturable"] else torch.device("cpu")
-
-
-def _adopt(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bool) -> None:
-    """Turn what a universal checkpoint of DeepSpeed loads (fp32, and under ZeRO-3 all of Adam's) into AdamS's state."""
-    state.pop("exp_avg_sq", None)
-    step = state.pop("step", None)
-    if keeps_step:
-        if step is None:
-            raise _steps_missing()
-        state["step"] = step.clone()  # ZeRO-3 gives all of its sub-groups the same tensor
-    state["exp_avg"] = state["exp_avg"].to(dtype)
-
-
 def _scalars(group: dict[str, Any], step: Any, device: torch.device) -> kernels.Scalars:
     beta1, beta2 = group["betas"]
     lr = group["lr"]
@@ -289,6 +245,7 @@ def _scalars(group: dict[str, Any], step: Any, device: torch.device) -> kernels.
         outer_eps=0.0 if inside else group["eps"],
         shrink=1 - lr * group["weight_decay"],
         step=lr * correction,
+        new_momentum=group["variant"] == "new_momentum",
     )
 
 
@@ -302,7 +259,9 @@ def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) ->
     if device == "meta":
         return kernels.update_foreach  # shapes alone, such as the ledger's
     if foreach is None and fused is None:
-        if device == "cpu":
+        if group["variant"] == "new_momentum":
+            foreach = device != "cpu"
+        elif device == "cpu":
             dtypes = (tensor.dtype for tensor in triple)
             fused = num_elements >= COMPILED_FROM and can_compile("adams", *dtypes)
         else:

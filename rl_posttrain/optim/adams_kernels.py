@@ -4,7 +4,7 @@ Every way does the same to each element of a weight, its gradient and its moment
 fp32 (fp64 for fp64 weights), whatever dtypes they have:
 
     nu = old * m^2 + new * g^2
-    m  = keep * m + add * g
+    m  = keep * m + add * g                             before the first line where `new_momentum` is set
     w  = shrink * w - step * m / (sqrt(nu + inner_eps) + outer_eps)
 """
 
@@ -34,6 +34,8 @@ class Scalars(NamedTuple):
     outer_eps: float
     shrink: float | torch.Tensor
     step: float | torch.Tensor
+    new_momentum: bool = False
+    """Whether nu is of the new m; C++ and Triton do not know it."""
 
 
 def update_single(triples: Sequence[Triple], scalars: Scalars) -> None:
@@ -97,16 +99,21 @@ def _with_opmath(triples: Sequence[Triple], scalars: Scalars, update: Callable) 
 
 def _update_piece(triples: Sequence[Triple], scalars: Scalars) -> None:
     ((weight, gradient, momentum),) = triples
+    if scalars.new_momentum:
+        momentum.mul_(scalars.keep).add_(gradient, alpha=scalars.add)
     normalizer = (momentum * momentum).mul_(scalars.old).addcmul_(gradient, gradient, value=scalars.new)
     if scalars.inner_eps:
         normalizer.add_(scalars.inner_eps)
     normalizer.sqrt_().add_(scalars.outer_eps)
-    momentum.mul_(scalars.keep).add_(gradient, alpha=scalars.add)
+    if not scalars.new_momentum:
+        momentum.mul_(scalars.keep).add_(gradient, alpha=scalars.add)
     weight.mul_(scalars.shrink).sub_(torch.div(momentum, normalizer, out=normalizer).mul_(scalars.step))
 
 
 def _update_lists(triples: Sequence[Triple], scalars: Scalars) -> None:
     weights, gradients, momenta = map(list, zip(*triples, strict=True))
+    if scalars.new_momentum:
+        _average(momenta, gradients, scalars)
     normalizers = torch._foreach_mul(momenta, momenta)
     torch._foreach_mul_(normalizers, scalars.old)
     torch._foreach_addcmul_(normalizers, gradients, gradients, value=scalars.new)
@@ -114,12 +121,17 @@ def _update_lists(triples: Sequence[Triple], scalars: Scalars) -> None:
         torch._foreach_add_(normalizers, scalars.inner_eps)
     torch._foreach_sqrt_(normalizers)
     torch._foreach_add_(normalizers, scalars.outer_eps)
-    torch._foreach_mul_(momenta, scalars.keep)
-    torch._foreach_add_(momenta, gradients, alpha=scalars.add)
+    if not scalars.new_momentum:
+        _average(momenta, gradients, scalars)
     updates = torch._foreach_div(momenta, normalizers)
     torch._foreach_mul_(updates, scalars.step)
     torch._foreach_mul_(weights, scalars.shrink)
     torch._foreach_sub_(weights, updates)
+
+
+def _average(momenta: list[torch.Tensor], gradients: list[torch.Tensor], scalars: Scalars) -> None:
+    torch._foreach_mul_(momenta, scalars.keep)
+    torch._foreach_add_(momenta, gradients, alpha=scalars.add)
 
 
 def _in_pieces(*tensors: torch.Tensor) -> Iterable[Triple]:

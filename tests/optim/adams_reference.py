@@ -21,6 +21,7 @@ def reference(
     bias_correction=False,
     eps_inside_sqrt=False,
     capturable=False,
+    variant="paper",
 ) -> list[torch.Tensor]:
     """The weights after each step, element by element in Python floats (arXiv:2505.16363).
 
@@ -30,11 +31,13 @@ def reference(
     weights, momenta = weight.double().flatten().tolist(), [0.0] * weight.numel()
     after = []
     for count, gradient in enumerate(gradients, start=1):
-        corrected = 1 - beta1**count if bias_correction else 1.0
+        corrected = 1 - beta1**count if bias_correction or variant == "authors" else 1.0
         for place, g in enumerate(gradient.double().flatten().tolist()):
             g = -g if maximize else g
-            nu = beta2 * (momenta[place] / corrected) ** 2 + (1 - beta2) * g**2
-            momenta[place] = beta1 * momenta[place] + (1 - beta1) * g
+            new = beta1 * momenta[place] + (1 - beta1) * g
+            normalizing = new if variant == "new_momentum" else momenta[place]
+            nu = beta2 * (normalizing / corrected) ** 2 + (1 - beta2) * g**2
+            momenta[place] = new
             divisor = math.sqrt(nu + eps) if eps_inside_sqrt else math.sqrt(nu) + eps
             weights[place] = (1 - lr * weight_decay) * weights[place] - lr * momenta[place] / corrected / divisor
         after.append(torch.tensor(weights, dtype=torch.float64).view(weight.shape))
