@@ -153,14 +153,17 @@ class SCALE(Optimizer):
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
+        # torch.distributed.checkpoint looks for the state of every parameter, if only for nothing.
+        has_all = len(self.state) == sum(len(group["params"]) for group in self.param_groups)
         for group in self.param_groups:
             given = []
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is not None:
                     check_gradient(gradient, "SCALE")
-                    self.state[parameter]  # torch.distributed.checkpoint looks for every parameter, if only for nothing
                     given.append((parameter, gradient))
+                    if not has_all:
+                        self.state.setdefault(parameter, {})
             (self._step_vectors if group["role"] == "vector" else self._step_matrices)(given, group)
         return loss
 
