@@ -32,8 +32,12 @@ for command in (
 
 app.command("eval")(evaluate.evaluate)
 
-optimizers = typer.Typer(help="List optimizers, their memory and step time.", rich_markup_mode=None)
+optimizers = typer.Typer(
+    help="List optimizers, their memory and step time; run a program with one.", rich_markup_mode=None
+)
 optimizers.command("list")(optim.list_optimizers)
+# From its first word on, what follows is the program's.
+optimizers.command("run", context_settings={"allow_interspersed_args": False})(optim.run_program)
 optimizers.command("memory")(optim.optimizer_memory)
 optimizers.command("bench")(optim.bench_optimizers)
 app.add_typer(optimizers, name="optim")

@@ -1,14 +1,14 @@
-"""`optim list`, `optim memory` and `optim bench`."""
+"""`optim list`, `optim run`, `optim memory` and `optim bench`."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rl_posttrain.cli.options import (
-    JsonOption,
-)
+from rl_posttrain.cli.options import JsonOption
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.runs.yaml12 import YamlError, read_yaml
 
 
 def list_optimizers(as_json: JsonOption = False) -> None:
@@ -24,6 +24,53 @@ def list_optimizers(as_json: JsonOption = False) -> None:
         package = row["package"] if row["installed"] else f"{row['package']} (missing)"
         typer.echo(f"{name:<{width}}  {row['class']:<{class_width}}  {package}")
         typer.echo(f"{'':<{width}}  {row['about']}")
+
+
+def run_program(
+    program: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- PROGRAM",
+            help="A program and its arguments, as in a shell: trl grpo ..., torchrun ... train.py; or train.py ..., or "
+            "-m MODULE ..., which this Python runs.",
+        ),
+    ],
+    optimizer: Annotated[str, typer.Option(help="A name of `optim list`, package.module:Class or file.py:Class.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An argument of use_optimizer, such as betas=[0.9,0.95] or lr=1e-6; may stand several times.",
+        ),
+    ] = None,
+    no_decay: Annotated[
+        str | None, typer.Option(metavar="ROLES", help="Roles without weight decay, separated by commas.")
+    ] = None,
+) -> int:
+    """Run a program with another optimizer in every Trainer of transformers and TRL that it makes.
+
+    The program stays as it is. At its end stands which optimizer ran in which trainer. The exit status is the
+    program's, or 2 if the optimizer ran in none.
+    """
+    from rl_posttrain.optim.launch import run_program
+    from rl_posttrain.optim.swap import check_choice
+
+    settings = dict(map(_setting, options or []))
+    if no_decay is not None:
+        settings["no_decay"] = [role for role in no_decay.split(",") if role]
+    check_choice(optimizer, settings, key="--optimizer")
+    return run_program(program, optimizer, settings)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"--set {text}: it is written key=value, such as --set betas=[0.9,0.95]")
+    try:
+        return key, read_yaml(value)
+    except YamlError as error:
+        raise RecipeError(f"--set {text}: the value is not valid YAML ({error}); quote it") from None
 
 
 def optimizer_memory(

@@ -1,6 +1,7 @@
 """Put another optimizer into a trainer of TRL or transformers, and check that it is the one that runs."""
 
 import logging
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,11 @@ from rl_posttrain.optim.foreign import keep_rates
 from rl_posttrain.optim.joint import JointOptimizer, JointSpec
 from rl_posttrain.optim.roles import NO_DECAY, describe_groups
 from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
+
+# Arguments of a class, and the fields of transformers' TrainingArguments that they are read from.
+_FROM_TRAINER = {"lr": "learning_rate", "weight_decay": "weight_decay"}
+# Fields that choose or set up transformers' own optimizers. A swapped one has arguments of its own.
+_NOT_READ = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 def use_optimizer(
@@ -32,61 +38,101 @@ def use_optimizer(
     It works for `transformers.Trainer` and what is built on it: TRL's SFT, DPO, GRPO, RLOO and Reward trainers.
     transformers itself builds the optimizer, so DeepSpeed, FSDP, PEFT and learning-rate schedules work as before. When
     training begins, the main process logs one line that says what was put in, and every process checks that this class
-    is the one that runs.
+    is the one that runs. A second call takes the place of the first.
 
     Args:
         trainer: not trained yet, and made without ``optimizers=(...)``.
         name: a name of `OPTIMIZERS`, ``package.module:Class`` or ``file.py:Class``.
         no_decay: roles of `ROLES` without weight decay; as in transformers, vectors have none.
         lr_by_role: learning rates of single roles; the trainer's schedule scales every one.
-        **options: arguments of the class. Without `lr` or `weight_decay` the trainer's own are taken.
+        **options: arguments of the class. Without `lr` or `weight_decay` the trainer's own are taken: those that
+            ``trainer.args`` has when the optimizer is made, in each trial of a hyperparameter search anew.
 
     Raises:
         RecipeError: the trainer has an optimizer already; there is no such class or role; the class refuses an
             argument; it needs whole matrices and DeepSpeed would hand it shards; or DeepSpeed's configuration would put
-            another optimizer in its place.
+            another optimizer in its place. When training begins, if a search sets what the optimizer does not read.
         EngineError: when training begins, if another optimizer runs than the one asked for.
     """
-    if getattr(trainer, "optimizer", None) is not None:
+    # With a model_init the trainer makes model and optimizer anew whenever it trains.
+    if getattr(trainer, "optimizer", None) is not None and trainer.model_init is None:
         raise RecipeError(
-            f"optimizer={name}: the trainer has {type(trainer.optimizer).__name__} already; call use_optimizer before "
-            "train(), and make the trainer without optimizers=(...)"
+            f"optimizer={name}: the trainer has {type(running_optimizer(trainer.optimizer)).__name__} already; call "
+            "use_optimizer before train(), and make the trainer without optimizers=(...)"
         )
-    settings = {"lr": trainer.args.learning_rate, "weight_decay": trainer.args.weight_decay, **options}
-    spec = resolve_optimizer(
-        name,
-        lr=settings.pop("lr"),
-        weight_decay=settings.pop("weight_decay"),
-        options=settings,
-        no_decay=no_decay,
-        lr_by_role=lr_by_role,
-    )
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    if plugin is not None:
-        spec.refuse_shards(plugin.zero_stage, stage_key="zero_optimization.stage")
-        _check_deepspeed(name, plugin.deepspeed_config)
-    put_in(trainer, spec, announce=True)
+    first = _fields(trainer.args)
+
+    def asked() -> OptimizerSpec:
+        _tell_what_is_not_read(trainer, name, options, first)
+        settings = {key: getattr(trainer.args, field) for key, field in _FROM_TRAINER.items()} | options
+        spec = resolve_optimizer(
+            name,
+            lr=settings.pop("lr"),
+            weight_decay=settings.pop("weight_decay"),
+            options=settings,
+            no_decay=no_decay,
+            lr_by_role=lr_by_role,
+        )
+        plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+        if plugin is not None:
+            spec.refuse_shards(plugin.zero_stage, stage_key="zero_optimization.stage")
+            _check_deepspeed(name, plugin.deepspeed_config)
+        return spec
+
+    asked()  # a mistake shows here, and not when training begins
+    put_in(trainer, asked, announce=True)
 
 
-def put_in(trainer: Any, spec: OptimizerSpec | JointSpec, *, announce: bool = False) -> None:
-    """Let `trainer`, of transformers or TRL, build the optimizer of `spec`, and check that it is the one that runs.
+def check_choice(name: str, options: Mapping[str, Any], *, key: str) -> None:
+    """Check the name and options of an optimizer before there is a trainer.
 
     Args:
-        spec: a joint one is for a model with a child ``critic``.
-        announce: log one line about the optimizer when it is built, on the main process; not for a joint spec.
+        options: arguments of `use_optimizer`.
+        key: where the name was given, for the error.
+
+    Raises:
+        RecipeError: there is no such class, or it refuses an option.
     """
+    settings = {"lr": 1e-6, "no_decay": NO_DECAY, "lr_by_role": {}} | dict(options)
+    named = {setting: settings.pop(setting) for setting in ("lr", "no_decay", "lr_by_role")}
+    resolve_optimizer(name, weight_decay=settings.pop("weight_decay", 0.0), options=settings, key=key, **named)
+
+
+def put_in(trainer: Any, asked: Callable[[], OptimizerSpec | JointSpec], *, announce: bool = False) -> None:
+    """Let `trainer`, of transformers or TRL, build another optimizer, and check that it is the one that runs.
+
+    What was put in before is taken out.
+
+    Args:
+        asked: gives the spec, and is called whenever the trainer makes an optimizer. A joint one is for a model with a
+            child ``critic``.
+        announce: log one line about the optimizer when it is built, on the main process; not for a joint spec.
+
+    Raises:
+        RecipeError: what was put in before is to stay.
+    """
+    earlier = check_of(trainer)
+    if earlier is not None:
+        if earlier.kept_for:
+            wanted = asked().classes[0].__name__
+            raise RecipeError(f"optimizer={wanted}: {earlier.kept_for}; leave one of the two out")
+        trainer.remove_callback(earlier)
+    check = OptimizerCheck(trainer)
 
     def build(model: nn.Module) -> torch.optim.Optimizer:
+        spec = asked()
         optimizer = spec.build(model)
         keep_rates(optimizer, lambda: trainer.lr_scheduler)
+        check.classes, check.built = spec.classes, weakref.ref(optimizer)
         if announce and trainer.is_world_process_zero():
-            _log(describe_optimizer(spec, optimizer, model))
+            log_line(describe_optimizer(spec, optimizer, model))
         return optimizer
 
     # transformers reads this when training begins. What is no class it calls with nothing, and the result with the
     # model and these arguments; the spec has its own.
     trainer.optimizer_cls_and_kwargs = (lambda: build), {}
-    trainer.add_callback(OptimizerCheck(*spec.classes))
+    check.classes = asked().classes
+    trainer.add_callback(check)
 
 
 def describe_optimizer(spec: OptimizerSpec, optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
@@ -112,54 +158,104 @@ def running_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-def check_optimizer(optimizer: Any, *asked: type) -> None:
+def check_optimizer(optimizer: Any, *asked: type, because: str = "") -> None:
     """Fail unless the optimizer that runs is of the class that was asked for, and not of a subclass.
 
     Args:
         optimizer: the optimizer, or what accelerate or DeepSpeed wrapped around it.
         *asked: its class; for a joint optimizer also the class of each part, as the spec's `classes` has them.
+        because: why another one may run and what to do, for the error; by default it is a framework's doing.
 
     Raises:
-        EngineError: a framework put another one in its place.
+        EngineError: another one runs.
     """
     running = running_optimizer(optimizer)
     parts = running.parts.values() if isinstance(running, JointOptimizer) else ()
+    because = because or "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
     for wanted, found in zip(asked, map(type, [running, *parts]), strict=True):
         if found is not wanted:
             raise EngineError(
-                f"optimizer: {wanted.__name__} was asked for, but {found.__module__}.{found.__name__} runs; "
-                "a framework replaced it: set distributed.engine=none, or another distributed.zero_stage"
+                f"optimizer: {wanted.__name__} was asked for, but {found.__module__}.{found.__name__} runs; {because}"
             )
 
 
-def check_and_find_shards(wrapper: Any, *asked: type) -> None:
+def check_and_find_shards(wrapper: Any, *asked: type, because: str = "") -> None:
     """`check_optimizer`, and let an optimizer with a `find_shards` learn what the flat shards in its groups hold.
 
     Args:
         wrapper: what accelerate or DeepSpeed wrapped around the optimizer.
 
     Raises:
-        EngineError: a framework put another optimizer in its place.
+        EngineError: another optimizer runs.
     """
-    check_optimizer(wrapper, *asked)
+    check_optimizer(wrapper, *asked, because=because)
     if hasattr(asked[0], "find_shards"):
         running_optimizer(wrapper).find_shards(wrapper)
 
 
 class OptimizerCheck:
-    """A callback of transformers: `check_and_find_shards` when training begins."""
+    """A callback of transformers: `check_and_find_shards` when training begins.
 
-    def __init__(self, *asked: type):
-        self._asked = asked
+    Attributes:
+        classes: what must run, as a spec's `classes` has them.
+        built: gives the optimizer that was made last; None where there is none, or it is gone.
+        kept_for: where it is to stay, who put it there, in words; another `put_in` is refused.
+    """
+
+    def __init__(self, trainer: Any):
+        self.classes: tuple[type, ...] = ()
+        self.built: Callable[[], torch.optim.Optimizer | None] = lambda: None
+        self.kept_for = ""
+        self._because = _own_method(type(trainer))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        check_and_find_shards(optimizer, *self._asked)
+        check_and_find_shards(optimizer, *self.classes, because=self._because)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         # transformers calls a method for every event, and each version has new events; the others do nothing.
         if not name.startswith("on_"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
+
+
+def check_of(trainer: Any) -> OptimizerCheck | None:
+    """The check of the optimizer that was put into `trainer`; None if none was."""
+    callbacks = trainer.callback_handler.callbacks
+    return next((callback for callback in callbacks if isinstance(callback, OptimizerCheck)), None)
+
+
+def _own_method(kind: type) -> str:
+    """What to do where a trainer of this class has a method of its own that makes the optimizer; else nothing."""
+    for method in ("create_optimizer", "create_optimizer_and_scheduler"):
+        owner = next((cls for cls in kind.__mro__ if method in vars(cls)), None)
+        if owner is not None and not owner.__module__.startswith("transformers."):
+            return f"{owner.__name__}.{method} makes it: let that call super().{method}(), or take it out"
+    return ""
+
+
+def _fields(arguments: Any) -> dict[str, Any]:
+    """The fields of TrainingArguments that say something about the optimizer."""
+    return {field: getattr(arguments, field, None) for field in (*_FROM_TRAINER.values(), *_NOT_READ)}
+
+
+def _tell_what_is_not_read(trainer: Any, name: str, options: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Speak up where arguments have changed since `first` that do not reach the optimizer: a search would tune nothing.
+
+    Raises:
+        RecipeError: it is a hyperparameter search that changes them.
+    """
+    given = {field: f"{key}={options[key]}" for key, field in _FROM_TRAINER.items() if key in options}
+    for field, value in _fields(trainer.args).items():
+        if value == first[field] or field not in (*given, *_NOT_READ):
+            continue
+        reason = (
+            f"use_optimizer was given {given[field]}; take one of the two out"
+            if field in given
+            else f"{name} does not read it; take it out, and give use_optimizer the arguments of {name}"
+        )
+        if getattr(trainer, "hp_search_backend", None) is not None:
+            raise RecipeError(f"{field}={value}: the hyperparameter search sets it, but {reason}")
+        log_line(f"{field}={value} in the trainer's arguments changes nothing: {reason}", logging.WARNING)
 
 
 def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
@@ -177,8 +273,8 @@ def _check_deepspeed(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _log(line: str) -> None:
-    """Log at INFO so that the line is seen: Python shows no INFO unless a script sets logging up."""
+def log_line(line: str, level: int = logging.INFO) -> None:
+    """Log so that the line is seen: Python shows no INFO unless a script sets logging up."""
     logger = logging.getLogger("rl_posttrain")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
@@ -186,4 +282,4 @@ def _log(line: str) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         logger.addHandler(handler)
-    logger.info(line)
+    logger.log(level, line)

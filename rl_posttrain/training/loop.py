@@ -111,7 +111,7 @@ class PolicyTrainer(trl.GRPOTrainer):
                 restore_frequencies(model)
         if self.critic is not None:
             attach_critic(self.model, self.critic)
-        put_in(self, optimizer)
+        put_in(self, lambda: optimizer)
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
         self.add_callback(self.update_watch)

@@ -1,0 +1,1 @@
+"""A folder that `rl-posttrain optim run` puts on PYTHONPATH; its sitecustomize.py then runs in every Python process."""
