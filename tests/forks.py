@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -175,8 +174,9 @@ if __name__ == "__main__":
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        sys.last_value = error  # as Python does where nobody catches it
+        sys.excepthook(type(error), error, error.__traceback__)
     # Python's own way out takes all modules apart, for seconds.
     threading._shutdown()
     atexit._run_exitfuncs()

@@ -47,7 +47,9 @@ def main() -> None:
     """Entry point: a mistake is one line on stderr and exit status 2; cli/door.py has the other statuses."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
         faulthandler.enable()  # a crash of C code, which no Python sees, shows whose call it was
-    arguments = list(map(_with_home, sys.argv[1:])) or ["--help"]
+    arguments = sys.argv[1:] or ["--help"]
+    if arguments[:2] != ["optim", "run"]:  # whose program gets its words as they are
+        arguments = list(map(_with_home, arguments))
     through_the_door(lambda: app(args=arguments, prog_name="rl-posttrain", standalone_mode=False))
 
 

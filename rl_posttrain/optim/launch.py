@@ -42,7 +42,7 @@ def run_program(words: Sequence[str], name: str, options: Mapping[str, Any]) -> 
     with tempfile.TemporaryDirectory(prefix="rl-posttrain-") as folder:
         path = [str(Path(injected.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {
-            NAME: name,
+            NAME: _from_anywhere(name),
             OPTIONS: json.dumps(dict(options)),
             NOTES: folder,
             "PYTHONPATH": os.pathsep.join(path),
@@ -78,6 +78,12 @@ def find_program(words: Sequence[str]) -> list[str]:
     if found is None:
         raise RecipeError(f"{first}: no such program; give one on PATH, a script.py, or -m and a module")
     return [found, *words[1:]]
+
+
+def _from_anywhere(name: str) -> str:
+    """The same optimizer in whatever folder a process is: a file's path made whole."""
+    file, colon, attribute = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{attribute}" if colon and file.endswith(".py") else name
 
 
 def _has_module(package: str) -> bool:

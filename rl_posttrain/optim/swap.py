@@ -235,7 +235,8 @@ def _own_method(kind: type) -> str:
 
 def _fields(arguments: Any) -> dict[str, Any]:
     """The fields of TrainingArguments that say something about the optimizer."""
-    return {field: getattr(arguments, field, None) for field in (*_FROM_TRAINER.values(), *_NOT_READ)}
+    found = {field: getattr(arguments, field, None) for field in (*_FROM_TRAINER.values(), *_NOT_READ)}
+    return {field: getattr(value, "value", value) for field, value in found.items()}  # `optim` is an enum
 
 
 def _tell_what_is_not_read(trainer: Any, name: str, options: Mapping[str, Any], first: Mapping[str, Any]) -> None:
