@@ -119,7 +119,7 @@ def put_in(trainer: Any, asked: Callable[[], OptimizerSpec | JointSpec], *, anno
         trainer.remove_callback(earlier)
     check = OptimizerCheck(trainer)
 
-    def build(model: nn.Module) -> torch.optim.Optimizer:
+    def build(model: nn.Module, *others: Any) -> torch.optim.Optimizer:  # axolotl hands over its arguments, too
         spec = asked()
         optimizer = spec.build(model)
         keep_rates(optimizer, lambda: trainer.lr_scheduler)

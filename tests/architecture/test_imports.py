@@ -28,6 +28,7 @@ BY_NAME = {
     "optim.lion": {"pytorch_optimizer"},
     "optim.low_rank": {"pytorch_optimizer"},
     "optim.adam_mini": {"adam_mini"},
+    "optim.autoswap": {"transformers"},
 }
 
 

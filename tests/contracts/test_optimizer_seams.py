@@ -28,7 +28,12 @@ READ = {
         "partition_numel", "ds_numel", "ds_shape", "ds_tensor",
     ],
     "optim/roles.py": ["ds_shape"],
-    "optim/swap.py": ["deepspeed_plugin", "deepspeed_config", "zero_stage", "optimizer_cls_and_kwargs"],
+    "optim/swap.py": [
+        "deepspeed_plugin", "deepspeed_config", "zero_stage", "optimizer_cls_and_kwargs", "callback_handler.callbacks",
+        "hp_search_backend", "create_optimizer_and_scheduler", "adam_beta1", "adam_epsilon", "optim_args",
+    ],
+    "optim/autoswap.py": ["register_optimizer_step_pre_hook", "last_value"],
+    "optim/injected/sitecustomize.py": ["transformers.trainer", "exec_module"],
     "optim/scale_kernels.py": ["torch.optim.adam"],
     "optim/adams_kernels.py": ["torch._foreach_addcmul_", "increment_version"],
     "optim/native.py": ["get_cpu_capability"],
@@ -247,6 +252,27 @@ def test_transformers_calls_what_is_no_class_for_the_optimizer_and_hands_it_to_c
     assert not is_optimizer_factory(AdamS)
     assert "optimizer_cls()(opt_model, **optimizer_kwargs)" in inspect.getsource(Trainer.create_optimizer)
     assert "optimizer=self.optimizer" in inspect.getsource(CallbackHandler.call_event)
+
+
+def test_a_search_sets_the_fields_that_a_swapped_optimizer_reads_before_it_is_made():
+    from transformers import Trainer, TrainingArguments
+
+    fields = {"learning_rate", "weight_decay", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"}
+    assert fields <= set(TrainingArguments.__dataclass_fields__)
+    source = inspect.getsource(Trainer.train)
+    assert source.index("_hp_search_setup(trial)") < source.index("inner_training_loop(")
+    assert "setattr(self.args, key, value)" in inspect.getsource(Trainer._hp_search_setup)
+    assert "self.hp_search_backend = backend" in inspect.getsource(Trainer.hyperparameter_search)
+    assert "self.hp_search_backend = None" in inspect.getsource(Trainer.__init__)
+
+
+def test_transformers_has_no_door_for_names_of_others(tmp_path):
+    """When this fails, `TrainingArguments(optim="adams")` can be had: docs/transformers_proposal.md."""
+    from transformers import TrainingArguments, trainer_optimizer
+
+    assert not [name for name in dir(trainer_optimizer) if "register" in name]
+    with pytest.raises(ValueError, match="adams is not a valid OptimizerNames"):
+        TrainingArguments(str(tmp_path), optim="adams")
 
 
 def test_transformers_keeps_the_marks_of_a_quantized_file_under_the_names_that_are_taken_off():

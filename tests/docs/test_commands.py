@@ -27,6 +27,7 @@ RUN_BY = {
     "curves": "tests/cli/test_cli.py::test_curves_draw_what_is_there",
     "export": "tests/models/test_export.py::test_the_command",
     "doctor": "tests/cli/test_cli.py::test_doctor_tells_each_finding_with_its_fix",
+    "optim run": "tests/optim/test_programs.py::test_trls_script_trains_with_the_optimizer_that_was_asked_for",
     "optim bench": "tests/optim/test_bench.py::test_every_optimizer_is_timed_beside_fused_adamw",
     "optim memory --measure": "tests/cost/test_memory.py::test_measured_and_predicted_stand_side_by_side",
 }
