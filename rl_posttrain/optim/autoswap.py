@@ -6,7 +6,8 @@ where train.py has the line ``import rl_posttrain.optim.autoswap``. The options 
 JSON. Without RL_POSTTRAIN_OPTIMIZER the import swaps nothing, and says so. `rl-posttrain optim run` does the same for
 programs without that line.
 
-When the process ends, it says which optimizer ran in which trainer. If none did, its exit status is 2.
+When the process ends, it says which optimizer ran in which trainer, also in processes that it started. If none did, its
+exit status is 2.
 """
 
 import atexit
@@ -14,9 +15,12 @@ import functools
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -25,7 +29,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from rl_posttrain.errors import EngineError, RecipeError, RlPosttrainError, one_line
 from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.optim.swap import check_choice, check_of, log_line, running_optimizer, use_optimizer
-from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, Note, none_ran, ran_anywhere, save_refusal, tell
+from rl_posttrain.optim.swapped import (
+    NAME,
+    NOTES,
+    OPTIONS,
+    Note,
+    none_ran,
+    ran_anywhere,
+    read_notes,
+    save_refusal,
+    tell,
+)
 
 _MISTAKE = 2
 
@@ -40,7 +54,6 @@ class AutoSwap:
     def __init__(self, name: str, options: dict[str, Any]):
         self._name, self._options = name, options
         self.notes: list[Note] = []
-        self.refusal = ""
         self._watches: WeakSet[_Watch] = WeakSet()
         self._others: dict[str, Note] = {}
         self._inside: torch.optim.Optimizer | None = None
@@ -69,8 +82,7 @@ class AutoSwap:
             if not (issubclass(kind, RlPosttrainError) and _is_of_the_swap(traceback)):
                 uncaught(kind, error, traceback)
                 return
-            self.refusal = one_line(error, limit=1000)
-            save_refusal(self.refusal)
+            save_refusal(one_line(error, limit=1000))
 
         sys.excepthook = one_line_for_ours
 
@@ -117,18 +129,9 @@ class AutoSwap:
             self._inside = None
 
     def at_exit(self) -> None:
-        """Tell what ran. Of a process of `optim run` only the notes are brought up to date: that one tells."""
+        """Bring the notes up to date."""
         for note in self.notes:
             note.save()
-        if os.environ.get(NOTES):
-            return
-        for line in tell(self._name, self.notes) if is_main_process() else ():
-            _print(line)
-        if self.refusal:
-            _end(self.refusal)
-        # Python keeps here an exception that ended the program, and has shown it.
-        if not ran_anywhere(self.notes) and not hasattr(sys, "last_value"):
-            _end(none_ran(self._name, self.notes))
 
 
 class _Watch:
@@ -180,15 +183,6 @@ def _print(line: str) -> None:
     print(f"rl-posttrain: {line}", file=sys.stderr, flush=True)
 
 
-def _end(message: str) -> NoReturn:
-    """End the process, which is ending, with the status of a mistake: by now there is no other way to set it."""
-    if is_main_process():
-        _print(message)
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(_MISTAKE)
-
-
 def _read_environment() -> tuple[str, dict[str, Any]]:
     text = os.environ.get(OPTIONS) or "{}"
     try:
@@ -202,19 +196,40 @@ def _read_environment() -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def _tell_and_leave(name: str, folder: Path) -> None:
+    """Tell what ran in this process and in those that it started, and set the exit status if nothing did."""
+    notes, refusals = read_notes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    lines = tell(name, notes)
+    # Python keeps here an exception that ended the program, and has shown it.
+    failed = bool(refusals) or not (ran_anywhere(notes) or hasattr(sys, "last_value"))
+    if failed:
+        lines.append(refusals[0] if refusals else none_ran(name, notes))
+    for line in lines if is_main_process() else ():
+        _print(line)
+    if failed:  # the process is ending: by now there is no other way to set its status
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(_MISTAKE)
+
+
 def _start() -> None:
     if not os.environ.get(NAME):
         log_line(f"{NAME} is not set: no optimizer is swapped", logging.WARNING)
         return
     try:
-        swap = AutoSwap(*_read_environment())
+        name, options = _read_environment()
     except RlPosttrainError as error:
         save_refusal(one_line(error, limit=1000))
         _print(one_line(error, limit=1000))
         sys.exit(_MISTAKE)
+    swap, process = AutoSwap(name, options), os.getpid()
     swap.install()
-    process = os.getpid()
-    atexit.register(lambda: swap.at_exit() if os.getpid() == process else None)  # a fork says nothing
+    if not os.environ.get(NOTES):  # otherwise the process that has set it tells: `optim run`, or the one that began
+        os.environ[NOTES] = tempfile.mkdtemp(prefix="rl-posttrain-")
+        folder = Path(os.environ[NOTES])
+        atexit.register(lambda: _tell_and_leave(name, folder) if os.getpid() == process else None)
+    atexit.register(swap.at_exit)  # runs before the other
 
 
 _start()

@@ -88,6 +88,13 @@ def test_every_trainer_is_swapped_and_the_end_says_so(run):
     ("body", "said"),
     [
         (
+            "os.environ |= dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')\n"
+            "make(deepspeed={'train_micro_batch_size_per_gpu': 2, 'zero_optimization': {'stage': 2}, "
+            "'optimizer': {'type': 'AdamW'}})",
+            "optimizer=adams: DeepSpeed's configuration has an optimizer section (AdamW), which transformers would use "
+            "instead; delete that section",
+        ),
+        (
             "model = Model(); make(optimizers=(torch.optim.SGD(model.parameters()), None)).train()",
             "optimizer=adams: the trainer has SGD already; call use_optimizer before train(), and make the trainer "
             "without optimizers=(...)",
@@ -111,7 +118,7 @@ def test_every_trainer_is_swapped_and_the_end_says_so(run):
 )
 def test_a_program_with_an_optimizer_of_its_own_ends_in_one_line(body, said, run):
     status, lines, everything = run(body)
-    assert status == 2
+    assert status == 2, everything[-2000:]
     assert lines[-1] == f"rl-posttrain: {said}"
     assert "Traceback" not in everything
 
@@ -128,6 +135,22 @@ def test_no_step_is_made_before_the_refusal(run):
 def test_a_trainer_with_a_loop_of_its_own_is_reached_through_create_optimizer(run):
     status, lines, _ = run("make(OwnLoop).train()")
     assert (status, lines[-1]) == (0, f"rl-posttrain: optimizer adams ran in OwnLoop: {ADAMS}, 3 steps")
+
+
+def test_trainers_of_processes_that_it_started_count(run):
+    status, lines, _ = run(
+        "import multiprocessing\n"
+        "def train():\n    make().train()\n"
+        "child = multiprocessing.get_context('fork').Process(target=train)\n"
+        "child.start(); child.join(); assert child.exitcode == 0\n"
+    )
+    assert (status, lines[-1]) == (0, f"rl-posttrain: optimizer adams ran in Trainer: {ADAMS}, 2 steps")
+
+
+def test_a_trainer_that_trains_again_is_told_once(run):
+    status, lines, _ = run("trainer = make(); trainer.train(); trainer.train()")
+    told = f"rl-posttrain: optimizer adams ran in Trainer: {ADAMS}, 4 steps, trained 2 times"
+    assert (status, lines[-1]) == (0, told)
 
 
 def test_loops_without_a_trainer_are_named_and_fail_the_program_if_nothing_else_ran(run):
