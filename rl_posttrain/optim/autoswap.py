@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -128,8 +129,7 @@ class AutoSwap:
         if self._inside is optimizer:
             self._inside = None
 
-    def at_exit(self) -> None:
-        """Bring the notes up to date."""
+    def save_notes(self) -> None:
         for note in self.notes:
             note.save()
 
@@ -223,13 +223,19 @@ def _start() -> None:
         save_refusal(one_line(error, limit=1000))
         _print(one_line(error, limit=1000))
         sys.exit(_MISTAKE)
-    swap, process = AutoSwap(name, options), os.getpid()
+    swap = AutoSwap(name, options)
     swap.install()
     if not os.environ.get(NOTES):  # otherwise the process that has set it tells: `optim run`, or the one that began
         os.environ[NOTES] = tempfile.mkdtemp(prefix="rl-posttrain-")
         folder = Path(os.environ[NOTES])
-        atexit.register(lambda: _tell_and_leave(name, folder) if os.getpid() == process else None)
-    atexit.register(swap.at_exit)  # runs before the other
+        _at_exit(lambda: _tell_and_leave(name, folder))
+    _at_exit(swap.save_notes)  # runs before the other
+
+
+def _at_exit(function: Callable[[], None]) -> None:
+    """Call it when this process ends, and not when a fork of it does."""
+    process = os.getpid()
+    atexit.register(lambda: function() if os.getpid() == process else None)
 
 
 _start()
