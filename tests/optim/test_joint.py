@@ -209,7 +209,7 @@ def test_a_trainer_of_transformers_runs_it(tmp_path):
     model, asked = make_policy(), spec("adams", "adamw")
     rows = [{"ids": ids} for ids in batches(1)[0]]
     trainer = PolicyTrainer(model, arguments, train_dataset=rows)
-    put_in(trainer, asked)
+    put_in(trainer, lambda: asked)
     trainer.train()
     halves = [make_policy(critic=False), make_critic()]
     for half, part in zip(halves, (asked.policy, asked.critic), strict=True):
