@@ -9,6 +9,7 @@ no bias correction. `variant` has other rules of this name.
 """
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -17,26 +18,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
-import rl_posttrain.optim.adams_kernels as kernels
 from rl_posttrain.optim.adams_state import adopt_universal, restore, step_device, steps_missing, to_load
+from rl_posttrain.optim.adams_step import by_chance, choose_way, scalars_of
 from rl_posttrain.optim.batches import Batches
-from rl_posttrain.optim.checks import (
-    adopt_old_names,
-    check_gradient,
-    check_settings,
-    evaluate,
-    has_triton,
-    kernel_missing,
-    local_parts,
-)
+from rl_posttrain.optim.checks import adopt_old_names, check_gradient, check_settings, evaluate, local_parts
 from rl_posttrain.optim.foreign import loading
-from rl_posttrain.optim.native import can_compile
 
 Variant = Literal["paper", "authors", "new_momentum"]
 _STATE_DTYPES = ("bfloat16", "float32")
-COMPILED_FROM = 2**16
-"""Elements of all parameters from which a step on a CPU compiles its kernel; below, compiling takes more time than it
-saves."""
 
 
 class AdamS(Optimizer):
@@ -69,6 +58,9 @@ class AdamS(Optimizer):
             ``"new_momentum"``: nu_t = beta2 * m_t^2 + (1 - beta2) * g_t^2, as some copies have it; torch's operations
             run it, not the kernels.
         state_dtype: of the buffer: ``"bfloat16"``, ``"float32"`` or torch's names; None for the parameter's own.
+        stochastic_rounding: round bf16 parameters up or down by chance, so that steps too small for bf16 arrive on
+            average (arXiv:2010.06192). It is for bf16 weights without fp32 masters; other dtypes are not touched. The
+            chance follows from the step's number and the parameter's, so a resumed run rounds alike.
 
     Raises:
         ValueError: a hyperparameter is out of its range.
@@ -93,6 +85,7 @@ class AdamS(Optimizer):
         eps_inside_sqrt: bool = False,
         variant: Variant = "paper",
         state_dtype: str | torch.dtype | None = None,
+        stochastic_rounding: bool = False,
     ):
         defaults = {
             "lr": lr,
@@ -110,6 +103,8 @@ class AdamS(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
             # By name: a state_dict of plain values passes through every checkpoint format.
             "state_dtype": None if state_dtype is None else str(state_dtype).removeprefix("torch."),
+            "stochastic_rounding": stochastic_rounding,
+            "rounding_step": 0,  # counted where it is on; it is saved with the group
         }
         _check_group(defaults)
         super().__init__(params, defaults)
@@ -151,13 +146,17 @@ class AdamS(Optimizer):
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
         total = sum(parameter.numel() for group in self.param_groups for parameter in group["params"])
+        numbers = itertools.count()
         for group in self.param_groups:
-            batches = Batches(
-                lambda triple, step, group=group: (
-                    _choose(group, triple, total),
-                    _scalars(group, step, triple[0].device),
-                )
-            )
+            group["rounding_step"] += group["stochastic_rounding"]
+
+            def begin(triple: tuple, step: Any, group: dict[str, Any] = group) -> tuple:
+                way = choose_way(group, triple, total)
+                if group["stochastic_rounding"]:
+                    way = by_chance(way, group["rounding_step"], numbers)
+                return way, scalars_of(group, step, triple[0].device)
+
+            batches = Batches(begin)
             dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else None
             # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
             for parameter in group["params"]:
@@ -204,6 +203,10 @@ def _check_group(group: dict[str, Any]) -> None:
         raise ValueError("Invalid amsgrad: True; AdamS keeps no second moment whose maximum it could take")
     if group["differentiable"]:
         raise ValueError("Invalid differentiable: True; AdamS changes its buffer in place, leave it out")
+    if group["stochastic_rounding"] and group["capturable"]:
+        raise ValueError(
+            "Invalid stochastic_rounding: True with capturable=True; a CUDA graph would repeat the chance of one step"
+        )
     if group["foreach"] and group["fused"]:
         raise ValueError("Invalid foreach: True with fused=True; at most one of the two may be True")
     _warn_about(*group["betas"])
@@ -224,55 +227,3 @@ def _warn_about(beta1: float, beta2: float) -> None:
         "(0.9, 0.95), also where AdamW runs with beta2=0.999",
         stacklevel=5,
     )
-
-
-def _scalars(group: dict[str, Any], step: Any, device: torch.device) -> kernels.Scalars:
-    beta1, beta2 = group["betas"]
-    lr = group["lr"]
-    if isinstance(lr, torch.Tensor):
-        # Reading a number of the CPU costs nothing; one of a device stays there.
-        lr = lr.item() if lr.device.type == "cpu" else lr.to(device)
-    if isinstance(step, torch.Tensor):
-        step = step.double()  # 1 - beta1**step loses digits while step is small
-    correction = 1.0 if step is None else 1 / (1 - beta1**step)
-    inside = group["eps_inside_sqrt"]
-    return kernels.Scalars(
-        old=beta2 * correction**2,
-        new=1 - beta2,
-        keep=beta1,
-        add=beta1 - 1 if group["maximize"] else 1 - beta1,
-        inner_eps=group["eps"] if inside else 0.0,
-        outer_eps=0.0 if inside else group["eps"],
-        shrink=1 - lr * group["weight_decay"],
-        step=lr * correction,
-        new_momentum=group["variant"] == "new_momentum",
-    )
-
-
-def _choose(group: dict[str, Any], triple: kernels.Triple, num_elements: int) -> Callable:
-    """The function that runs the step, as `foreach` and `fused` say, or by device and size.
-
-    Raises:
-        EngineError: `fused` is True, and there is no kernel for this device.
-    """
-    foreach, fused, device = group["foreach"], group["fused"], triple[0].device.type
-    if device == "meta":
-        return kernels.update_foreach  # shapes alone, such as the ledger's
-    if foreach is None and fused is None:
-        if group["variant"] == "new_momentum":
-            foreach = device != "cpu"
-        elif device == "cpu":
-            dtypes = (tensor.dtype for tensor in triple)
-            fused = num_elements >= COMPILED_FROM and can_compile("adams", *dtypes)
-        else:
-            fused = has_triton(device)
-            foreach = not fused
-    if not fused:
-        return kernels.update_foreach if foreach else kernels.update_single
-    if device == "cpu":
-        return kernels.update_compiled
-    if not has_triton(device):
-        raise kernel_missing("AdamS", device)
-    from rl_posttrain.optim.adams_triton import update_triton
-
-    return update_triton

@@ -6,6 +6,8 @@ fp32 (fp64 for fp64 weights), whatever dtypes they have:
     nu = old * m^2 + new * g^2
     m  = keep * m + add * g                             before the first line where `new_momentum` is set
     w  = shrink * w - step * m / (sqrt(nu + inner_eps) + outer_eps)
+
+With `keys`, bf16 weights are rounded stochastically (`rl_posttrain.optim.rounding`), every way with the same bits.
 """
 
 import ctypes
@@ -15,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from rl_posttrain.optim.native import addresses, load_kernel
+from rl_posttrain.optim.rounding import store
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Weight, gradient and momentum: one shape (any), one device, each with a dtype of its own."""
@@ -36,26 +39,29 @@ class Scalars(NamedTuple):
     step: float | torch.Tensor
     new_momentum: bool = False
     """Whether nu is of the new m; C++ and Triton do not know it."""
+    keys: Sequence[int] | None = None
+    """For stochastic rounding, one of each triple; None rounds to nearest."""
 
 
 def update_single(triples: Sequence[Triple], scalars: Scalars) -> None:
     """One tensor after the other, in pieces that stay in cache. It runs on every device."""
-    for triple in triples:
+    for number, triple in enumerate(triples):
+        start = 0
         for piece in _in_pieces(*triple):
-            _with_opmath([piece], scalars, _update_piece)
+            _with_opmath([piece], scalars, _update_piece, keys_of(scalars, [number]), start)
+            start += piece[0].numel()
 
 
 def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
     """torch's multi-tensor operations, over at most about 2**26 elements at a time, to bound the temporaries."""
     batch, size = [], 0
-    for triple in triples:
-        batch.append(triple)
+    for number, triple in enumerate(triples):
+        batch.append(number)
         size += triple[0].numel()
-        if size >= _FOREACH_SIZE:
-            _with_opmath(batch, scalars, _update_lists)
+        if size >= _FOREACH_SIZE or number == len(triples) - 1:
+            chosen = [triples[place] for place in batch]
+            _with_opmath(chosen, scalars, _update_lists, keys_of(scalars, batch))
             batch, size = [], 0
-    if batch:
-        _with_opmath(batch, scalars, _update_lists)
 
 
 def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
@@ -65,36 +71,52 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
         EngineError: this machine cannot compile.
     """
     fitting, others = [], []
-    for triple in triples:
-        (fitting if all(tensor.is_contiguous() for tensor in triple) else others).append(triple)
-    update_single(others, scalars)
+    for number, triple in enumerate(triples):
+        (fitting if all(tensor.is_contiguous() for tensor in triple) else others).append(number)
+    update_single([triples[number] for number in others], scalars._replace(keys=keys_of(scalars, others)))
     if not fitting:
         return
-    weights, gradients, momenta = map(list, zip(*fitting, strict=True))
+    weights, gradients, momenta = map(list, zip(*(triples[number] for number in fitting), strict=True))
+    keys = keys_of(scalars, fitting)
+    numbers = scalars[:-1]
     kernel = load_kernel("adams", weight=weights[0].dtype, gradient=gradients[0].dtype, momentum=momenta[0].dtype)
     kernel.adams_step(
         ctypes.c_int64(len(fitting)),
         (ctypes.c_int64 * len(fitting))(*[weight.numel() for weight in weights]),
         *map(addresses, (weights, gradients, momenta)),
-        (ctypes.c_double * len(scalars))(*map(float, scalars)),
+        (ctypes.c_double * len(numbers))(*map(float, numbers)),
+        None if keys is None else (ctypes.c_uint32 * len(keys))(*keys),
         ctypes.c_int(torch.get_num_threads()),
     )
     # autograd does not see what the kernel does. Counted, a backward pass over changed weights is still an error.
     torch.autograd.graph.increment_version([*weights, *momenta])
 
 
+def keys_of(scalars: Scalars, numbers: Iterable[int]) -> list[int] | None:
+    """The keys of the triples with these numbers."""
+    return None if scalars.keys is None else [scalars.keys[number] for number in numbers]
+
+
 def _opmath(weight: torch.Tensor) -> torch.dtype:
     return torch.float64 if weight.dtype is torch.float64 else torch.float32
 
 
-def _with_opmath(triples: Sequence[Triple], scalars: Scalars, update: Callable) -> None:
-    """Run `update` in the dtype of the arithmetic: on the tensors themselves where they have it, else on copies."""
+def _with_opmath(
+    triples: Sequence[Triple], scalars: Scalars, update: Callable, keys: list[int] | None, start: int = 0
+) -> None:
+    """Run `update` in the dtype of the arithmetic: on the tensors themselves where they have it, else on copies.
+
+    Args:
+        keys: one of each triple, or None.
+        start: where the one triple begins in its tensor, as a number of elements.
+    """
     wide = [tuple(tensor.to(_opmath(triple[0])) for tensor in triple) for triple in triples]
     update(wide, scalars)
-    for triple, copies in zip(triples, wide, strict=True):
-        for kept, copy in ((triple[0], copies[0]), (triple[2], copies[2])):
-            if copy is not kept:
-                kept.copy_(copy)
+    for number, ((weight, _, momentum), (new_weight, _, new_momentum)) in enumerate(zip(triples, wide, strict=True)):
+        if new_weight is not weight:
+            store(weight, new_weight, None if keys is None else keys[number], start)
+        if new_momentum is not momentum:
+            momentum.copy_(new_momentum)
 
 
 def _update_piece(triples: Sequence[Triple], scalars: Scalars) -> None:

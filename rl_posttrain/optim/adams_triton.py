@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from rl_posttrain.optim.adams_kernels import Scalars, Triple, update_single
+from rl_posttrain.optim.adams_kernels import Scalars, Triple, keys_of, update_single
 from rl_posttrain.optim.chunks import DTYPES, VECTOR_BYTES, address_table, chunk_table, is_capturing
 
 _BLOCK_SIZE = 2048
@@ -30,12 +30,15 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
         return
     fitting, aligned, others = [], [], []
     # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
-    for triple in triples:
+    rounds = scalars.keys is not None and first[0].dtype is torch.bfloat16
+    for number, triple in enumerate(triples):
         weight, gradient, momentum = triple
         if not (weight.is_contiguous() and gradient.is_contiguous() and momentum.is_contiguous()):
-            update_single([triple], scalars)
+            update_single([triple], scalars._replace(keys=keys_of(scalars, [number])))
         else:
             row = (weight.data_ptr(), gradient.data_ptr(), momentum.data_ptr(), weight.numel())
+            if rounds:
+                row += (scalars.keys[number],)
             (others if (row[0] | row[1] | row[2]) % VECTOR_BYTES else aligned).append(row)
             fitting.append(triple)
     if not fitting:
@@ -49,7 +52,7 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
         "num_warps": _NUM_WARPS, "enable_fp_fusion": False,
     }  # fmt: skip
     with torch.cuda.device_of(first[0]):  # Triton launches on the current device
-        if is_capturing(device):
+        if is_capturing(device):  # AdamS takes no stochastic rounding there: a graph would repeat its bits
             for triple in fitting:
                 size = triple[0].numel()
                 _update_one[(triton.cdiv(size, _BLOCK_SIZE),)](*triple, size, *numbers, **options)
@@ -59,7 +62,7 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
                 if rows:
                     tensors, places = chunk_table(tuple([-(-row[3] // _BLOCK_SIZE) for row in rows]), device)
                     given = (address_table(rows, device), tensors, places, *numbers, *types)
-                    _update_many[tensors.shape](*given, ALIGNED=is_aligned, **options)
+                    _update_many[tensors.shape](*given, ALIGNED=is_aligned, ROUNDS=rounds, **options)
     # autograd does not see what the kernel does. Counted, a backward pass over changed weights is still an error.
     torch.autograd.graph.increment_version([weight for weight, _, _ in fitting])
 
@@ -83,10 +86,11 @@ def _update_many(
     table, tensors, places,
     old, new, keep, add, inner_eps, outer_eps, shrink, step,
     WEIGHT: tl.constexpr, GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, ALIGNED: tl.constexpr,
-    IN_MEMORY: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    ROUNDS: tl.constexpr, IN_MEMORY: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     chunk = tl.program_id(0)
-    row = table + tl.load(tensors + chunk) * 4
+    row = table + tl.load(tensors + chunk) * (5 if ROUNDS else 4)
+    key = tl.load(row + 4) if ROUNDS else 0
     weights = tl.load(row).to(tl.pointer_type(WEIGHT))
     gradients = tl.load(row + 1).to(tl.pointer_type(GRADIENT))
     momenta = tl.load(row + 2).to(tl.pointer_type(MOMENTUM))
@@ -95,8 +99,8 @@ def _update_many(
         gradients = tl.multiple_of(gradients, 16)
         momenta = tl.multiple_of(momenta, 16)
     _update_chunk(
-        weights, gradients, momenta, tl.load(row + 3), tl.load(places + chunk),
-        old, new, keep, add, inner_eps, outer_eps, shrink, step, IN_MEMORY, BLOCK_SIZE,
+        weights, gradients, momenta, tl.load(row + 3), tl.load(places + chunk), key,
+        old, new, keep, add, inner_eps, outer_eps, shrink, step, ROUNDS, IN_MEMORY, BLOCK_SIZE,
     )  # fmt: skip
 
 
@@ -107,16 +111,16 @@ def _update_one(
     IN_MEMORY: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     _update_chunk(
-        weights, gradients, momenta, size, tl.program_id(0),
-        old, new, keep, add, inner_eps, outer_eps, shrink, step, IN_MEMORY, BLOCK_SIZE,
+        weights, gradients, momenta, size, tl.program_id(0), 0,
+        old, new, keep, add, inner_eps, outer_eps, shrink, step, False, IN_MEMORY, BLOCK_SIZE,
     )  # fmt: skip
 
 
 @triton.jit
 def _update_chunk(
-    weights, gradients, momenta, size, chunk,
+    weights, gradients, momenta, size, chunk, key,
     old, new, keep, add, inner_eps, outer_eps, shrink, step,
-    IN_MEMORY: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    ROUNDS: tl.constexpr, IN_MEMORY: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     if IN_MEMORY:
         old = tl.load(old)
@@ -128,21 +132,21 @@ def _update_chunk(
     if size - start >= BLOCK_SIZE:
         # Without a mask, so that each thread reads and writes 16 bytes at a time.
         _update_block(
-            weights, gradients, momenta, size - start,
-            old, new, keep, add, inner_eps, outer_eps, shrink, step, True, BLOCK_SIZE,
+            weights, gradients, momenta, size - start, start, key,
+            old, new, keep, add, inner_eps, outer_eps, shrink, step, ROUNDS, True, BLOCK_SIZE,
         )  # fmt: skip
     else:
         _update_block(
-            weights, gradients, momenta, size - start,
-            old, new, keep, add, inner_eps, outer_eps, shrink, step, False, BLOCK_SIZE,
+            weights, gradients, momenta, size - start, start, key,
+            old, new, keep, add, inner_eps, outer_eps, shrink, step, ROUNDS, False, BLOCK_SIZE,
         )  # fmt: skip
 
 
 @triton.jit
 def _update_block(
-    weights, gradients, momenta, size,
+    weights, gradients, momenta, size, start, key,
     old, new, keep, add, inner_eps, outer_eps, shrink, step,
-    IS_WHOLE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    ROUNDS: tl.constexpr, IS_WHOLE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     places = tl.arange(0, BLOCK_SIZE)
     inside = None if IS_WHOLE else places < size
@@ -153,4 +157,19 @@ def _update_block(
     m = keep * m + add * g
     w = shrink * w - step * (m / (tl.sqrt(nu + inner_eps) + outer_eps))
     tl.store(momenta + places, m.to(momenta.dtype.element_ty), mask=inside)
+    if ROUNDS:
+        w = _round_by_chance(w, (start + places).to(tl.uint32) ^ key.to(tl.uint32))
     tl.store(weights + places, w.to(weights.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _round_by_chance(value, number):
+    """fp32 values that bf16 has: those below or above, as `rounding.store` chooses."""
+    hashed = number ^ (number >> 16)
+    hashed = hashed * 0x7FEB352D
+    hashed = hashed ^ (hashed >> 15)
+    hashed = hashed * 0x846CA68B
+    hashed = hashed ^ (hashed >> 16)
+    bits = value.to(tl.uint32, bitcast=True)
+    rounded = ((bits + (hashed & 0xFFFF)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return tl.where((bits & 0x7F800000) == 0x7F800000, value, rounded)

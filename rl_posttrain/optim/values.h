@@ -27,3 +27,19 @@ inline void write(bfloat16& place, REAL real) {
     // Rounding could turn a NaN into an infinity.
     place = (wide & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
 }
+
+// Rounds up or down by chance, as rounding.py does: `key` is the tensor's, `number` the element's place. Others to nearest.
+template <typename T> inline void write_by_chance(T& place, REAL value, uint32_t, uint32_t) { write(place, value); }
+template <> inline void write_by_chance(bfloat16& place, REAL real, uint32_t key, uint32_t number) {
+    const float value = real;
+    uint32_t wide, hash = number ^ key;
+    std::memcpy(&wide, &value, sizeof wide);
+    hash ^= hash >> 16;
+    hash *= 0x7feb352d;
+    hash ^= hash >> 15;
+    hash *= 0x846ca68b;
+    hash ^= hash >> 16;
+    const uint32_t rounded = (wide + (hash & 0xffff)) >> 16;
+    const uint32_t odd = (wide & 0x7fffff) ? 0x7fc0 : wide >> 16;  // NaN or infinite
+    place = (wide & 0x7f800000) == 0x7f800000 ? odd : rounded;
+}

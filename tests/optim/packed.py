@@ -9,8 +9,11 @@ import sys
 
 import torch
 
-from rl_posttrain.optim.adams import AdamS, _scalars
+from rl_posttrain.optim.adams import AdamS
+from rl_posttrain.optim.adams_kernels import update_single as adams_single
+from rl_posttrain.optim.adams_step import scalars_of
 from rl_posttrain.optim.adams_triton import update_triton as adams_step
+from rl_posttrain.optim.rounding import tensor_key
 from rl_posttrain.optim.scale_kernels import Matrix, update_single
 from rl_posttrain.optim.scale_triton import update_triton as scale_step
 
@@ -67,7 +70,7 @@ def _adams_follows_the_rule(device, dtypes, options):
         triples = list(zip(weights, gradients, momenta, strict=True))
         expected = [_adams_step(*(tensor.double() for tensor in triple), count, group) for triple in triples]
         step = count if options.get("bias_correction") else None
-        adams_step(triples, _scalars(group, step, torch.device(device)))
+        adams_step(triples, scalars_of(group, step, torch.device(device)))
         # The arithmetic itself; where two parts of the momentum cancel, it counts beside what is left of them.
         part = 2**-45 if dtypes[0] is torch.float64 else 2**-18
         for (weight, gradient, momentum), (right_weight, right_momentum) in zip(triples, expected, strict=True):
@@ -98,7 +101,7 @@ def adams_does_not_depend_on_the_parts(device: str) -> None:
         torch.manual_seed(0)
         given = [torch.randn(size, device=device).to(dtype) for _ in range(3)]
         group = AdamS([torch.zeros(1)], lr=0.1, weight_decay=0.1).param_groups[0]
-        scalars = _scalars(group, None, torch.device(device))
+        scalars = scalars_of(group, None, torch.device(device))
         edges = [0, 3, 8, 8200, 16_392, 20_001, 50_001]
         results = []
         for how in ("whole", "views in one call", "a call for each view"):
@@ -112,6 +115,29 @@ def adams_does_not_depend_on_the_parts(device: str) -> None:
             results.append((weight, momentum))
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True)), dtype
+
+
+def adams_rounds_by_chance_as_torchs_operations(device: str) -> None:
+    """Weights that only decay are the same numbers in every way, so that the bits of rounding show."""
+    group = AdamS([torch.zeros(1)], lr=0.1, weight_decay=0.03).param_groups[0]
+    torch.manual_seed(0)
+    weights = [torch.randn(shape, device=device).to(torch.bfloat16) for shape in [*ADAMS_SHAPES, (40, 30), (4001,)]]
+    weights[-2] = weights[-2].t().contiguous().t()
+    weights[-1] = torch.cat([weights[-1], weights[-1][:1]])[1:]
+    scalars = scalars_of(group, None, torch.device(device))._replace(
+        keys=[tensor_key(7, n) for n in range(len(weights))]
+    )
+    results = []
+    for step in (adams_step, adams_single):
+        copies = [weight.clone() for weight in weights]
+        step([(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in copies], scalars)
+        results.append(copies)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    nearest = [weight.clone() for weight in weights]
+    adams_step(
+        [(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in nearest], scalars._replace(keys=None)
+    )
+    assert not torch.equal(results[0][-1], nearest[-1])
 
 
 def scale_follows_torchs_operations(device: str) -> None:
@@ -159,6 +185,7 @@ def a_nan_stays_in_its_row(device: str) -> None:
 CHECKS = (
     adams_follows_the_rule,
     adams_does_not_depend_on_the_parts,
+    adams_rounds_by_chance_as_torchs_operations,
     scale_follows_torchs_operations,
     a_nan_stays_in_its_row,
 )

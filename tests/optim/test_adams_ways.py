@@ -14,7 +14,7 @@ from adams_reference import DEFAULTS, random_case, reference, train
 from conftest import clean_environment
 
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim import AdamS, adams, adams_kernels, native
+from rl_posttrain.optim import AdamS, adams_kernels, adams_step, native
 
 CASES = [
     {},
@@ -143,7 +143,7 @@ def test_a_backward_pass_over_changed_weights_is_still_an_error(way, device):
 
 def chosen(num_elements, **options):
     group = AdamS([torch.nn.Parameter(torch.zeros(2))], **options).param_groups[0]
-    return adams._choose(group, (torch.zeros(2),) * 3, num_elements)
+    return adams_step.choose_way(group, (torch.zeros(2),) * 3, num_elements)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_foreach_and_fused_mean_what_they_mean_in_torch(options, function):
 
 
 def test_by_default_only_what_is_large_is_compiled_and_where_it_can_be(monkeypatch):
-    assert chosen(adams.COMPILED_FROM - 1) is adams_kernels.update_single
-    assert chosen(adams.COMPILED_FROM) is adams_kernels.update_compiled
+    assert chosen(adams_step.COMPILED_FROM - 1) is adams_kernels.update_single
+    assert chosen(adams_step.COMPILED_FROM) is adams_kernels.update_compiled
     monkeypatch.setenv("CXX", "no-such-compiler")
     native.can_compile.cache_clear()
     native.load_kernel.cache_clear()
-    assert chosen(adams.COMPILED_FROM) is adams_kernels.update_single
+    assert chosen(adams_step.COMPILED_FROM) is adams_kernels.update_single
     parameter = torch.nn.Parameter(torch.zeros(2**13))
     with pytest.raises(EngineError, match="fused=True: no C\\+\\+ compiler 'no-such-compiler'"):
         train(parameter, [torch.ones(2**13)], fused=True)
@@ -181,7 +181,8 @@ import sys
 import torch
 from adams_reference import DEFAULTS, random_case, reference
 from test_adams_ways import CASES
-from rl_posttrain.optim.adams import AdamS, _scalars
+from rl_posttrain.optim.adams import AdamS
+from rl_posttrain.optim.adams_step import scalars_of
 from rl_posttrain.optim.adams_triton import update_triton
 
 for options in CASES:
@@ -193,7 +194,7 @@ for options in CASES:
         for count, (gradient, theirs) in enumerate(zip(gradients, expected), start=1):
             step = torch.tensor(float(count)) if options.get("capturable") else count
             step = step if options.get("bias_correction") else None
-            update_triton([(weight, gradient, momentum)], _scalars(group, step, weight.device))
+            update_triton([(weight, gradient, momentum)], scalars_of(group, step, weight.device))
             torch.testing.assert_close(weight.double(), theirs, rtol=3e-6, atol=3e-6)
 print("agreed")
 """
