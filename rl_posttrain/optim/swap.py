@@ -18,7 +18,9 @@ from rl_posttrain.optim.spec import OptimizerSpec, resolve_optimizer
 # Arguments of a class, and the fields of transformers' TrainingArguments that they are read from.
 _FROM_TRAINER = {"lr": "learning_rate", "weight_decay": "weight_decay"}
 # Fields that choose or set up transformers' own optimizers. A swapped one has arguments of its own.
-_NOT_READ = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
+# With the arguments that take the place of some.
+_ADAMS_FIELDS = {"adam_beta1": "betas", "adam_beta2": "betas", "adam_epsilon": "eps", "optim_args": ""}
+_NOT_READ = ("optim", *_ADAMS_FIELDS)
 
 
 def use_optimizer(
@@ -81,6 +83,8 @@ def use_optimizer(
 
     asked()  # a mistake shows here, and not when training begins
     put_in(trainer, asked, announce=True)
+    if trainer.is_world_process_zero():
+        _tell_what_was_set_in_vain(trainer.args, name, options)
 
 
 def check_choice(name: str, options: Mapping[str, Any], *, key: str) -> None:
@@ -237,6 +241,18 @@ def _fields(arguments: Any) -> dict[str, Any]:
     """The fields of TrainingArguments that say something about the optimizer."""
     found = {field: getattr(arguments, field, None) for field in (*_FROM_TRAINER.values(), *_NOT_READ)}
     return {field: getattr(value, "value", value) for field, value in found.items()}  # `optim` is an enum
+
+
+def _tell_what_was_set_in_vain(arguments: Any, name: str, options: Mapping[str, Any]) -> None:
+    """Warn of betas and the like in TrainingArguments that a user has set: the optimizer runs at its own."""
+    for field, ours in _ADAMS_FIELDS.items():
+        known = type(arguments).__dataclass_fields__.get(field)
+        if known is not None and getattr(arguments, field) != known.default and ours not in options:
+            log_line(
+                f"{field}={getattr(arguments, field)} in the trainer's arguments changes nothing: {name} does not read "
+                f"it; give {ours or 'its arguments'} with the optimizer",
+                logging.WARNING,
+            )
 
 
 def _tell_what_is_not_read(trainer: Any, name: str, options: Mapping[str, Any], first: Mapping[str, Any]) -> None:

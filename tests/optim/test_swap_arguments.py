@@ -145,6 +145,15 @@ def test_a_given_rate_wins_and_a_change_that_does_nothing_is_said(make, caplog):
     )
 
 
+def test_betas_of_the_trainer_that_do_not_count_are_named(make, caplog):
+    trainer = make(adam_beta2=0.95, adam_epsilon=1e-6)
+    use_optimizer(trainer, "adams", eps=1e-6)
+    assert caplog.messages == [
+        "adam_beta2=0.95 in the trainer's arguments changes nothing: adams does not read it; give betas with the "
+        "optimizer"
+    ]
+
+
 def test_a_second_call_takes_the_place_of_the_first(make, caplog):
     trainer = make()
     use_optimizer(trainer, "adams", lr=1e-2)
