@@ -219,11 +219,11 @@ class PolicyTrainer(trl.GRPOTrainer):
         """The evaluation before the first step; it has its folder and no row of metrics, which a step has."""
         is_alone = self.accelerator.num_processes == 1
         with self.stopping.droppable() if is_alone else contextlib.nullcontext():
-            metrics = self._evaluate()
+            metrics = self._evaluate_policy()
         if self.accelerator.is_main_process:
             self._on_first_evaluation(metrics)
 
-    def _evaluate(self) -> dict[str, float | None]:
+    def _evaluate_policy(self) -> dict[str, float | None]:
         with self.clock.phase("evaluation"):
             metrics = self.evaluation.run(self.steps_done)
         self.guards.evaluated(self.steps_done, self.rollouts.take_unusable_rewards())
@@ -232,7 +232,7 @@ class PolicyTrainer(trl.GRPOTrainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """After an update: evaluation first, so that the step's row holds it."""
         if self.control.should_log and self.evaluation.is_due(self.steps_done):
-            self.recorder.evaluated(self._evaluate())
+            self.recorder.evaluated(self._evaluate_policy())
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -248,7 +248,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         saves = self.control.should_save or ends or self._recipe.checkpoint.keep_best is not None
         row |= self.guards.finished(row, saves=saves)
         if stops and self._recipe.eval.is_on and not self.evaluation.is_due(self.steps_done):
-            row |= self._evaluate()  # a last step is evaluated
+            row |= self._evaluate_policy()  # a last step is evaluated
         Trainer.log(self, dict(row), start_time)
         # A run that stops early has a checkpoint of its last step where one that does not stop has it.
         is_best = self.guards.step_is_sound and self.goals.is_best(row)
