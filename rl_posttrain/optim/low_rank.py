@@ -125,8 +125,8 @@ class _LowRank(Packaged):
             state["projector"] = GaLoreProjector(**{name: group[name] for name in names})
             if state["step"]:
                 state["projector"].ortho_matrix = state["projection"]
-            if self._limit is not None and not state[self._limit]:
-                del state[self._limit]  # after nothing, an update of any length is allowed
+            if self._limit is not None and not state.get(self._limit):
+                state.pop(self._limit, None)  # after nothing, an update of any length is allowed
         try:
             unhooked(step)(self)
         finally:
@@ -134,6 +134,8 @@ class _LowRank(Packaged):
                 projection = state.pop("projector").ortho_matrix
                 if projection is not None:
                     state["projection"] = projection
+                if self._limit is not None:
+                    state.setdefault(self._limit, state["exp_avg"].new_zeros(()))
 
 
 class GaLore(_LowRank, pytorch_optimizer.GaLore):

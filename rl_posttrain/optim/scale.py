@@ -153,8 +153,6 @@ class SCALE(Optimizer):
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
-        # torch.distributed.checkpoint looks for the state of every parameter, if only for nothing.
-        has_all = len(self.state) == sum(len(group["params"]) for group in self.param_groups)
         for group in self.param_groups:
             given = []
             for parameter in group["params"]:
@@ -162,17 +160,15 @@ class SCALE(Optimizer):
                 if gradient is not None:
                     check_gradient(gradient, "SCALE")
                     given.append((parameter, gradient))
-                    if not has_all:
-                        self.state.setdefault(parameter, {})
             (self._step_vectors if group["role"] == "vector" else self._step_matrices)(given, group)
         return loss
 
     def _step_vectors(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
         places: dict[tuple, list[tuple]] = {}
         for parameter, gradient in given:
+            state = self.state[parameter]
             if not parameter.numel():
                 continue
-            state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
@@ -198,6 +194,8 @@ class SCALE(Optimizer):
                 if not state:
                     state["exp_avg"] = torch.zeros_like(parameter)
                 momentum = state["exp_avg"]
+            else:
+                self.state[parameter]  # torch.distributed.checkpoint looks for that of every parameter, if it is empty
             matrix = kernels.Matrix(parameter, gradient, momentum)
             if hasattr(parameter, "to_local"):
                 update_dtensor(parameter, kernels.Matrix(*local_parts(*matrix)), group)

@@ -9,7 +9,8 @@ OPTIMIZERS = {
     "scale": "rl_posttrain.optim.scale:SCALE",
     "sgd": "torch.optim:SGD",
     "muon": "rl_posttrain.optim.muon:Muon",
-    "lion": "rl_posttrain.optim.lion:Lion",
+    "lion": "rl_posttrain.optim.signs:Lion",
+    "sign_sgd": "rl_posttrain.optim.signs:SignSGD",
     "adam_mini": "rl_posttrain.optim.adam_mini:AdamMini",
     "galore": "rl_posttrain.optim.low_rank:GaLore",
     "fira": "rl_posttrain.optim.low_rank:Fira",
@@ -20,9 +21,10 @@ ABOUT = {
     "adams": "Adam with the momentum in place of the second moment: one state value per parameter",
     "adamw": "Adam with decoupled weight decay: two state values per parameter",
     "scale": "SGD on gradients that are normalized per output, with momentum in the output layer only",
-    "sgd": "SGD with momentum 0.9; weight decay is added to the gradient",
+    "sgd": "SGD with momentum 0.9, or 0 for no state; weight decay is added to the gradient",
     "muon": "orthogonalized momentum for hidden matrices, AdamW for all else; not under ZeRO-1 to 3",
     "lion": "the sign of the momentum: one state value per parameter",
+    "sign_sgd": "the sign of the gradient: no state; with a momentum, Signum",
     "adam_mini": "AdamW with one second moment per head or row; not under ZeRO-1 to 3, with LoRA or with fused experts",
     "galore": "AdamW on the gradient projected to its largest singular vectors; not under ZeRO-1 to 3",
     "fira": "GaLore plus the rest of the gradient, scaled; not under ZeRO-1 to 3",
@@ -31,12 +33,13 @@ ABOUT = {
 # Names that need a package of the extra `optimizers`, and the module of that package.
 PACKAGES = {
     "lion": "pytorch_optimizer",
+    "sign_sgd": "pytorch_optimizer",
     "adam_mini": "adam_mini",
     "galore": "pytorch_optimizer",
     "fira": "pytorch_optimizer",
 }
 # Arguments of a name that differ from the defaults of its class.
-DEFAULTS = {"sgd": {"momentum": 0.9}}
+DEFAULTS = {"sgd": {"momentum": 0.9}, "sign_sgd": {"momentum": 0.0}}
 
 
 def describe_optimizers() -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ BY_NAME = {
     "optim.adams_triton": {"triton"},
     "optim.chunks": {"triton"},
     "optim.scale_triton": {"triton"},
-    "optim.lion": {"pytorch_optimizer"},
+    "optim.signs": {"pytorch_optimizer"},
     "optim.low_rank": {"pytorch_optimizer"},
     "optim.adam_mini": {"adam_mini"},
     "optim.autoswap": {"transformers"},

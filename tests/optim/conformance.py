@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.utils._pytree import tree_flatten
 
 from rl_posttrain.errors import RecipeError
@@ -165,6 +166,17 @@ def steps_on_complex_numbers(case: Case) -> None:
     torch.testing.assert_close(torch.view_as_real(model.mlp.weight.detach()), plain.mlp.weight.detach())
 
 
+def is_refused_by_torchs_helper(case: Case) -> None:
+    """It looks for the device of the state's tensors when it loads, as with torch's SGD without momentum."""
+    model, optimizer = case.pair()
+    options = StateDictOptions(full_state_dict=True)
+    saved = get_optimizer_state_dict(model, optimizer, options=options)
+    with pytest.raises(AssertionError, match="Expected device to be set"):
+        set_optimizer_state_dict(model, optimizer, saved, options=options)
+
+
+NO_TENSOR = "torch's helper cannot load a whole state without a tensor; there is nothing to load"
+FULL_STATE = "a_state_dict_in_memory_goes_on_to_the_bit_by_name"
 TORCHS = "torch's own class takes complex parameters"
 NO_FP32 = takes_no("state_dtype", "float32", "its state has the dtype of the weights; engines keep fp32 masters")
 NO_MAXIMIZE = takes_no("maximize", True, "negate the loss")
@@ -188,6 +200,8 @@ CASES = {
         Case("sgd", own={FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}),
         Case("muon", group={"update": "muon"}, counts_zeros=NOT_HIDDEN, own=NEITHER),
         Case("lion", own={FP32_STATE: NO_FP32}),
+        Case("sign_sgd", own={FP32_STATE: NO_FP32, FULL_STATE: Own(NO_TENSOR, is_refused_by_torchs_helper)}),
+        Case("sign_sgd", label="sign_sgd with momentum", options={"momentum": 0.9}, own={FP32_STATE: NO_FP32}),
         Case("adam_mini", group={"name": "late.weight", "weight_decay": 0.0}, counts_zeros=("",), own=NEITHER),
         Case("galore", options=LOW_RANK, counts_zeros=NOT_HIDDEN, own=NEITHER),
         Case("fira", options=LOW_RANK, counts_zeros=NOT_HIDDEN, own=NEITHER),

@@ -125,7 +125,13 @@ def schedules_that_cycle_the_momentum_reach_every_momentum(case):
         ends = []
         for momenta in ({"base_momentum": 0.9, "max_momentum": 0.9}, {"base_momentum": 0.2, "max_momentum": 0.2}):
             model, optimizer = case.pair()
-            train(model, optimizer, range(4), kind(optimizer, **settings, **momenta))
+            schedule = kind(optimizer, **settings, **momenta)
+            for step in range(8):
+                torch.manual_seed(step)
+                for parameter in model.parameters():  # the same ones whatever other parameters have done
+                    parameter.grad = torch.randn_like(parameter)
+                optimizer.step()
+                schedule.step()
             ends.append(dict(model.named_parameters()))
         holds_momentum = {parameter for parameter, state in optimizer.state.items() if momentum_of(state)}
         for name, parameter in ends[1].items():

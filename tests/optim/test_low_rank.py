@@ -7,6 +7,7 @@ import pytorch_optimizer
 import torch
 from conformance import CASES, Model, assert_same, train
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from rl_posttrain.optim import build_optimizer
 
@@ -43,12 +44,15 @@ def test_states_of_earlier_versions_go_on_exactly(name):
     assert all("projector" not in state for state in again.state.values())
 
 
+@pytest.mark.parametrize("num_steps", [0, 3])
 @pytest.mark.parametrize("name", THEIRS)
-def test_an_error_in_the_middle_of_a_step_spoils_no_state(name):
+def test_an_error_in_the_middle_of_a_step_spoils_no_state(name, num_steps):
     model = Model()
     optimizer = CASES[name].build(model)
-    train(model, optimizer, range(3))
+    train(model, optimizer, range(num_steps))
+    get_optimizer_state_dict(model, optimizer)  # makes the state where there is none
     before = copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.zero_grad()
     model.loss(3).backward()
     model.mlp.weight.grad.fill_(float("nan"))  # its singular values cannot be found
     with pytest.raises(torch.linalg.LinAlgError):
@@ -58,6 +62,8 @@ def test_an_error_in_the_middle_of_a_step_spoils_no_state(name):
         place: set(state) for place, state in before.items()
     }
     assert "step" not in after["param_groups"][0]
+    train(model, optimizer, range(4, 6))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 def test_another_projection_is_refused():

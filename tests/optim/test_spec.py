@@ -60,7 +60,7 @@ def test_an_optimizer_of_ones_own_hands_its_keywords_on_and_a_wrong_one_is_seen_
         resolve_optimizer(name, lr=0.1, options={"bets": (0.8, 0.9)})
 
 
-@pytest.mark.parametrize("name", ["lion", "adam_mini", "galore", "fira"])
+@pytest.mark.parametrize("name", ["lion", "sign_sgd", "adam_mini", "galore", "fira"])
 def test_a_package_that_is_not_installed_is_one_line_with_the_fix(name, monkeypatch):
     monkeypatch.setattr("rl_posttrain.optim.spec.is_installed", lambda package: False)
     with pytest.raises(RecipeError) as caught:
