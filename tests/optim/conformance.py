@@ -195,6 +195,7 @@ CASES = {
         Case("adams"),
         Case("adams", label="adams with bias_correction", options={"bias_correction": True}, counts_zeros=("",)),
         Case("adams", label="adams with stochastic rounding", options={"stochastic_rounding": True}),
+        Case("adams", label="adams that rounds by chance", options={"stochastic_rounding": True}),
         Case("adamw", counts_zeros=("",), own={FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}),
         Case("scale", group={"role": "matrix", "axis": 1}, counts_zeros=VECTORS, own={FP32_STATE: NO_FP32}),
         Case("sgd", own={FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}),
