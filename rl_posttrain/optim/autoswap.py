@@ -83,7 +83,9 @@ class AutoSwap:
             if not (issubclass(kind, RlPosttrainError) and _is_of_the_swap(traceback)):
                 uncaught(kind, error, traceback)
                 return
-            save_refusal(one_line(error, limit=1000))
+            message = one_line(error, limit=1000)
+            if not save_refusal(message):
+                _print(message)
 
         sys.excepthook = one_line_for_ours
 

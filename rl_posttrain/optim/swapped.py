@@ -45,10 +45,10 @@ class Note:
     def save(self, *, now: bool = True) -> None:
         """Write it where `optim run` reads it, if that runs the program; without `now`, only once in a while.
 
-        The file is whole at any moment: the process may end by a signal.
+        The file is whole at any moment: the process may end by a signal. A machine without that folder keeps no note.
         """
         folder = os.environ.get(NOTES)
-        if not folder or not (now or time.monotonic() - self._saved_at > _SAVE_EVERY_S):
+        if not folder or not os.path.isdir(folder) or not (now or time.monotonic() - self._saved_at > _SAVE_EVERY_S):
             return
         if self._file is None:
             self._file = Path(folder, f"{time.time_ns()}-{os.getpid()}.json")
@@ -58,11 +58,13 @@ class Note:
         self._saved_at = time.monotonic()
 
 
-def save_refusal(message: str) -> None:
-    """Keep why this process could not swap, for `optim run` to tell."""
+def save_refusal(message: str) -> bool:
+    """Keep why this process could not swap, for `optim run` to tell; whether there is a folder for that."""
     folder = os.environ.get(NOTES)
-    if folder:
-        Path(folder, f"{os.getpid()}.refused").write_text(message, encoding="utf-8")
+    if not folder or not os.path.isdir(folder):
+        return False
+    Path(folder, f"{os.getpid()}.refused").write_text(message, encoding="utf-8")
+    return True
 
 
 def read_notes(folder: Path) -> tuple[list[Note], list[str]]:
@@ -108,8 +110,8 @@ def none_ran(name: str, notes: list[Note]) -> str:
         )
     else:
         reason = (
-            "no Python process that it started made a Trainer of transformers; import rl_posttrain.optim.autoswap in "
-            f"the training script, and set {NAME} where that runs"
+            "no Python process that it started on this machine made a Trainer of transformers; import "
+            f"rl_posttrain.optim.autoswap in the training script, and set {NAME} where that runs"
         )
     return f"optimizer={name}: it ran in no trainer: {reason}"
 

@@ -234,6 +234,16 @@ def test_refusals_are_noted_for_the_command_to_tell(run, tmp_path):
     assert refusal.startswith("optimizer: AdamS was asked for, but torch.optim.adamw.AdamW runs; Own.create_optimizer")
 
 
+def test_a_machine_without_the_folder_of_notes_trains_all_the_same(run, tmp_path):
+    """A launcher hands the variables on to other machines; the folder is on the first one."""
+    status, lines, _ = run("make().train()", **{NOTES: str(tmp_path / "elsewhere")})
+    assert (status, len(lines)) == (0, 1)
+    status, lines, everything = run("make(Own).train()", **{NOTES: str(tmp_path / "elsewhere")})
+    assert status == 1
+    assert lines[-1].startswith("rl-posttrain: optimizer: AdamS was asked for, but torch.optim.adamw.AdamW runs")
+    assert "Traceback" not in everything
+
+
 def test_the_lowest_rank_speaks_for_those_that_train_together():
     ranks = [Note("SFTTrainer", rank, ADAMS, trainings=2, calls=8, steps=4) for rank in (5, 4)]
     assert tell("adams", ranks) == [f"optimizer adams ran in SFTTrainer: {ADAMS}, 4 steps, trained 2 times"]

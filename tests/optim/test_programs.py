@@ -15,7 +15,7 @@ from rl_posttrain.optim import injected
 from rl_posttrain.optim.launch import find_program
 from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS
 
-NONE_RAN = "rl-posttrain: optimizer=adams: it ran in no trainer: no Python process that it started made a Trainer"
+NONE_RAN = "rl-posttrain: optimizer=adams: it ran in no trainer: no Python process that it started on this machine"
 RUN = ("optim", "run", "--optimizer", "adams")
 PRINT_ENVIRONMENT = f"import os; print([os.environ.get(name) for name in ({NAME!r}, {OPTIONS!r}, {NOTES!r})])"
 

@@ -44,7 +44,7 @@ def _swap():
             "install rl_posttrain there, too"
         )
         folder = os.environ.get(_NOTES)
-        if folder:
+        if folder and os.path.isdir(folder):
             with open(os.path.join(folder, f"{os.getpid()}.refused"), "w", encoding="utf-8") as file:
                 file.write(message)
         sys.stderr.write(f"rl-posttrain: {message}\n")
