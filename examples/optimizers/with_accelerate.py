@@ -17,7 +17,9 @@ answers = tokens.sum(dim=1) % 16
 accelerator = Accelerator()
 model = nn.Sequential(nn.Embedding(16, 32), nn.Flatten(), nn.LayerNorm(128), nn.Linear(128, 16))
 # Before prepare(): the roles of parameters are read from the model as it is.
-optimizer = build_optimizer(model, "adams", lr=3e-3, weight_decay=0.1, lr_by_role={"embeddings": 1e-3})
+optimizer = build_optimizer(
+    model, "adams", lr=3e-3, weight_decay=0.1, lr_by_role={"embeddings": 1e-3}
+)  # for a tiny model from random weights
 schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=30)
 batches = DataLoader(TensorDataset(tokens, answers), batch_size=64)
 model, optimizer, schedule, batches = accelerator.prepare(model, optimizer, schedule, batches)

@@ -25,7 +25,9 @@ class Sums(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self):
-        optimizer = build_optimizer(self, "adams", lr=3e-3, weight_decay=0.1, lr_by_role={"embeddings": 1e-3})
+        optimizer = build_optimizer(
+            self, "adams", lr=3e-3, weight_decay=0.1, lr_by_role={"embeddings": 1e-3}
+        )  # for a tiny model from random weights
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=30)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -11,19 +11,13 @@ With `keys`, bf16 weights are rounded stochastically (`rl_posttrain.optim.roundi
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
+from rl_posttrain.optim.elementwise import Keys, Triple, chosen_keys, run_many, run_single
 from rl_posttrain.optim.native import addresses, load_kernel
-from rl_posttrain.optim.rounding import store
-
-Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Weight, gradient and momentum: one shape (any), one device, each with a dtype of its own."""
-
-_PIECE_SIZE = 2**18
-_FOREACH_SIZE = 2**26
 
 
 class Scalars(NamedTuple):
@@ -39,29 +33,18 @@ class Scalars(NamedTuple):
     step: float | torch.Tensor
     new_momentum: bool = False
     """Whether nu is of the new m; C++ and Triton do not know it."""
-    keys: Sequence[int] | None = None
+    keys: Keys = None
     """For stochastic rounding, one of each triple; None rounds to nearest."""
 
 
 def update_single(triples: Sequence[Triple], scalars: Scalars) -> None:
     """One tensor after the other, in pieces that stay in cache. It runs on every device."""
-    for number, triple in enumerate(triples):
-        start = 0
-        for piece in _in_pieces(*triple):
-            _with_opmath([piece], scalars, _update_piece, keys_of(scalars, [number]), start)
-            start += piece[0].numel()
+    run_single(triples, scalars, _update_piece, scalars.keys)
 
 
 def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
-    """torch's multi-tensor operations, over at most about 2**26 elements at a time, to bound the temporaries."""
-    batch, size = [], 0
-    for number, triple in enumerate(triples):
-        batch.append(number)
-        size += triple[0].numel()
-        if size >= _FOREACH_SIZE or number == len(triples) - 1:
-            chosen = [triples[place] for place in batch]
-            _with_opmath(chosen, scalars, _update_lists, keys_of(scalars, batch))
-            batch, size = [], 0
+    """torch's multi-tensor operations over many tensors."""
+    run_many(triples, scalars, _update_lists, scalars.keys)
 
 
 def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
@@ -73,11 +56,11 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
     fitting, others = [], []
     for number, triple in enumerate(triples):
         (fitting if all(tensor.is_contiguous() for tensor in triple) else others).append(number)
-    update_single([triples[number] for number in others], scalars._replace(keys=keys_of(scalars, others)))
+    update_single([triples[number] for number in others], scalars._replace(keys=chosen_keys(scalars.keys, others)))
     if not fitting:
         return
     weights, gradients, momenta = map(list, zip(*(triples[number] for number in fitting), strict=True))
-    keys = keys_of(scalars, fitting)
+    keys = chosen_keys(scalars.keys, fitting)
     numbers = scalars[:-1]
     kernel = load_kernel("adams", weight=weights[0].dtype, gradient=gradients[0].dtype, momentum=momenta[0].dtype)
     kernel.adams_step(
@@ -92,35 +75,7 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
     torch.autograd.graph.increment_version([*weights, *momenta])
 
 
-def keys_of(scalars: Scalars, numbers: Iterable[int]) -> list[int] | None:
-    """The keys of the triples with these numbers."""
-    return None if scalars.keys is None else [scalars.keys[number] for number in numbers]
-
-
-def _opmath(weight: torch.Tensor) -> torch.dtype:
-    return torch.float64 if weight.dtype is torch.float64 else torch.float32
-
-
-def _with_opmath(
-    triples: Sequence[Triple], scalars: Scalars, update: Callable, keys: list[int] | None, start: int = 0
-) -> None:
-    """Run `update` in the dtype of the arithmetic: on the tensors themselves where they have it, else on copies.
-
-    Args:
-        keys: one of each triple, or None.
-        start: where the one triple begins in its tensor, as a number of elements.
-    """
-    wide = [tuple(tensor.to(_opmath(triple[0])) for tensor in triple) for triple in triples]
-    update(wide, scalars)
-    for number, ((weight, _, momentum), (new_weight, _, new_momentum)) in enumerate(zip(triples, wide, strict=True)):
-        if new_weight is not weight:
-            store(weight, new_weight, None if keys is None else keys[number], start)
-        if new_momentum is not momentum:
-            momentum.copy_(new_momentum)
-
-
-def _update_piece(triples: Sequence[Triple], scalars: Scalars) -> None:
-    ((weight, gradient, momentum),) = triples
+def _update_piece(weight: torch.Tensor, gradient: torch.Tensor, momentum: torch.Tensor, scalars: Scalars) -> None:
     if scalars.new_momentum:
         momentum.mul_(scalars.keep).add_(gradient, alpha=scalars.add)
     normalizer = (momentum * momentum).mul_(scalars.old).addcmul_(gradient, gradient, value=scalars.new)
@@ -132,8 +87,9 @@ def _update_piece(triples: Sequence[Triple], scalars: Scalars) -> None:
     weight.mul_(scalars.shrink).sub_(torch.div(momentum, normalizer, out=normalizer).mul_(scalars.step))
 
 
-def _update_lists(triples: Sequence[Triple], scalars: Scalars) -> None:
-    weights, gradients, momenta = map(list, zip(*triples, strict=True))
+def _update_lists(
+    weights: list[torch.Tensor], gradients: list[torch.Tensor], momenta: list[torch.Tensor], scalars: Scalars
+) -> None:
     if scalars.new_momentum:
         _average(momenta, gradients, scalars)
     normalizers = torch._foreach_mul(momenta, momenta)
@@ -154,14 +110,3 @@ def _update_lists(triples: Sequence[Triple], scalars: Scalars) -> None:
 def _average(momenta: list[torch.Tensor], gradients: list[torch.Tensor], scalars: Scalars) -> None:
     torch._foreach_mul_(momenta, scalars.keep)
     torch._foreach_add_(momenta, gradients, alpha=scalars.add)
-
-
-def _in_pieces(*tensors: torch.Tensor) -> Iterable[Triple]:
-    """Tensors of one shape as 1-D views of at most 2**18 elements, so that a temporary stays in cache.
-
-    DeepSpeed hands over one flat tensor of all parameters; a temporary of that size costs more than the arithmetic.
-    Tensors that are not contiguous stay whole.
-    """
-    if all(tensor.is_contiguous() for tensor in tensors):
-        return zip(*(tensor.view(-1).split(_PIECE_SIZE) for tensor in tensors), strict=True)
-    return [tensors]

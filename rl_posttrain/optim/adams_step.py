@@ -8,6 +8,7 @@ import torch
 
 import rl_posttrain.optim.adams_kernels as kernels
 from rl_posttrain.optim.checks import has_triton, kernel_missing
+from rl_posttrain.optim.elementwise import Triple, rate
 from rl_posttrain.optim.native import can_compile
 from rl_posttrain.optim.rounding import tensor_key
 
@@ -23,10 +24,7 @@ def scalars_of(group: dict[str, Any], step: Any, device: torch.device) -> kernel
         step: of the bias correction, from 1 on, a number or a tensor of shape (); None where there is none.
     """
     beta1, beta2 = group["betas"]
-    lr = group["lr"]
-    if isinstance(lr, torch.Tensor):
-        # Reading a number of the CPU costs nothing; one of a device stays there.
-        lr = lr.item() if lr.device.type == "cpu" else lr.to(device)
+    lr = rate(group, device)
     if isinstance(step, torch.Tensor):
         step = step.double()  # 1 - beta1**step loses digits while step is small
     correction = 1.0 if step is None else 1 / (1 - beta1**step)
@@ -44,7 +42,7 @@ def scalars_of(group: dict[str, Any], step: Any, device: torch.device) -> kernel
     )
 
 
-def choose_way(group: dict[str, Any], triple: kernels.Triple, num_elements: int) -> Callable:
+def choose_way(group: dict[str, Any], triple: Triple, num_elements: int) -> Callable:
     """The function that runs the step, as `foreach` and `fused` say, or by device and size.
 
     Raises:
@@ -81,7 +79,7 @@ def by_chance(way: Callable, step: int, numbers: Iterator[int]) -> Callable:
         numbers: counts the tensors of the step.
     """
 
-    def run(triples: list[kernels.Triple], scalars: kernels.Scalars) -> None:
+    def run(triples: list[Triple], scalars: kernels.Scalars) -> None:
         keys = [tensor_key(step, number) for number in itertools.islice(numbers, len(triples))]
         way(triples, scalars._replace(keys=keys))
 

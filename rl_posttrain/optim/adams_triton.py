@@ -9,8 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
-from rl_posttrain.optim.adams_kernels import Scalars, Triple, keys_of, update_single
+from rl_posttrain.optim.adams_kernels import Scalars, update_single
 from rl_posttrain.optim.chunks import DTYPES, VECTOR_BYTES, address_table, chunk_table, is_capturing
+from rl_posttrain.optim.elementwise import Triple, chosen_keys
 
 _BLOCK_SIZE = 2048
 _NUM_WARPS = 8
@@ -34,7 +35,7 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
     for number, triple in enumerate(triples):
         weight, gradient, momentum = triple
         if not (weight.is_contiguous() and gradient.is_contiguous() and momentum.is_contiguous()):
-            update_single([triple], scalars._replace(keys=keys_of(scalars, [number])))
+            update_single([triple], scalars._replace(keys=chosen_keys(scalars.keys, [number])))
         else:
             row = (weight.data_ptr(), gradient.data_ptr(), momentum.data_ptr(), weight.numel())
             if rounds:

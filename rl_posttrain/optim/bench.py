@@ -21,7 +21,7 @@ from rl_posttrain.optim.spec import resolve_optimizer
 _BASELINE = "adamw fused"
 # Large enough that on a GPU the launch takes no part of the time.
 _COPY_VALUES = {"cpu": 2**26, "cuda": 2**28}
-_FLAT = ("adams", "adamw", "sgd", "lion", "sign_sgd")
+_FLAT = ("adams", "adamw", "sgd", "lion", "sign_sgd", "stateless_adam", "powerstep")
 OPTIMIZERS_BY_DEFAULT = "adams,adamw,scale,sgd"
 FLAT_BY_DEFAULT = "adams,adamw,sgd"
 

@@ -10,8 +10,10 @@ import torch
 from rl_posttrain.errors import EngineError
 
 
-def check_settings(*, lr: float | torch.Tensor, betas: tuple[float, ...], eps: float, weight_decay: float) -> None:
-    """Fail on a hyperparameter out of its range.
+def check_settings(
+    *, lr: float | torch.Tensor, weight_decay: float, betas: tuple[float, ...] = (0.0, 0.0), eps: float | None = None
+) -> None:
+    """Fail on a hyperparameter out of its range. An optimizer without betas or eps names none.
 
     Raises:
         ValueError: names the hyperparameter, its value and its range.
@@ -25,7 +27,7 @@ def check_settings(*, lr: float | torch.Tensor, betas: tuple[float, ...], eps: f
     for index, beta in enumerate(betas):
         if not 0 <= beta < 1:
             raise ValueError(f"Invalid beta{index + 1}: betas[{index}]={beta}; it must be in [0, 1)")
-    if not eps > 0:
+    if eps is not None and not eps > 0:
         raise ValueError(f"Invalid eps: {eps}; it must be above 0: a zero gradient would divide by zero")
     if not weight_decay >= 0:
         raise ValueError(f"Invalid weight_decay: {weight_decay}; it must not be negative")

@@ -60,10 +60,7 @@ def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dic
     own, name = optimizer.param_groups, type(optimizer).__name__
     found = sorted({key for state in state_dict["state"].values() for key in state})
     if not set(found) <= _ADAMS_STATE:
-        raise ValueError(
-            f"loaded state dict is of another optimizer (its state: {', '.join(found)}), of which {name} can take "
-            "nothing over; start without it: delete optimizer.pt, or do not load it"
-        )
+        raise nothing_to_adopt(optimizer, state_dict)
     places = _match(own, state_dict, name)
     numbers = iter(range(len(places)))
     groups, state, num_kept = [], {}, 0
@@ -87,6 +84,15 @@ def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dic
         stacklevel=5,
     )
     return {"state": state, "param_groups": groups}
+
+
+def nothing_to_adopt(optimizer: Optimizer, state_dict: dict[str, Any]) -> ValueError:
+    """The error for a state of another optimizer, of which `optimizer` can use nothing."""
+    found = sorted({key for state in state_dict["state"].values() for key in state})
+    return ValueError(
+        f"loaded state dict is of another optimizer (its state: {', '.join(found) or 'empty'}), of which "
+        f"{type(optimizer).__name__} can take nothing over; start without it: delete optimizer.pt, or do not load it"
+    )
 
 
 def keep_rates(optimizer: Optimizer, find_schedule: Callable[[], Any]) -> None:

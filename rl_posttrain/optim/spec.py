@@ -74,9 +74,18 @@ class OptimizerSpec:
                 f"{self.key}={dict(self.arguments)}: {self.cls.__name__} refuses the model "
                 f"({reason_of(error)}); set other values, or use adams"
             ) from error
+        self._refuse_what_moves_nothing(optimizer)
         if from_model:
             optimizer.param_groups = split_groups(optimizer.param_groups, model, **by_role)
         return optimizer
+
+    def _refuse_what_moves_nothing(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+            if group["fused"] and any(p.device.type == "cpu" and p.element_size() == 2 for p in group["params"]):
+                raise RecipeError(
+                    f"{self.key}.fused=True: torch's fused SGD never moves bf16 and fp16 weights on a CPU (pytorch "
+                    "issue 191763); leave fused out"
+                )
 
     def refuse_shards(self, zero_stage: int, *, stage_key: str = "distributed.zero_stage") -> None:
         """Fail where the optimizer needs whole matrices, and DeepSpeed would hand it flat shards of them.
@@ -169,7 +178,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer `name` over the trainable parameters of `model`, for a training loop of your own.
 
-        optimizer = build_optimizer(model, "scale", lr=1e-3, vector_lr=1e-4)
+        optimizer = build_optimizer(model, "scale", lr=3e-7, vector_lr=1e-6)
         model, optimizer = accelerator.prepare(model, optimizer)      # with accelerate
 
     Parameters are grouped by role, so that weight decay and learning rates can differ by role. Trainers of

@@ -38,6 +38,7 @@ class Case:
         label: of a further case of the same name.
         options: arguments of `build_optimizer` beside the rate.
         group: what a parameter group of the class says beside its parameters, for `add_param_group` with a matrix.
+        keeps_state: False where the class has no entry in its state for any parameter.
         counts_zeros: parts of the names of parameters for which a step with a zero gradient counts in the bias
             correction, as it does in Adam.
         own: checks that the class answers in its own way.
@@ -47,6 +48,7 @@ class Case:
     label: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     group: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keeps_state: bool = True
     counts_zeros: tuple[str, ...] = ()
     own: Mapping[str, Own] = dataclasses.field(default_factory=dict)
 
@@ -166,6 +168,17 @@ def steps_on_complex_numbers(case: Case) -> None:
     torch.testing.assert_close(torch.view_as_real(model.mlp.weight.detach()), plain.mlp.weight.detach())
 
 
+def cycles_the_rate_alone(case: Case) -> None:
+    """torch's schedules say in one line that there is no momentum, and cycle the rate when told so."""
+    model, optimizer = case.pair()
+    settings = {"max_lr": 0.1, "total_steps": 4, "div_factor": 2.0}
+    with pytest.raises(ValueError, match="cycle_momentum"):
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, **settings)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, **settings, cycle_momentum=False)
+    train(model, optimizer, range(1), schedule)
+    assert all(group["lr"] > 0.05 for group in optimizer.param_groups)
+
+
 def is_refused_by_torchs_helper(case: Case) -> None:
     """It looks for the device of the state's tensors when it loads, as with torch's SGD without momentum."""
     model, optimizer = case.pair()
@@ -179,12 +192,17 @@ NO_TENSOR = "torch's helper cannot load a whole state without a tensor; there is
 FULL_STATE = "a_state_dict_in_memory_goes_on_to_the_bit_by_name"
 TORCHS = "torch's own class takes complex parameters"
 NO_FP32 = takes_no("state_dtype", "float32", "its state has the dtype of the weights; engines keep fp32 masters")
+NO_STATE = takes_no("state_dtype", "float32", "it keeps no state")
 NO_MAXIMIZE = takes_no("maximize", True, "negate the loss")
 FP32_STATE, COMPLEX = (
     "bf16_weights_have_an_fp32_state_where_that_is_asked_for",
     "complex_gradients_are_refused_in_one_line",
 )
 MAXIMIZE = "maximize_is_a_descent_on_the_negative"
+CYCLES = "schedules_that_cycle_the_momentum_reach_every_momentum"
+NO_CYCLE = Own("it has no momentum to cycle", cycles_the_rate_alone)
+OF_TORCH = {FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}
+UNLOADED = {FULL_STATE: Own(NO_TENSOR, is_refused_by_torchs_helper)}
 NEITHER = {FP32_STATE: NO_FP32, MAXIMIZE: NO_MAXIMIZE}
 VECTORS = ("bias", "norm")
 NOT_HIDDEN = ("embed", "lm_head", *VECTORS)
@@ -195,13 +213,17 @@ CASES = {
         Case("adams"),
         Case("adams", label="adams with bias_correction", options={"bias_correction": True}, counts_zeros=("",)),
         Case("adams", label="adams with stochastic rounding", options={"stochastic_rounding": True}),
-        Case("adams", label="adams that rounds by chance", options={"stochastic_rounding": True}),
-        Case("adamw", counts_zeros=("",), own={FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}),
+        Case("adamw", counts_zeros=("",), own=OF_TORCH),
         Case("scale", group={"role": "matrix", "axis": 1}, counts_zeros=VECTORS, own={FP32_STATE: NO_FP32}),
-        Case("sgd", own={FP32_STATE: NO_FP32, COMPLEX: Own(TORCHS, steps_on_complex_numbers)}),
+        Case("sgd", own=OF_TORCH),
+        Case(
+            "sgd", label="sgd without momentum", options={"momentum": 0.0}, keeps_state=False, own=OF_TORCH | UNLOADED
+        ),
+        Case("stateless_adam", keeps_state=False, own={FP32_STATE: NO_STATE, CYCLES: NO_CYCLE} | UNLOADED),
+        Case("powerstep"),
         Case("muon", group={"update": "muon"}, counts_zeros=NOT_HIDDEN, own=NEITHER),
         Case("lion", own={FP32_STATE: NO_FP32}),
-        Case("sign_sgd", own={FP32_STATE: NO_FP32, FULL_STATE: Own(NO_TENSOR, is_refused_by_torchs_helper)}),
+        Case("sign_sgd", own={FP32_STATE: NO_FP32} | UNLOADED),
         Case("sign_sgd", label="sign_sgd with momentum", options={"momentum": 0.9}, own={FP32_STATE: NO_FP32}),
         Case("adam_mini", group={"name": "late.weight", "weight_decay": 0.0}, counts_zeros=("",), own=NEITHER),
         Case("galore", options=LOW_RANK, counts_zeros=NOT_HIDDEN, own=NEITHER),

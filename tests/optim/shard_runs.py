@@ -1,4 +1,4 @@
-"""AdamS and SCALE on layers of every kind, spread over two processes; test_shards.py starts it.
+"""AdamS, PowerStep and SCALE on layers of every kind, spread over two processes; test_shards.py starts it.
 
 torchrun --nproc_per_node=2 shard_runs.py FILE     what both hold, and how far they are from one process
 """
@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from rl_posttrain.optim import SCALE, AdamS
+from rl_posttrain.optim.powerstep import PowerStep
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 NUM_STEPS = 20
@@ -164,6 +165,20 @@ def spread_adams(mesh) -> dict[str, dict[str, float]]:
     return found
 
 
+def spread_powerstep(mesh) -> dict[str, float]:
+    """Of each way to run a step under FSDP2: how far the weights are from one process."""
+    found = {}
+    for foreach in (False, True):
+
+        def make(parameters, foreach=foreach):
+            return PowerStep(parameters, lr=0.1, weight_decay=0.1, foreach=foreach)
+
+        plain, _ = train_layers(make)
+        shards, _ = train_layers(make, lambda model: fully_shard(model, mesh=mesh))
+        found[f"foreach={foreach}"] = difference({name: part.full_tensor() for name, part in shards.items()}, plain)
+    return found
+
+
 def bytes_of_state(optimizer) -> int:
     """Of this process's parts, step counters left out."""
     values = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
@@ -178,6 +193,7 @@ def main() -> None:
     start_deepspeed(on_cpu=True)
     rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
     found = {"scale": spread_scale(mesh, rank, Path(sys.argv[1]).parent), "adams": spread_adams(mesh)}
+    found["powerstep"] = spread_powerstep(mesh)
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
 

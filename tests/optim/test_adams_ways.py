@@ -14,7 +14,7 @@ from adams_reference import DEFAULTS, random_case, reference, train
 from conftest import clean_environment
 
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim import AdamS, adams_kernels, adams_step, native
+from rl_posttrain.optim import AdamS, adams_kernels, elementwise, adams_step, native
 
 CASES = [
     {},
@@ -226,7 +226,7 @@ def test_tensors_that_are_not_contiguous(way):
     assert storage[:, 1::2].eq(0).all()
 
 
-@pytest.mark.parametrize("size", [*(adams_kernels._PIECE_SIZE + more for more in (-1, 0, 1)), 2**19 + 3])
+@pytest.mark.parametrize("size", [*(elementwise._PIECE_SIZE + more for more in (-1, 0, 1)), 2**19 + 3])
 def test_pieces_do_not_show(size):
     """The same as in small parts of their own, at any size of the flat tensor that DeepSpeed hands over."""
     generator = torch.Generator().manual_seed(0)

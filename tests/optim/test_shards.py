@@ -1,4 +1,4 @@
-"""AdamS and SCALE where parameters are spread over processes: two end in the weights of one."""
+"""AdamS, PowerStep and SCALE where parameters are spread over processes: two end in the weights of one."""
 
 import json
 from pathlib import Path
@@ -34,3 +34,8 @@ def test_adams_holds_half_of_adamws_buffers_on_each_process(way, found):
     held = found["adams"][way]["bytes"]
     assert 2 * held == found["adams"]["adamw"]["bytes"]
     assert 0 < held < found["adams"]["whole"]["bytes"]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_powerstep_updates_the_parts_of_fsdp2(foreach, found):
+    assert found["powerstep"][f"foreach={foreach}"] < 2e-5  # three steps of about 0.1 each

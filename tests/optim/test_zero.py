@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_processes
-from zero_runs import CASES, CONVERTED, LONG, REPLAYED, SAVED, Case, replay
+from zero_runs import CASES, CONVERTED, LONG, POWERSTEP, REPLAYED, SAVED, Case, replay
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.models.universal import convert_to_universal
@@ -47,7 +47,7 @@ def plain(runs: dict[str, dict], case: Case, *, whole: bool) -> dict[str, torch.
     return runs[Case(None, case.optimizer, clipped=case.clipped, whole=whole).name]["weights"]
 
 
-@pytest.mark.parametrize("case", marked([case for case in CASES + LONG if not case.options]))
+@pytest.mark.parametrize("case", marked([case for case in CASES + LONG if not case.options and case not in POWERSTEP]))
 def test_every_stage_ends_in_the_weights_of_plain_pytorch(case, runs):
     found = runs[case.name]["weights"]
     halves, whole = (difference(found, plain(runs, case, whole=whole)) for whole in (False, True))
@@ -58,22 +58,30 @@ def test_every_stage_ends_in_the_weights_of_plain_pytorch(case, runs):
         assert halves == 0
 
 
+def test_powerstep_on_shards_is_powerstep_on_the_whole(runs):
+    """torch rounds a power otherwise at the end of a tensor, and a gradient near zero may change its sign for it."""
+    case = POWERSTEP[0]
+    assert case.stage == 2
+    assert difference(runs[case.name]["weights"], plain(runs, case, whole=False)) < 1e-5
+
+
 @pytest.mark.parametrize("case", marked(REPLAYED))
 def test_zero_3_updates_exactly_though_its_gradients_are_rounded_otherwise(case, runs):
     """Handed its gradients, one process does the same to the bit: only the matrix products before differ."""
     difference_of_updates = difference(runs[case.name]["weights"], replay(case, runs[case.name]["gradients"]))
     print(f"\n| {case.name}, its own gradients | {difference_of_updates:.1e} | |")
-    assert difference_of_updates == 0
+    assert difference_of_updates <= (0 if case.optimizer is AdamS else 1e-7)
 
 
 @pytest.mark.parametrize("case", marked(CASES + LONG))
 def test_what_ran_is_the_optimizer_with_its_one_buffer_shared_out(case, runs):
     run = runs[case.name]
     assert run["class"] is case.optimizer
-    if case.optimizer is not AdamS:
+    if case.optimizer is SCALE:
         return
     num_parameters = sum(weight.numel() for weight in run["weights"].values())
-    assert run["state"] == (["exp_avg", "step"] if case.options else ["exp_avg"])
+    buffer = "exp_avg" if case.optimizer is AdamS else "momentum_buffer"
+    assert run["state"] == ([buffer, "step"] if case.options else [buffer])
     assert run["dtypes"] == {torch.bfloat16 if case.options else torch.float32}
     assert run["num_elements"] == pytest.approx(num_parameters / (2 if case.stage else 1), abs=30)
 

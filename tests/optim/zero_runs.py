@@ -12,6 +12,7 @@ import torch
 
 from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import SCALE, AdamS
+from rl_posttrain.optim.powerstep import PowerStep
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
@@ -49,12 +50,15 @@ PLAIN = [
     for clipped in (False, True)
     for whole in (False, True)
 ]
+POWERSTEP = [Case(stage, PowerStep) for stage in (2, 3)]
+PLAIN.append(Case(None, PowerStep))
 CASES = [
     *(Case(stage) for stage in (0, 1, 2, 3)),
     Case(2, clipped=True),
     Case(2, offload=True),
     Case(3, options=ODD),
     *(Case(stage, SCALE) for stage in (2, 3)),
+    *POWERSTEP,
 ]
 # Only in `make test-all`: what differs from a case above in DeepSpeed alone.
 LONG = [
@@ -66,8 +70,8 @@ LONG = [
     Case(2, SCALE, offload=True),
 ]
 CONVERTED = [Case(1), Case(2), Case(3), Case(3, options=ODD)]
-REPLAYED = [case for case in CASES + LONG if case.stage == 3 and case.optimizer is AdamS and not case.clipped]
-SAVED = [*CONVERTED, Case(2, SCALE), Case(3, SCALE)]
+REPLAYED = [case for case in CASES + LONG if case.stage == 3 and case.optimizer is not SCALE and not case.clipped]
+SAVED = [*CONVERTED, Case(2, SCALE), Case(3, SCALE), *POWERSTEP]
 
 
 def tiny_llama() -> torch.nn.Module:
@@ -173,6 +177,7 @@ def outcome(engine, **others) -> dict:
 
     running = running_optimizer(engine.optimizer)
     states = [state for state in running.state.values() if state]
+    buffers = [value for state in states for name, value in state.items() if name in ("exp_avg", "momentum_buffer")]
     sharded = engine.zero_optimization_stage() == 3
     with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=sharded):
         whole = weights(engine.module)
@@ -180,8 +185,8 @@ def outcome(engine, **others) -> dict:
         "weights": whole,
         "class": type(running),
         "state": sorted({name for state in states for name in state}),
-        "dtypes": {state["exp_avg"].dtype for state in states},
-        "num_elements": sum(state["exp_avg"].numel() for state in states),
+        "dtypes": {buffer.dtype for buffer in buffers},
+        "num_elements": sum(buffer.numel() for buffer in buffers),
         **others,
     }
     engine.destroy()
