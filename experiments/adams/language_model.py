@@ -62,6 +62,7 @@ CONTENDERS = {
     "scale": Contender("scale", {}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
     "muon": Contender("muon", {}, (1e-3, 2e-3, 4e-3, 8e-3)),
     "sgd": Contender("sgd", {}, (0.025, 0.05, 0.1, 0.2)),
+    "powerstep": Contender("powerstep", {}, (2.5e-4, 5e-4, 1e-3, 2e-3)),
 }
 
 

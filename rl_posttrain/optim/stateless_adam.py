@@ -2,8 +2,8 @@
 
     w_t = (1 - lr * weight_decay) * w_{t-1} - lr * g_t / (|g_t| + eps)
 
-element by element, in any shape: with betas of 0 the averages are m = g and v = g^2, and the bias correction is 1. It is
-signSGD (arXiv:1802.04434), except that an element whose gradient is far below eps hardly moves.
+element by element, in any shape: with betas of 0 the averages are m = g and v = g^2, and the bias correction is 1. It
+is signSGD (arXiv:1802.04434), except that an element whose gradient is far below eps hardly moves.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ from adams_reference import DEFAULTS, random_case, reference, train
 from conftest import clean_environment
 
 from rl_posttrain.errors import EngineError
-from rl_posttrain.optim import AdamS, adams_kernels, elementwise, adams_step, native
+from rl_posttrain.optim import AdamS, adams_kernels, adams_step, elementwise, native
 
 CASES = [
     {},
