@@ -16,6 +16,7 @@ from torch import nn
 
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
+from rl_posttrain.optim.ledger import state_bytes
 from rl_posttrain.optim.spec import resolve_optimizer
 
 _BASELINE = "adamw fused"
@@ -211,8 +212,7 @@ def _bytes_moved(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of a step: weights and state are read and written, gradients read."""
     total = 0
     for parameter in model.parameters():
-        state = sum(value.nbytes for value in optimizer.state[parameter].values() if torch.is_tensor(value))
-        total += 2 * parameter.nbytes + parameter.grad.nbytes + 2 * state
+        total += 2 * parameter.nbytes + parameter.grad.nbytes + 2 * state_bytes(optimizer, [parameter])
     return total
 
 

@@ -137,7 +137,14 @@ def predict_memory(
 def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:
     """Bytes of the tensors in the state of `optimizer`, for `parameters` or for all; step counters included."""
     states = optimizer.state.values() if parameters is None else [optimizer.state.get(p, {}) for p in parameters]
-    return sum(leaf.nbytes for leaf in tree_leaves(list(states)) if torch.is_tensor(leaf))
+    return sum(_bytes(leaf) for leaf in tree_leaves(list(states)) if torch.is_tensor(leaf))
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    """Of the tensors inside, where one stands for values in another form, such as torchao's in 8 bits."""
+    if hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "to_local"):
+        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return tensor.nbytes
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

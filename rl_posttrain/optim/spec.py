@@ -11,7 +11,7 @@ from torch import nn
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim.roles import NO_DECAY, check_roles, parameter_groups, split_groups
-from rl_posttrain.optim.table import DEFAULTS, OPTIMIZERS, PACKAGES, is_installed
+from rl_posttrain.optim.table import DEFAULTS, EXTRAS, OPTIMIZERS, PACKAGES, is_installed
 from rl_posttrain.plugins import check_arguments, load_object
 from rl_posttrain.users_code import contained, reason_of
 
@@ -133,7 +133,8 @@ def resolve_optimizer(
     package = PACKAGES.get(name)
     if package is not None and not is_installed(package):
         raise RecipeError(
-            f"{name_key}={name}: the package {package} is not installed; pip install 'rl_posttrain[optimizers]'"
+            f"{name_key}={name}: the package {package} is not installed; pip install "
+            f"'rl_posttrain[{EXTRAS.get(package, 'optimizers')}]'"
         )
     cls = load_object(name, table=OPTIMIZERS, key=name_key)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):

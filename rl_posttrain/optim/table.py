@@ -6,6 +6,7 @@ from typing import Any
 OPTIMIZERS = {
     "adams": "rl_posttrain.optim.adams:AdamS",
     "adamw": "torch.optim:AdamW",
+    "adamw_8bit": "rl_posttrain.optim.adamw_8bit:AdamW8bit",
     "scale": "rl_posttrain.optim.scale:SCALE",
     "sgd": "torch.optim:SGD",
     "stateless_adam": "rl_posttrain.optim.stateless_adam:StatelessAdam",
@@ -22,6 +23,7 @@ OPTIMIZERS = {
 ABOUT = {
     "adams": "Adam with the momentum in place of the second moment: one state value per parameter",
     "adamw": "Adam with decoupled weight decay: two state values per parameter",
+    "adamw_8bit": "AdamW with both state values in 8 bits; not under ZeRO-1 to 3",
     "scale": "SGD on gradients that are normalized per output, with momentum in the output layer only",
     "sgd": "SGD with momentum 0.9, or 0 for no state; weight decay is added to the gradient",
     "stateless_adam": "Adam with betas (0, 0), that is g / (|g| + eps): no state",
@@ -34,14 +36,17 @@ ABOUT = {
     "fira": "GaLore plus the rest of the gradient, scaled; not under ZeRO-1 to 3",
     "apollo": "AdamW's step sizes, computed from a random projection of the gradient; not under ZeRO-1 to 3",
 }
-# Names that need a package of the extra `optimizers`, and the module of that package.
+# Names that need a package of an extra, and the module of that package.
 PACKAGES = {
+    "adamw_8bit": "torchao",
     "lion": "pytorch_optimizer",
     "sign_sgd": "pytorch_optimizer",
     "adam_mini": "adam_mini",
     "galore": "pytorch_optimizer",
     "fira": "pytorch_optimizer",
 }
+# The extra of such a package, where it is not `optimizers`.
+EXTRAS = {"torchao": "eightbit"}
 # Arguments of a name that differ from the defaults of its class.
 DEFAULTS = {"sgd": {"momentum": 0.9}, "sign_sgd": {"momentum": 0.0}}
 

@@ -26,6 +26,7 @@ BY_NAME = {
     "optim.chunks": {"triton"},
     "optim.scale_triton": {"triton"},
     "optim.signs": {"pytorch_optimizer"},
+    "optim.adamw_8bit": {"torchao"},
     "optim.low_rank": {"pytorch_optimizer"},
     "optim.adam_mini": {"adam_mini"},
     "optim.autoswap": {"transformers"},
@@ -188,6 +189,7 @@ def test_optimizers_load_torch_and_none_of_the_trainers():
         "triton",
         "pytorch_optimizer",
         "adam_mini",
+        "torchao",
     }
 
 

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import OptimizerSpec, build_optimizer, resolve_optimizer
+from rl_posttrain.optim.table import PACKAGES, is_installed
 
 LOW_RANK = {"rank": 2, "update_proj_gap": 2}
 
@@ -62,6 +63,13 @@ class Case:
         """The same model each time, and a new optimizer for it."""
         model = Model()
         return model, self.build(model, **options)
+
+
+def skip_where_missing(name: str) -> None:
+    """`make setup` leaves some packages out."""
+    package = PACKAGES.get(name, "torch")
+    if not is_installed(package):
+        pytest.skip(f"{name} needs {package}, which is not installed")
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {}
@@ -214,6 +222,7 @@ CASES = {
         Case("adams", label="adams with bias_correction", options={"bias_correction": True}, counts_zeros=("",)),
         Case("adams", label="adams with stochastic rounding", options={"stochastic_rounding": True}),
         Case("adamw", counts_zeros=("",), own=OF_TORCH),
+        Case("adamw_8bit", counts_zeros=("",), own=NEITHER),
         Case("scale", group={"role": "matrix", "axis": 1}, counts_zeros=VECTORS, own={FP32_STATE: NO_FP32}),
         Case("sgd", own=OF_TORCH),
         Case(

@@ -8,8 +8,10 @@ from adams_reference import random_case
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import AdamS, build_optimizer, resolve_optimizer
+from rl_posttrain.optim.ledger import state_bytes
 from rl_posttrain.optim.powerstep import PowerStep
 from rl_posttrain.optim.stateless_adam import StatelessAdam
+from rl_posttrain.optim.table import EXTRAS, PACKAGES
 
 SHAPES = [(), (3,), (4, 5), (2, 3, 4), (2**18 + 3,)]
 
@@ -157,6 +159,26 @@ def test_stateless_adam_is_adam_with_betas_of_zero():
     spec = resolve_optimizer("stateless_adam", **settings)
     found, _ = run(lambda params: spec.cls(params, **spec.arguments), weight, gradients)
     torch.testing.assert_close(found, adam, rtol=1e-12, atol=1e-12)
+
+
+def test_adamw_8bit_is_adamw_with_a_quarter_of_its_state():
+    pytest.importorskip("torchao", reason="adamw_8bit needs torchao, which is not installed")
+    weight, gradients = random_case((64, 128), torch.float32)
+    with torch.compiler.set_stance("force_eager"):
+        spec = resolve_optimizer("adamw_8bit", lr=1e-3)
+        found, optimizer = run(lambda params: spec.cls(params, lr=1e-3, weight_decay=0.1), weight, gradients[:2])
+    adamw, _ = run(lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.1), weight, gradients[:2])
+    assert 0 < (found - adamw).abs().mean() < 1e-4
+    assert state_bytes(optimizer) < 2.4 * weight.numel()
+    with pytest.raises(RecipeError, match=r"adamw_8bit needs whole matrices, but distributed.zero_stage=2"):
+        spec.refuse_shards(2)
+
+
+def test_adamw_8bit_names_its_extra(monkeypatch):
+    monkeypatch.setitem(PACKAGES, "adamw_8bit", "no_such_package")
+    monkeypatch.setitem(EXTRAS, "no_such_package", "eightbit")
+    with pytest.raises(RecipeError, match=r"adamw_8bit: .*is not installed; pip install 'rl_posttrain\[eightbit\]'"):
+        resolve_optimizer("adamw_8bit", lr=1e-3)
 
 
 def test_sgd_moves_bf16_weights():

@@ -25,10 +25,12 @@ from rl_posttrain.models.universal import convert_to_universal
 from rl_posttrain.optim import OPTIMIZERS, JointOptimizer, JointSpec, OptimizerSpec, resolve_optimizer
 from rl_posttrain.optim.roles import describe_groups
 from rl_posttrain.optim.swap import check_optimizer, put_in
+from rl_posttrain.optim.table import PACKAGES, is_installed
 
 NUM_STEPS, SAVED_AT = 6, 3
 # As policy's and as critic's, every name once; the low-rank ones have a projection of rank 16.
-PAIRS = list(zip(OPTIMIZERS, [*list(OPTIMIZERS)[1:], "adams"], strict=True))
+NAMES = [name for name in OPTIMIZERS if is_installed(PACKAGES.get(name, "torch"))]
+PAIRS = list(zip(NAMES, [*NAMES[1:], "adams"], strict=True))
 MARKED = {"adams": {"bias_correction": True, "state_dtype": "bfloat16"}, "scale": {"vector_lr": 1e-3}}
 
 
