@@ -21,7 +21,14 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from rl_posttrain.optim.adams_state import adopt_universal, restore, step_device, steps_missing, to_load
 from rl_posttrain.optim.adams_step import by_chance, choose_way, scalars_of
 from rl_posttrain.optim.batches import Batches
-from rl_posttrain.optim.checks import adopt_old_names, check_gradient, check_settings, evaluate, local_parts
+from rl_posttrain.optim.checks import (
+    adopt_old_names,
+    check_gradient,
+    check_settings,
+    check_shape,
+    evaluate,
+    local_parts,
+)
 from rl_posttrain.optim.foreign import loading
 
 Variant = Literal["paper", "authors", "new_momentum"]
@@ -168,6 +175,8 @@ class AdamS(Optimizer):
                 momentum, step = state.get("exp_avg"), None
                 if momentum is None or momentum.dtype is not (dtype or parameter.dtype) or "exp_avg_sq" in state:
                     momentum = self._prepare(group, parameter, dtype or parameter.dtype)
+                if momentum.shape != parameter.shape:
+                    check_shape(parameter, momentum)
                 if group["bias_correction"]:
                     if "step" not in state:
                         raise steps_missing()

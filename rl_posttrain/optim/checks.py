@@ -9,6 +9,9 @@ import torch
 
 from rl_posttrain.errors import EngineError
 
+SHAPED_STATE = {"exp_avg", "exp_avg_sq"}
+"""What AdamS and SCALE keep in the shape of the parameter. Their kernels trust it."""
+
 
 def check_settings(
     *, lr: float | torch.Tensor, weight_decay: float, betas: tuple[float, ...] = (0.0, 0.0), eps: float | None = None
@@ -50,6 +53,34 @@ def check_gradients(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             if parameter.grad is not None:
                 check_gradient(parameter.grad, type(optimizer).__name__)
+
+
+def check_shapes(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Fail on a state of a model of other shapes, such as one with another vocabulary, before anything is loaded.
+
+    Raises:
+        ValueError: names the first such parameter, and both shapes.
+    """
+    for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=False)):
+        names = group.get("param_names") or [
+            f"parameter {place} of group {number}" for place in range(len(saved["params"]))
+        ]
+        for name, parameter, place in zip(names, group["params"], saved["params"], strict=False):
+            for kept in SHAPED_STATE & state_dict["state"].get(place, {}).keys():
+                check_shape(parameter, state_dict["state"][place][kept], name, kept)
+
+
+def check_shape(parameter: torch.Tensor, kept: torch.Tensor, name: str = "a parameter", what: str = "exp_avg") -> None:
+    """Fail where `kept`, what the state holds under `what`, has another shape than its parameter.
+
+    Raises:
+        ValueError: names `name` and both shapes.
+    """
+    if kept.shape != parameter.shape:
+        raise ValueError(
+            f"{name}={tuple(parameter.shape)}: the loaded state has {what} of shape {tuple(kept.shape)}, so it is of "
+            "another model; load the state of this one, or none"
+        )
 
 
 def unhooked(step: Callable) -> Callable:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.optim.optimizer import Optimizer
 
+from rl_posttrain.optim.checks import check_shapes
+
 # Of Adam and its kin, Lion included. A momentum of SGD or Muon is a sum, of another size.
 _ADAMS_STATE = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
 
@@ -31,6 +33,7 @@ def loading(
 
     def take(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         taken.update(before(state_dict))
+        check_shapes(optimizer, taken)
         return taken
 
     handles = [

@@ -22,6 +22,7 @@ from rl_posttrain.optim.checks import (
     adopt_old_names,
     check_gradient,
     check_settings,
+    check_shape,
     evaluate,
     has_triton,
     kernel_missing,
@@ -172,6 +173,8 @@ class SCALE(Optimizer):
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
+            for kept in ("exp_avg", "exp_avg_sq"):
+                check_shape(parameter, state[kept], what=kept)
             tensors = local_parts(parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
             places.setdefault((parameter.device, parameter.dtype), []).append((*tensors, state["step"]))
         for tensors in places.values():
@@ -194,6 +197,7 @@ class SCALE(Optimizer):
                 if not state:
                     state["exp_avg"] = torch.zeros_like(parameter)
                 momentum = state["exp_avg"]
+                check_shape(parameter, momentum)
             else:
                 self.state[parameter]  # torch.distributed.checkpoint looks for that of every parameter, if it is empty
             matrix = kernels.Matrix(parameter, gradient, momentum)

@@ -61,6 +61,32 @@ def a_run_resumes_to_the_bit_from_a_file_of_plain_values(case):
 
 
 @check
+def a_state_of_other_shapes_is_refused_and_never_steps(case):
+    """Of a model with another vocabulary, smaller or larger. A kernel that trusts it writes past its end."""
+    model, optimizer = case.pair(weight_decay=0.0)  # torch's AdamW decays a weight before it fails
+    train(model, optimizer, range(2))
+    for size in (5, 1000):
+        other = Model()
+        other.embed, other.lm_head = nn.Embedding(size, 6), nn.Linear(5, size, bias=False)
+        again, resized = case.build(other, weight_decay=0.0), [other.embed.weight, other.lm_head.weight]
+        for parameter in other.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        before = [parameter.detach().clone() for parameter in resized]
+        if not state_bytes(optimizer):
+            again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            continue  # there is no state, so it has no shape
+
+        def load_and_step(again=again):
+            again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            again.step()
+
+        with pytest.raises((ValueError, RuntimeError), match=r"shape|size of tensor"):
+            load_and_step()
+        for parameter, old in zip(resized, before, strict=True):
+            assert torch.equal(parameter, old)
+
+
+@check
 def it_can_be_copied_deeply(case):
     model, optimizer = case.pair()
     train(model, optimizer, range(3))

@@ -142,6 +142,46 @@ def test_a_state_of_another_model_is_refused():
         AdamS(wider.parameters()).load_state_dict(other.state_dict())
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("theirs", [AdamS, torch.optim.AdamW])
+def test_a_state_of_other_shapes_is_refused_at_load_by_name_and_both_shapes(theirs, named):
+    def parameters(layer):
+        return list(layer.named_parameters()) if named else list(layer.parameters())
+
+    small, large = (nn.Linear(300, size, bias=False) for size in (300, 600))
+    other = theirs(parameters(small))
+    small.weight.grad = torch.ones_like(small.weight)
+    other.step()
+    optimizer = AdamS(parameters(large))
+    name = "weight" if named else "parameter 0 of group 0"
+    reason = rf"^{name}=\(600, 300\): the loaded state has exp_avg of shape \(300, 300\)"
+    if theirs is not AdamS and not named:
+        reason = "do not match them in order and shape"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=reason) as raised:
+            optimizer.load_state_dict(other.state_dict())
+    assert "\n" not in str(raised.value)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("name", ["adams", "scale"])
+def test_a_state_that_changes_its_shape_after_the_load_makes_no_step(name, key):
+    model = Model()
+    optimizer = build_optimizer(model, name, lr=0.03)
+    train(model, optimizer, range(1))
+    chosen = [parameter for parameter, state in optimizer.state.items() if key in state]
+    for parameter in chosen:
+        optimizer.state[parameter][key] = torch.zeros(1)
+        before = parameter.detach().clone()
+        with pytest.raises(ValueError, match=rf"{key} of shape"):
+            train(model, optimizer, range(1, 2))
+        assert torch.equal(parameter, before)
+        optimizer.state[parameter][key] = torch.zeros_like(parameter)
+    assert chosen or (name, key) == ("adams", "exp_avg_sq")
+
+
 def test_a_file_of_ones_own_class_brings_its_settings_as_in_torch():
     for cls, mark in ((AdamS, {"eps_inside_sqrt": True}), (SCALE, {"norm": "l2"})):
         model = Model()
