@@ -19,23 +19,13 @@ extern "C" void adams_step(int64_t num_tensors, const int64_t* sizes, WEIGHT* co
             const GRADIENT* __restrict gradient = gradients[tensor] + start;
             MOMENTUM* __restrict momentum = momenta[tensor] + start;
             const int64_t count = std::min(piece, size - start);
-            // The new momentum is written, and the new weight returned.
-            const auto next_weight = [&](int64_t i) {
+            write_weights(weight, count, keys == nullptr ? nullptr : keys + tensor, start, [=](int64_t i) {
                 const REAL g = read(gradient[i]), m = read(momentum[i]);
                 const REAL nu = old * (m * m) + fresh * (g * g);
                 const REAL next = keep * m + add * g;
                 write(momentum[i], next);
                 return shrink * read(weight[i]) - step * (next / (std::sqrt(nu + inner_eps) + outer_eps));
-            };
-            if (keys == nullptr) {
-#pragma omp simd
-                for (int64_t i = 0; i < count; ++i) write(weight[i], next_weight(i));
-            } else {
-                const uint32_t key = keys[tensor], first = static_cast<uint32_t>(start);
-#pragma omp simd
-                for (int64_t i = 0; i < count; ++i)
-                    write_by_chance(weight[i], next_weight(i), key, first + static_cast<uint32_t>(i));
-            }
+            });
         }
     }
 }

@@ -19,7 +19,7 @@ import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from rl_posttrain.optim.adams_state import adopt_universal, restore, step_device, steps_missing, to_load
-from rl_posttrain.optim.adams_step import by_chance, choose_way, scalars_of
+from rl_posttrain.optim.adams_step import choose_way, scalars_of
 from rl_posttrain.optim.batches import Batches
 from rl_posttrain.optim.checks import (
     adopt_old_names,
@@ -30,6 +30,7 @@ from rl_posttrain.optim.checks import (
     local_parts,
 )
 from rl_posttrain.optim.foreign import loading
+from rl_posttrain.optim.rounding import OFF, by_chance, step_keys
 
 Variant = Literal["paper", "authors", "new_momentum"]
 _STATE_DTYPES = ("bfloat16", "float32")
@@ -110,9 +111,8 @@ class AdamS(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
             # By name: a state_dict of plain values passes through every checkpoint format.
             "state_dtype": None if state_dtype is None else str(state_dtype).removeprefix("torch."),
-            "stochastic_rounding": stochastic_rounding,
-            "rounding_step": 0,  # counted where it is on; it is saved with the group
         }
+        defaults |= OFF | {"stochastic_rounding": stochastic_rounding}
         _check_group(defaults)
         super().__init__(params, defaults)
 
@@ -125,7 +125,8 @@ class AdamS(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A state of an earlier version names fewer settings, and one otherwise.
-        adopt_old_names(self.defaults, {"foreach": None, "fused": None, "amsgrad": False, "variant": "paper"})
+        own = {"foreach": None, "fused": None, "amsgrad": False, "variant": "paper"}
+        adopt_old_names(self.defaults, own | OFF)
         for group in self.param_groups:
             adopt_old_names(group, self.defaults)
 
@@ -155,15 +156,13 @@ class AdamS(Optimizer):
         total = sum(parameter.numel() for group in self.param_groups for parameter in group["params"])
         numbers = itertools.count()
         for group in self.param_groups:
-            group["rounding_step"] += group["stochastic_rounding"]
-
-            def begin(triple: tuple, step: Any, group: dict[str, Any] = group) -> tuple:
-                way = choose_way(group, triple, total)
-                if group["stochastic_rounding"]:
-                    way = by_chance(way, group["rounding_step"], numbers)
-                return way, scalars_of(group, step, triple[0].device)
-
-            batches = Batches(begin)
+            keys = step_keys(group, numbers)
+            batches = Batches(
+                lambda triple, step, group=group, keys=keys: (
+                    by_chance(choose_way(group, triple, total), keys),
+                    scalars_of(group, step, triple[0].device),
+                )
+            )
             dtype = getattr(torch, group["state_dtype"]) if group["state_dtype"] else None
             # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
             for parameter in group["params"]:

@@ -7,7 +7,8 @@ fp32 (fp64 for fp64 weights), whatever dtypes they have:
     m  = keep * m + add * g                             before the first line where `new_momentum` is set
     w  = shrink * w - step * m / (sqrt(nu + inner_eps) + outer_eps)
 
-With `keys`, bf16 weights are rounded stochastically (`rl_posttrain.optim.rounding`), every way with the same bits.
+With `keys`, one for each weight, bf16 weights are rounded stochastically (`rl_posttrain.optim.rounding`), every way
+with the same bits.
 """
 
 import ctypes
@@ -16,8 +17,9 @@ from typing import NamedTuple
 
 import torch
 
-from rl_posttrain.optim.elementwise import Keys, Triple, chosen_keys, run_many, run_single
-from rl_posttrain.optim.native import addresses, load_kernel
+from rl_posttrain.optim.elementwise import Keys, Triple, run_many, run_single
+from rl_posttrain.optim.native import addresses, load_kernel, numbers_of_c
+from rl_posttrain.optim.rounding import pick
 
 
 class Scalars(NamedTuple):
@@ -33,21 +35,19 @@ class Scalars(NamedTuple):
     step: float | torch.Tensor
     new_momentum: bool = False
     """Whether nu is of the new m; C++ and Triton do not know it."""
-    keys: Keys = None
-    """For stochastic rounding, one of each triple; None rounds to nearest."""
 
 
-def update_single(triples: Sequence[Triple], scalars: Scalars) -> None:
+def update_single(triples: Sequence[Triple], scalars: Scalars, keys: Keys = None) -> None:
     """One tensor after the other, in pieces that stay in cache. It runs on every device."""
-    run_single(triples, scalars, _update_piece, scalars.keys)
+    run_single(triples, scalars, _update_piece, keys)
 
 
-def update_foreach(triples: Sequence[Triple], scalars: Scalars) -> None:
+def update_foreach(triples: Sequence[Triple], scalars: Scalars, keys: Keys = None) -> None:
     """torch's multi-tensor operations over many tensors."""
-    run_many(triples, scalars, _update_lists, scalars.keys)
+    run_many(triples, scalars, _update_lists, keys)
 
 
-def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
+def update_compiled(triples: Sequence[Triple], scalars: Scalars, keys: Keys = None) -> None:
     """A C++ kernel that reads and writes each element once, over all contiguous tensors in one call.
 
     Raises:
@@ -56,19 +56,17 @@ def update_compiled(triples: Sequence[Triple], scalars: Scalars) -> None:
     fitting, others = [], []
     for number, triple in enumerate(triples):
         (fitting if all(tensor.is_contiguous() for tensor in triple) else others).append(number)
-    update_single([triples[number] for number in others], scalars._replace(keys=chosen_keys(scalars.keys, others)))
+    update_single(pick(triples, others), scalars, pick(keys, others))
     if not fitting:
         return
-    weights, gradients, momenta = map(list, zip(*(triples[number] for number in fitting), strict=True))
-    keys = chosen_keys(scalars.keys, fitting)
-    numbers = scalars[:-1]
+    weights, gradients, momenta = map(list, zip(*pick(triples, fitting), strict=True))
     kernel = load_kernel("adams", weight=weights[0].dtype, gradient=gradients[0].dtype, momentum=momenta[0].dtype)
     kernel.adams_step(
         ctypes.c_int64(len(fitting)),
-        (ctypes.c_int64 * len(fitting))(*[weight.numel() for weight in weights]),
+        numbers_of_c(ctypes.c_int64, [weight.numel() for weight in weights]),
         *map(addresses, (weights, gradients, momenta)),
-        (ctypes.c_double * len(numbers))(*map(float, numbers)),
-        None if keys is None else (ctypes.c_uint32 * len(keys))(*keys),
+        numbers_of_c(ctypes.c_double, [float(value) for value in scalars]),
+        numbers_of_c(ctypes.c_uint32, pick(keys, fitting)),
         ctypes.c_int(torch.get_num_threads()),
     )
     # autograd does not see what the kernel does. Counted, a backward pass over changed weights is still an error.

@@ -1,7 +1,6 @@
 """What a step of AdamS is run with: the numbers of a group, and one of the ways of `adams_kernels`."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ import rl_posttrain.optim.adams_kernels as kernels
 from rl_posttrain.optim.checks import has_triton, kernel_missing
 from rl_posttrain.optim.elementwise import Triple, rate
 from rl_posttrain.optim.native import can_compile
-from rl_posttrain.optim.rounding import tensor_key
 
 COMPILED_FROM = 2**16
 """Elements of all parameters from which a step on a CPU compiles its kernel; below, compiling takes more time than it
@@ -69,18 +67,3 @@ def choose_way(group: dict[str, Any], triple: Triple, num_elements: int) -> Call
     from rl_posttrain.optim.adams_triton import update_triton
 
     return update_triton
-
-
-def by_chance(way: Callable, step: int, numbers: Iterator[int]) -> Callable:
-    """The same way, with a key of its own for each tensor (`rl_posttrain.optim.rounding`).
-
-    Args:
-        step: which step it is.
-        numbers: counts the tensors of the step.
-    """
-
-    def run(triples: list[Triple], scalars: kernels.Scalars) -> None:
-        keys = [tensor_key(step, number) for number in itertools.islice(numbers, len(triples))]
-        way(triples, scalars._replace(keys=keys))
-
-    return run

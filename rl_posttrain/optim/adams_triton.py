@@ -11,13 +11,15 @@ import triton.language as tl
 
 from rl_posttrain.optim.adams_kernels import Scalars, update_single
 from rl_posttrain.optim.chunks import DTYPES, VECTOR_BYTES, address_table, chunk_table, is_capturing
-from rl_posttrain.optim.elementwise import Triple, chosen_keys
+from rl_posttrain.optim.elementwise import Triple
+from rl_posttrain.optim.rounding import pick
+from rl_posttrain.optim.rounding_triton import round_by_chance
 
 _BLOCK_SIZE = 2048
 _NUM_WARPS = 8
 
 
-def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
+def update_triton(triples: Sequence[Triple], scalars: Scalars, keys: Sequence[int] | None = None) -> None:
     """One launch for all contiguous tensors. fp64 and tensors that are not contiguous go through `update_single`.
 
     While a CUDA graph is captured, there is a launch for each tensor.
@@ -27,19 +29,19 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
     """
     first = triples[0]
     if any(tensor.dtype not in DTYPES for tensor in first):
-        update_single(triples, scalars)
+        update_single(triples, scalars, keys)
         return
     fitting, aligned, others = [], [], []
     # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
-    rounds = scalars.keys is not None and first[0].dtype is torch.bfloat16
+    rounds = keys is not None and first[0].dtype is torch.bfloat16
     for number, triple in enumerate(triples):
         weight, gradient, momentum = triple
         if not (weight.is_contiguous() and gradient.is_contiguous() and momentum.is_contiguous()):
-            update_single([triple], scalars._replace(keys=chosen_keys(scalars.keys, [number])))
+            update_single([triple], scalars, pick(keys, [number]))
         else:
             row = (weight.data_ptr(), gradient.data_ptr(), momentum.data_ptr(), weight.numel())
             if rounds:
-                row += (scalars.keys[number],)
+                row += (keys[number],)
             (others if (row[0] | row[1] | row[2]) % VECTOR_BYTES else aligned).append(row)
             fitting.append(triple)
     if not fitting:
@@ -53,7 +55,7 @@ def update_triton(triples: Sequence[Triple], scalars: Scalars) -> None:
         "num_warps": _NUM_WARPS, "enable_fp_fusion": False,
     }  # fmt: skip
     with torch.cuda.device_of(first[0]):  # Triton launches on the current device
-        if is_capturing(device):  # AdamS takes no stochastic rounding there: a graph would repeat its bits
+        if is_capturing(device):  # where `rounding.step_keys` gives no keys
             for triple in fitting:
                 size = triple[0].numel()
                 _update_one[(triton.cdiv(size, _BLOCK_SIZE),)](*triple, size, *numbers, **options)
@@ -159,18 +161,5 @@ def _update_block(
     w = shrink * w - step * (m / (tl.sqrt(nu + inner_eps) + outer_eps))
     tl.store(momenta + places, m.to(momenta.dtype.element_ty), mask=inside)
     if ROUNDS:
-        w = _round_by_chance(w, (start + places).to(tl.uint32) ^ key.to(tl.uint32))
+        w = round_by_chance(w, key, start + places)
     tl.store(weights + places, w.to(weights.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _round_by_chance(value, number):
-    """fp32 values that bf16 has: those below or above, as `rounding.store` chooses."""
-    hashed = number ^ (number >> 16)
-    hashed = hashed * 0x7FEB352D
-    hashed = hashed ^ (hashed >> 15)
-    hashed = hashed * 0x846CA68B
-    hashed = hashed ^ (hashed >> 16)
-    bits = value.to(tl.uint32, bitcast=True)
-    rounded = ((bits + (hashed & 0xFFFF)) & 0xFFFF0000).to(tl.float32, bitcast=True)
-    return tl.where((bits & 0x7F800000) == 0x7F800000, value, rounded)

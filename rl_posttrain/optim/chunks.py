@@ -49,16 +49,11 @@ def address_table(rows: Iterable[tuple[int, ...]], device: torch.device) -> torc
     return _send(tuple(rows), device, stream)
 
 
-def split_contiguous(tensors: Sequence[tuple[torch.Tensor | None, ...]]) -> tuple[list[tuple], list[tuple]]:
-    """Those in which all are contiguous, and the others. All of them have None in the same places."""
+def are_contiguous(tensors: Sequence[tuple[torch.Tensor | None, ...]]) -> list[bool]:
+    """For each, whether all of its tensors are contiguous. All of them have None in the same places."""
     # Loops in C: on a GPU, Python's can take longer than the update itself.
-    if all(all(map(torch.Tensor.is_contiguous, column)) for column in _columns(tensors)):
-        return list(tensors), []
-    fitting, others = [], []
-    for one in tensors:
-        is_fitting = all(tensor is None or tensor.is_contiguous() for tensor in one)
-        (fitting if is_fitting else others).append(one)
-    return fitting, others
+    columns = [map(torch.Tensor.is_contiguous, column) for column in _columns(tensors)]
+    return list(map(all, zip(*columns, strict=True)))
 
 
 def addresses_of(tensors: Sequence[tuple[torch.Tensor | None, ...]]) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.batches import Batches
 from rl_posttrain.optim.checks import check_gradient, local_parts
-from rl_posttrain.optim.rounding import store
+from rl_posttrain.optim.rounding import pick, store
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 """Weight, gradient and momentum."""
@@ -79,7 +79,7 @@ def run_single(triples: Sequence[Triple], scalars: Any, update: Callable[..., No
     for number, triple in enumerate(triples):
         start = 0
         for piece in _in_pieces(*triple):
-            _with_opmath([piece], lambda wide: update(*wide[0], scalars), chosen_keys(keys, [number]), start)
+            _with_opmath([piece], lambda wide: update(*wide[0], scalars), pick(keys, [number]), start)
             start += piece[0].numel()
 
 
@@ -102,13 +102,8 @@ def run_many(triples: Sequence[Triple], scalars: Any, update: Callable[..., None
         batch.append(number)
         size += triple[0].numel()
         if size >= _FOREACH_SIZE or number == len(triples) - 1:
-            _with_opmath([triples[place] for place in batch], updated, chosen_keys(keys, batch))
+            _with_opmath(pick(triples, batch), updated, pick(keys, batch))
             batch, size = [], 0
-
-
-def chosen_keys(keys: Keys, numbers: Iterable[int]) -> Keys:
-    """The keys of the triples with these numbers."""
-    return None if keys is None else [keys[number] for number in numbers]
 
 
 def _with_opmath(triples: Sequence[Triple], update: Callable[[list[Triple]], None], keys: Keys, start: int = 0) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -72,6 +73,11 @@ def can_compile(name: str, weight: torch.dtype, gradient: torch.dtype, momentum:
 def addresses(tensors: list[torch.Tensor]) -> ctypes.Array:
     """The tensors' data pointers as an array of C, for a kernel; the tensors must outlive the call."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def numbers_of_c(kind: type, numbers: Sequence[float] | None) -> ctypes.Array | None:
+    """`numbers` as an array of C, for a kernel, of a type such as ``ctypes.c_int64``; None is a null pointer."""
+    return None if numbers is None else (kind * len(numbers))(*numbers)
 
 
 def _compile(command: list[str], source: Path, library: Path) -> None:

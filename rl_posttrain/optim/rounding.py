@@ -5,8 +5,16 @@ average. The chance of an element is a hash of its tensor's key and of its place
 step (torch's operations, C++, Triton) rounds alike, and so do a resumed run and the processes of data parallelism.
 """
 
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import torch
 
+from rl_posttrain.errors import EngineError
+
+OFF = {"stochastic_rounding": False, "rounding_step": 0}
+"""What a group says of it: whether bf16 weights are rounded so, and the steps that were."""
 _MASK = 0xFFFFFFFF
 _EXPONENT = 0x7F800000
 
@@ -19,6 +27,42 @@ def tensor_key(step: int, number: int) -> int:
         number: the tensor's number among those of its optimizer.
     """
     return _mixed_int(_mixed_int(step & _MASK) ^ (number & _MASK))
+
+
+def step_keys(group: dict[str, Any], numbers: Iterator[int]) -> Iterator[int] | None:
+    """Count a step of `group`; the keys of its tensors, without end, or None where it rounds to nearest.
+
+    Args:
+        group: of `param_groups`, with what `OFF` has.
+        numbers: counts the tensors of the optimizer's step.
+
+    Raises:
+        EngineError: a CUDA graph is being captured, and would repeat the chance of this step.
+    """
+    if not group["stochastic_rounding"]:
+        return None
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise EngineError(
+            "stochastic_rounding=True: a CUDA graph would repeat the chance of one step; leave it out, or capture none"
+        )
+    group["rounding_step"] += 1
+    return (tensor_key(group["rounding_step"], number) for number in numbers)
+
+
+def by_chance(way: Callable, keys: Iterator[int] | None) -> Callable:
+    """A way to run a step of many tensors, with the next key for each of them; without keys, the way itself.
+
+    Args:
+        way: takes a list of tensors, settings, and a key for each in the list.
+    """
+    if keys is None:
+        return way
+    return lambda tensors, settings: way(tensors, settings, list(itertools.islice(keys, len(tensors))))
+
+
+def pick(values: Sequence | None, numbers: Sequence[int]) -> list | None:
+    """Those of the `values` with these numbers, such as the keys of some tensors; None stays None."""
+    return None if values is None else [values[number] for number in numbers]
 
 
 def store(kept: torch.Tensor, value: torch.Tensor, key: int | None, start: int = 0) -> None:

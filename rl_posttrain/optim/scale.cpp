@@ -4,7 +4,7 @@
 // Divides each row of `length` values by its norm: of the momentum, or of the gradient if `momenta` is null.
 extern "C" void scale_rows(int64_t num_tensors, const int64_t* num_rows, const int64_t* lengths,
                            WEIGHT* const* weights, GRADIENT* const* gradients, MOMENTUM* const* momenta,
-                           const double* scalars, int num_threads) {
+                           const double* scalars, const uint32_t* keys, int num_threads) {
     constexpr int64_t piece = 1 << 16;
     const REAL shrink = scalars[0], lr = scalars[1], smallest = scalars[2], fresh = scalars[3];
     const bool mean = scalars[4] != 0;
@@ -37,25 +37,27 @@ extern "C" void scale_rows(int64_t num_tensors, const int64_t* num_rows, const i
                 }
                 const REAL norm = std::sqrt(mean ? squares / length : squares);
                 const REAL step = lr / std::max(norm, smallest);
+                const uint32_t* key = keys == nullptr ? nullptr : keys + tensor;
                 if (momenta == nullptr) {
-#pragma omp simd
-                    for (int64_t i = 0; i < length; ++i)
-                        write(weight[i], shrink * read(weight[i]) - step * read(gradient[i]));
+                    write_weights(weight, length, key, row * length, [=](int64_t i) {
+                        return shrink * read(weight[i]) - step * read(gradient[i]);
+                    });
                 } else {
                     const MOMENTUM* __restrict momentum = momenta[tensor] + row * length;
-#pragma omp simd
-                    for (int64_t i = 0; i < length; ++i)
-                        write(weight[i], shrink * read(weight[i]) - step * read(momentum[i]));
+                    write_weights(weight, length, key, row * length, [=](int64_t i) {
+                        return shrink * read(weight[i]) - step * read(momentum[i]);
+                    });
                 }
             }
         }
     }
 }
 
-// Divides each column of one [rows, columns] matrix by its norm. `sums` is scratch, [ceil(rows / rows_a_piece), columns].
+// Divides each column of one [rows, columns] matrix, which begins at `start` in its tensor, by its norm. `sums` is scratch, [ceil(rows / rows_a_piece), columns].
 // Pieces are added in a fixed order, whichever thread made them, so that a run can be repeated to the bit.
 extern "C" void scale_columns(int64_t rows, int64_t columns, WEIGHT* weights, const GRADIENT* gradients, REAL* sums,
-                              int64_t rows_a_piece, const double* scalars, int num_threads) {
+                              int64_t rows_a_piece, const double* scalars, const uint32_t* key, int64_t start,
+                              int num_threads) {
     const REAL shrink = scalars[0], lr = scalars[1], smallest = scalars[2];
     const bool mean = scalars[4] != 0;
     const int64_t pieces = (rows + rows_a_piece - 1) / rows_a_piece;
@@ -86,9 +88,9 @@ extern "C" void scale_columns(int64_t rows, int64_t columns, WEIGHT* weights, co
             for (int64_t row = piece * rows_a_piece; row < std::min(rows, (piece + 1) * rows_a_piece); ++row) {
                 WEIGHT* __restrict weight = weights + row * columns;
                 const GRADIENT* __restrict gradient = gradients + row * columns;
-#pragma omp simd
-                for (int64_t i = 0; i < columns; ++i)
-                    write(weight[i], shrink * read(weight[i]) - sums[i] * read(gradient[i]));
+                write_weights(weight, columns, key, start + row * columns, [=](int64_t i) {
+                    return shrink * read(weight[i]) - sums[i] * read(gradient[i]);
+                });
             }
         }
     }

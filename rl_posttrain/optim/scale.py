@@ -8,7 +8,8 @@ N divides the gradient of each output by its root mean square (`norm="rms"`, as 
 Euclidean length (`norm="l2"`, as the paper's text says). The two differ by sqrt(in), and so do the learning rates.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,8 @@ from rl_posttrain.optim.checks import (
 )
 from rl_posttrain.optim.foreign import adopt, loading
 from rl_posttrain.optim.native import can_compile
-from rl_posttrain.optim.roles import RoledParameter, roled_parameters
+from rl_posttrain.optim.rounding import OFF, by_chance, step_keys
+from rl_posttrain.optim.scale_roles import scale_groups
 from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, update_shard
 
 _STATE_OF = {"matrix": (), "head": ("exp_avg",), "vector": ("step", "exp_avg", "exp_avg_sq")}
@@ -54,11 +56,13 @@ class SCALE(Optimizer):
             operations; None: the kernels where they run, else torch's operations. Parts of matrices (ZeRO-1 to 3,
             FSDP2) and, while a CUDA graph is captured, all matrices take torch's operations.
         maximize: go up instead of down.
+        stochastic_rounding: round bf16 parameters up or down by chance, so that steps too small for bf16 arrive on
+            average (arXiv:2010.06192), as `AdamS` does.
 
     Raises:
         ValueError: a hyperparameter is out of its range, or a group has no role.
-        EngineError: at the step, when a matrix arrives flat and `find_shards` was not called, or when `fused` is True
-            and there is no kernel here.
+        EngineError: at the step, when a matrix arrives flat and `find_shards` was not called, when `fused` is True and
+            there is no kernel here, or when a CUDA graph is captured with `stochastic_rounding`.
     """
 
     _shards: Mapping[torch.Tensor, Shard] = {}
@@ -75,6 +79,7 @@ class SCALE(Optimizer):
         fused: bool | None = None,
         *,
         maximize: bool = False,
+        stochastic_rounding: bool = False,
     ):
         defaults = {
             "lr": lr,
@@ -86,6 +91,7 @@ class SCALE(Optimizer):
             "fused": fused,
             "maximize": maximize,
         }
+        defaults |= OFF | {"stochastic_rounding": stochastic_rounding}
         _check_group(defaults)
         super().__init__(params, defaults)
 
@@ -110,8 +116,10 @@ class SCALE(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A state of an earlier version says it otherwise, or not at all.
-        for settings in (self.defaults, *self.param_groups):
-            adopt_old_names(settings, {"fused": None, "maximize": False})
+        later = {"fused": None, "maximize": False} | OFF
+        adopt_old_names(self.defaults, later)
+        for group in self.param_groups:
+            adopt_old_names(group, {name: self.defaults[name] for name in later})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. The state of Adam, AdamW or Lion is taken over as `rl_posttrain.optim.foreign` says.
@@ -154,6 +162,7 @@ class SCALE(Optimizer):
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One update of every parameter that has a gradient; returns the closure's loss."""
         loss = evaluate(closure)
+        numbers = itertools.count()
         for group in self.param_groups:
             given = []
             for parameter in group["params"]:
@@ -161,10 +170,13 @@ class SCALE(Optimizer):
                 if gradient is not None:
                     check_gradient(gradient, "SCALE")
                     given.append((parameter, gradient))
-            (self._step_vectors if group["role"] == "vector" else self._step_matrices)(given, group)
+            step = self._step_vectors if group["role"] == "vector" else self._step_matrices
+            step(given, group, step_keys(group, numbers))
         return loss
 
-    def _step_vectors(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
+    def _step_vectors(
+        self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any], keys: Iterator[int] | None
+    ) -> None:
         places: dict[tuple, list[tuple]] = {}
         for parameter, gradient in given:
             state = self.state[parameter]
@@ -178,9 +190,11 @@ class SCALE(Optimizer):
             tensors = local_parts(parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
             places.setdefault((parameter.device, parameter.dtype), []).append((*tensors, state["step"]))
         for tensors in places.values():
-            kernels.update_vectors(*map(list, zip(*tensors, strict=True)), group)
+            by_chance(kernels.update_vectors, keys)(tensors, group)
 
-    def _step_matrices(self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any]) -> None:
+    def _step_matrices(
+        self, given: list[tuple[torch.Tensor, torch.Tensor]], group: dict[str, Any], keys: Iterator[int] | None
+    ) -> None:
         if "max_momentum" in group:
             # A schedule cycles momenta, such as OneCycleLR, and writes betas, because there are some.
             group = group | {"momentum": group["betas"][0]}
@@ -188,7 +202,7 @@ class SCALE(Optimizer):
             # The kernels go down. Both signs turned, weights still shrink; the momentum is that of the gradient.
             group = group | {"lr": -group["lr"], "weight_decay": -group["weight_decay"]}
         # Few lists: each of them takes some launches, and the update is short.
-        batches = Batches(lambda matrix, _: (_choose(matrix, group), group), first_size=2**27)
+        batches = Batches(lambda matrix, _: (by_chance(_choose(matrix, group), keys), group), first_size=2**27)
         is_head, shards, momentum = group["role"] == "head", self._shards, None
         # On a GPU this loop can take longer than the update itself, so it calls as little as possible.
         for parameter, gradient in given:
@@ -202,9 +216,9 @@ class SCALE(Optimizer):
                 self.state[parameter]  # torch.distributed.checkpoint looks for that of every parameter, if it is empty
             matrix = kernels.Matrix(parameter, gradient, momentum)
             if hasattr(parameter, "to_local"):
-                update_dtensor(parameter, kernels.Matrix(*local_parts(*matrix)), group)
+                update_dtensor(parameter, kernels.Matrix(*local_parts(*matrix)), group, keys and next(keys))
             elif shards and parameter in shards:
-                update_shard(matrix, shards[parameter], group)
+                update_shard(matrix, shards[parameter], group, keys and next(keys))
             elif parameter.ndim < 2:
                 raise EngineError(
                     f"optimizer=scale: a {group['role']} arrives flat, of shape {tuple(parameter.shape)}, and its "
@@ -222,31 +236,6 @@ def _check_group(group: dict[str, Any]) -> None:
         raise ValueError(f"Invalid momentum: {group['momentum']}; it must be in [0, 1)")
     if group["norm"] not in ("rms", "l2"):
         raise ValueError(f"Invalid norm: {group['norm']}; it must be 'rms' or 'l2'")
-
-
-def scale_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The trainable parameters of `model` by role, with the dimension along which their gradients are normalized.
-
-    ==========================  ========  ====  =====================================================
-    nn.Linear, LoRA [out, in]   matrix     1    each output's weights
-    HF Conv1D [in, out]         matrix     0    each output's weights
-    nn.Embedding [V, d]         matrix     0    each feature over the vocabulary, as the authors do
-    experts [E, out, in]        matrix    -1    each output of each expert; [E, in, out]: dimension 1
-    output layer [V, d]         head       1    each token's weights, of the momentum
-    tied embedding [V, d]       head       1    it is also the output layer, and is treated as that
-    norms, biases               vector    none  Adam
-    ==========================  ========  ====  =====================================================
-
-    The output layer is what `get_output_embeddings` returns, or a module called lm_head. A model without one, or with a
-    frozen one (LoRA), has no head group, and nothing has momentum.
-
-    Raises:
-        ValueError: a parameter has more than three dimensions; convolutions are not in the paper.
-    """
-    found: dict[tuple[str, int | None], list[nn.Parameter]] = {}
-    for roled in roled_parameters(model):
-        found.setdefault(_role(roled), []).append(roled.parameter)
-    return [{"params": params, "role": role, "axis": axis} for (role, axis), params in found.items()]
 
 
 def _choose(matrix: kernels.Matrix, group: dict[str, Any]) -> Callable:
@@ -268,17 +257,3 @@ def _choose(matrix: kernels.Matrix, group: dict[str, Any]) -> Callable:
     if fused:
         raise kernel_missing("SCALE", device)
     return kernels.update_single
-
-
-def _role(roled: RoledParameter) -> tuple[str, int | None]:
-    if roled.makes_logits:
-        return "head", 1
-    if roled.role in ("norms", "biases"):
-        return "vector", None
-    if len(roled.shape) > 3:
-        raise ValueError(f"{roled.name}={tuple(roled.shape)}: SCALE has no rule for it; leave it out, or use adams")
-    if len(roled.shape) == 3:
-        # transformers marks experts whose weights stand as [E, in, out].
-        return "matrix", 1 if getattr(roled.module, "is_transposed", False) else -1
-    by_input = isinstance(roled.module, nn.Embedding) or type(roled.module).__name__ == "Conv1D"
-    return "matrix", 0 if by_input else 1

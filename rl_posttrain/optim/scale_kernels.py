@@ -6,7 +6,8 @@ It computes in fp32 (fp64 for fp64 weights), whatever dtypes the tensors have:
     w  <- (1 - lr * weight_decay) * w - lr * d / max(norm(d), 1e-8)
 
 with d the gradient, or the momentum where there is one, and one norm for each output of the layer. `group` is one of
-SCALE's `param_groups`: its ``axis`` is the dimension along which a norm is taken.
+SCALE's `param_groups`: its ``axis`` is the dimension along which a norm is taken. With `keys`, one for each weight,
+bf16 weights are rounded stochastically (`rl_posttrain.optim.rounding`), every way with the same bits.
 """
 
 import ctypes
@@ -17,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim.adam import adam
 
-from rl_posttrain.optim.native import addresses, load_kernel
+from rl_posttrain.optim.native import addresses, load_kernel, numbers_of_c
+from rl_posttrain.optim.rounding import pick, store
 
 SMALLEST_NORM = 1e-8
 _PIECE_SIZE = 2**18
@@ -31,29 +33,30 @@ class Matrix(NamedTuple):
     momentum: torch.Tensor | None
 
 
-def update_single(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+def update_single(matrices: Sequence[Matrix], group: dict[str, Any], keys: Sequence[int] | None = None) -> None:
     """torch's operations, one matrix after the other. It runs on every device."""
-    for matrix in matrices:
-        descend(matrix.weight, direction_of(matrix, group), group)
+    for matrix, key in zip(matrices, keys or [None] * len(matrices), strict=True):
+        descend(matrix.weight, direction_of(matrix, group), group, key)
 
 
-def update_compiled(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+def update_compiled(matrices: Sequence[Matrix], group: dict[str, Any], keys: Sequence[int] | None = None) -> None:
     """C++ kernels; norms along rows (the last dimension) read and write each value once.
 
     Raises:
         EngineError: this machine cannot compile.
     """
-    batches: dict[tuple, list[Matrix]] = {}
-    for matrix in matrices:
+    batches: dict[tuple, list[int]] = {}
+    for number, matrix in enumerate(matrices):
         if all(tensor is None or tensor.is_contiguous() for tensor in matrix):
             # A group's axis counts from the front, so that it is the last one of some shapes and not of others.
             is_last = group["axis"] % matrix.weight.ndim == matrix.weight.ndim - 1
-            batches.setdefault((is_last, *value_types(matrix)), []).append(matrix)
+            batches.setdefault((is_last, *value_types(matrix)), []).append(number)
         else:
-            update_single([matrix], group)
-    for (along_rows, *types), batch in batches.items():
+            update_single([matrix], group, pick(keys, [number]))
+    for (along_rows, *types), numbers in batches.items():
         kernel = load_kernel("scale", **dict(zip(("weight", "gradient", "momentum"), types, strict=True)))
-        (_update_rows if along_rows else _update_columns)(kernel, batch, group)
+        batch = pick(matrices, numbers)
+        (_update_rows if along_rows else _update_columns)(kernel, batch, group, pick(keys, numbers))
         torch.autograd.graph.increment_version([matrix.weight for matrix in batch])
 
 
@@ -64,21 +67,23 @@ def value_types(matrix: Matrix) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
 
 
 def update_vectors(
-    weights: list[torch.Tensor],
-    gradients: list[torch.Tensor],
-    means: list[torch.Tensor],
-    squares: list[torch.Tensor],
-    steps: list[torch.Tensor],
-    group: dict[str, Any],
+    vectors: Sequence[tuple[torch.Tensor, ...]], group: dict[str, Any], keys: Sequence[int] | None = None
 ) -> None:
-    """torch's own Adam, in place.
+    """torch's own Adam, in place. With keys, bf16 weights take the step on fp32 copies.
 
     Args:
-        weights, gradients, means, squares: as many tensors in each, the same shapes, all on one device; weights of one
-            dtype.
-        steps: for each weight a tensor of shape (), the number of steps so far.
+        vectors: weight, gradient, mean and square of one shape, and the number of steps so far, a tensor of shape ();
+            all on one device, and weights of one dtype.
     """
+    weights, gradients, means, squares, steps = map(list, zip(*vectors, strict=True))
     (beta1, beta2), dtype = group["betas"], weights[0].dtype
+    if keys is not None and dtype is torch.bfloat16:
+        copies = [(*(tensor.float() for tensor in tensors), step) for *tensors, step in vectors]
+        update_vectors(copies, group)
+        for (weight, _, *state, _), (new_weight, _, *new_state, _), key in zip(vectors, copies, keys, strict=True):
+            store(weight, new_weight, key)
+            torch._foreach_copy_(state, new_state)
+        return
     adam(
         weights,
         [gradient if gradient.dtype is dtype else gradient.to(dtype) for gradient in gradients],
@@ -115,6 +120,7 @@ def descend(
     weight: torch.Tensor,
     direction: torch.Tensor,
     group: dict[str, Any],
+    key: int | None = None,
     *,
     length: int | None = None,
     add_up: Callable[[torch.Tensor], None] | None = None,
@@ -123,6 +129,7 @@ def descend(
 
     Args:
         weight, direction: of one shape; the weight changes.
+        key: of stochastic rounding; None rounds to nearest.
         length: size of the whole dimension ``axis``, if these tensors are only a part of it.
         add_up: adds the squares of all parts' norms, in place; they have the shape of `direction` with 1 at ``axis``.
     """
@@ -134,7 +141,8 @@ def descend(
         lengths = squares.sqrt()
     wide = weight.to(direction.dtype)
     wide = wide.mul(1 - group["lr"] * group["weight_decay"])
-    weight.copy_(wide.addcdiv_(direction, norms(lengths, length or direction.shape[axis], group), value=-group["lr"]))
+    wide.addcdiv_(direction, norms(lengths, length or direction.shape[axis], group), value=-group["lr"])
+    store(weight, wide, key)
 
 
 def norms(lengths: torch.Tensor, num_values: int, group: dict[str, Any]) -> torch.Tensor:
@@ -144,35 +152,41 @@ def norms(lengths: torch.Tensor, num_values: int, group: dict[str, Any]) -> torc
     return lengths.clamp_(min=SMALLEST_NORM)
 
 
-def _update_rows(kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+def _update_rows(
+    kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any], keys: Sequence[int] | None
+) -> None:
     weights, gradients, momenta = map(list, zip(*matrices, strict=True))
-    counts = ctypes.c_int64 * len(weights)
     kernel.scale_rows(
         ctypes.c_int64(len(weights)),
-        counts(*[weight.numel() // weight.shape[-1] for weight in weights]),
-        counts(*[weight.shape[-1] for weight in weights]),
+        numbers_of_c(ctypes.c_int64, [weight.numel() // weight.shape[-1] for weight in weights]),
+        numbers_of_c(ctypes.c_int64, [weight.shape[-1] for weight in weights]),
         addresses(weights),
         addresses(gradients),
         None if momenta[0] is None else addresses(momenta),
         _scalars(group),
+        numbers_of_c(ctypes.c_uint32, keys),
         ctypes.c_int(torch.get_num_threads()),
     )
 
 
-def _update_columns(kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
-    for weight, gradient, _ in matrices:
+def _update_columns(
+    kernel: ctypes.CDLL, matrices: Sequence[Matrix], group: dict[str, Any], keys: Sequence[int] | None
+) -> None:
+    for number, (weight, gradient, _) in enumerate(matrices):
         rows, columns = weight.shape[-2:]
         # At least 64, so that the sums of the pieces stay small beside the matrix.
         rows_a_piece = max(64, _PIECE_SIZE // columns)
         sums = torch.empty(-(-rows // rows_a_piece), columns, dtype=opmath(weight))
         slabs = zip(weight.view(-1, rows, columns), gradient.view(-1, rows, columns), strict=True)
-        for one, its_gradient in slabs:  # an expert at a time
+        for slab, (one, its_gradient) in enumerate(slabs):  # an expert at a time
             kernel.scale_columns(
                 ctypes.c_int64(rows),
                 ctypes.c_int64(columns),
                 *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (one, its_gradient, sums)),
                 ctypes.c_int64(rows_a_piece),
                 _scalars(group),
+                numbers_of_c(ctypes.c_uint32, pick(keys, [number])),
+                ctypes.c_int64(slab * rows * columns),
                 ctypes.c_int(torch.get_num_threads()),
             )
 
@@ -185,4 +199,4 @@ def _scalars(group: dict[str, Any]) -> ctypes.Array:
         1 - group["momentum"],
         float(group["norm"] == "rms"),
     )
-    return (ctypes.c_double * len(values))(*map(float, values))
+    return numbers_of_c(ctypes.c_double, [float(value) for value in values])

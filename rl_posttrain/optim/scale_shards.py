@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from rl_posttrain.optim.rounding import store
 from rl_posttrain.optim.scale_kernels import Matrix, descend, direction_of, norms
 
 
@@ -75,11 +76,12 @@ def find_shards(wrapper: Any) -> dict[torch.Tensor, Shard]:
     return {}
 
 
-def update_shard(matrix: Matrix, shard: Shard, group: dict[str, Any]) -> None:
+def update_shard(matrix: Matrix, shard: Shard, group: dict[str, Any], key: int | None = None) -> None:
     """A step of the matrices in a flat shard. Every process of the shard's group must call it.
 
     Args:
         matrix: weight, gradient and momentum of the shard, (n,) each.
+        key: of stochastic rounding, whose places are those in the shard; None rounds to nearest.
     """
     direction = direction_of(matrix, group)
     sizes = [math.prod(piece.shape) // piece.shape[group["axis"]] for piece in shard.pieces]
@@ -98,14 +100,15 @@ def update_shard(matrix: Matrix, shard: Shard, group: dict[str, Any]) -> None:
             block = lines.of(weight).mul_(1 - group["lr"] * group["weight_decay"])
             block.addcdiv_(lines.of(direction), lines.norms_of(divisors), value=-group["lr"])
     if weight is not matrix.weight:
-        matrix.weight.copy_(weight)
+        store(matrix.weight, weight, key)
 
 
-def update_dtensor(parameter: torch.Tensor, matrix: Matrix, group: dict[str, Any]) -> None:
+def update_dtensor(parameter: torch.Tensor, matrix: Matrix, group: dict[str, Any], key: int | None = None) -> None:
     """A step of a DTensor. Every process of its mesh must call it.
 
     Args:
         matrix: this process's own parts of weight, gradient and momentum, as plain tensors.
+        key: of stochastic rounding, whose places are those in the part; None rounds to nearest.
     """
     axis = group["axis"] % parameter.ndim
     over = [number for number, placement in enumerate(parameter.placements) if placement.is_shard(axis)]
@@ -114,7 +117,7 @@ def update_dtensor(parameter: torch.Tensor, matrix: Matrix, group: dict[str, Any
         for number in over:
             dist.all_reduce(squares, group=parameter.device_mesh.get_group(number))
 
-    descend(matrix.weight, direction_of(matrix, group), group, length=parameter.shape[axis], add_up=add_up)
+    descend(matrix.weight, direction_of(matrix, group), group, key, length=parameter.shape[axis], add_up=add_up)
 
 
 def _lines(piece: Piece, axis: int) -> Iterator[_Lines]:

@@ -7,6 +7,7 @@ the other adds up these sums, in a fixed order, and updates.
 This module is imported only when a kernel is used.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,12 @@ from rl_posttrain.optim.chunks import (
     address_table,
     addresses_of,
     are_aligned,
+    are_contiguous,
     chunk_table,
     is_capturing,
-    split_contiguous,
 )
+from rl_posttrain.optim.rounding import pick
+from rl_posttrain.optim.rounding_triton import round_by_chance
 from rl_posttrain.optim.scale_kernels import SMALLEST_NORM, Matrix, update_single, value_types
 
 _TILE_SIZE = 4096
@@ -35,50 +38,58 @@ _PARTS = 64
 """A column is added up in at most so many parts."""
 
 
-def update_triton(matrices: Sequence[Matrix], group: dict[str, Any]) -> None:
+def update_triton(matrices: Sequence[Matrix], group: dict[str, Any], keys: Sequence[int] | None = None) -> None:
     """One launch for all matrices whose rows are of about one length, two for norms along columns.
 
     fp64 and matrices that are not contiguous go through `update_single`; so does a momentum with norms along columns.
     While a CUDA graph is captured, all do.
 
     Args:
-        matrices: on one device, with the same dtypes.
+        matrices: on one device, with the same dtypes, and all of them with a momentum, or none.
+        keys: of stochastic rounding, for each matrix; None rounds to nearest.
     """
     device, dtypes, axis = matrices[0].weight.device, value_types(matrices[0]), group["axis"]
     usable = all(dtype in DTYPES for dtype in dtypes) and not is_capturing(device)
+    has_momentum = matrices[0].momentum is not None
+    rounds = keys is not None and dtypes[0] is torch.bfloat16
     # What a kernel needs to know of each tensor, for each launch.
-    along_rows: dict[tuple[int, bool, bool], list[tuple[int, ...]]] = {}
+    along_rows: dict[tuple[int, bool], list[tuple[int, ...]]] = {}
     along_columns: dict[bool, list[tuple[int, ...]]] = {}
     changed = []
-    by_shape: dict[torch.Size, list[Matrix]] = {}
-    for matrix in matrices:
-        by_shape.setdefault(matrix.weight.shape, []).append(matrix)
-    for shape, alike in by_shape.items():
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        by_shape.setdefault(matrix.weight.shape, []).append(number)
+    for shape, numbers in by_shape.items():
         *slabs, rows, columns = shape
         # A group's axis counts from the front, so that it is the last one of some shapes and not of others.
         is_last = axis % len(shape) == len(shape) - 1
-        has_momentum = alike[0].momentum is not None
-        fitting, others = split_contiguous(alike) if usable and (is_last or not has_momentum) else ([], alike)
-        update_single(others, group)
+        alike = pick(matrices, numbers)
+        fits = are_contiguous(alike) if usable and (is_last or not has_momentum) else [False] * len(alike)
+        others = [number for number, does in zip(numbers, fits, strict=True) if not does]
+        update_single(pick(matrices, others), group, pick(keys, others))
+        fitting = list(itertools.compress(alike, fits))
         if not fitting:
             continue
         addresses = addresses_of(fitting)
+        key_of = itertools.compress(pick(keys, numbers), fits) if rounds else itertools.repeat(0)
         # One matrix that cannot be read in vectors keeps all of its shape from it.
         is_aligned = are_aligned([*addresses, (columns,)])
         if is_last:
-            key = ((columns - 1).bit_length(), has_momentum, is_aligned)
+            kind = ((columns - 1).bit_length(), is_aligned)
             rest = (math.prod(shape[:-1]), columns) if has_momentum else (0, math.prod(shape[:-1]), columns)
-            along_rows.setdefault(key, []).extend([(*places, *rest) for places in addresses])
+            table = along_rows.setdefault(kind, [])
         else:
             rest = (rows, columns, math.prod(slabs))
-            along_columns.setdefault(is_aligned, []).extend([(*places, *rest) for places in addresses])
+            table = along_columns.setdefault(is_aligned, [])
+        table.extend([(*places, *rest, key) for places, key in zip(addresses, key_of, strict=False)])
         changed += [matrix.weight for matrix in fitting]
     types = [DTYPES.get(dtype) for dtype in dtypes]
     with torch.cuda.device_of(matrices[0].weight):  # Triton launches on the current device
-        for (bits, has_momentum, is_aligned), table in along_rows.items():
-            _launch_rows(table, 2**bits, types, group, device, HAS_MOMENTUM=has_momentum, ALIGNED=is_aligned)
+        for (bits, is_aligned), table in along_rows.items():
+            options = {"HAS_MOMENTUM": has_momentum, "ALIGNED": is_aligned, "ROUNDS": rounds}
+            _launch_rows(table, 2**bits, types, group, device, **options)
         for is_aligned, table in along_columns.items():
-            _launch_columns(table, types[:2], group, device, ALIGNED=is_aligned)
+            _launch_columns(table, types[:2], group, device, rounds, ALIGNED=is_aligned)
     # autograd does not see what a kernel does. Counted, a backward pass over changed weights is still an error.
     torch.autograd.graph.increment_version(changed)
 
@@ -92,12 +103,12 @@ def _launch_rows(
     **options: bool,
 ) -> None:
     """Args:
-    matrices: addresses of weight, gradient and momentum; number of rows and their length.
+    matrices: addresses of weight, gradient and momentum; number of rows, their length, and the key.
     width: the least power of two that is not below any length.
     """
     is_long = width > _LONGEST_ROW
     rows_a_tile = 1 if is_long else max(1, _TILE_SIZE // width)
-    tensors, places = chunk_table(tuple(-(-count // rows_a_tile) for *_, count, _ in matrices), device)
+    tensors, places = chunk_table(tuple(-(-count // rows_a_tile) for *_, count, _, _ in matrices), device)
     (_update_long_rows if is_long else _update_rows)[tensors.shape](
         address_table(matrices, device), tensors, places, *_numbers(group), 1 - group["momentum"], *types,
         IS_MEAN=group["norm"] == "rms", ROWS=rows_a_tile, WIDTH=_TILE_SIZE if is_long else width,
@@ -106,25 +117,27 @@ def _launch_rows(
 
 
 def _launch_columns(
-    matrices: list[tuple[int, ...]], types: list[tl.dtype], group: dict[str, Any], device: torch.device, ALIGNED: bool
-) -> None:
+    matrices: list[tuple[int, ...]], types: list[tl.dtype], group: dict[str, Any], device: torch.device, rounds: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Args:
-    matrices: addresses of weight and gradient; rows and columns of a slab, number of slabs.
+    matrices: addresses of weight and gradient; rows and columns of a slab, number of slabs, and the key.
     """
     table, counts, num_sums = [], [], 0
-    for weight, gradient, rows, columns, slabs in matrices:
+    for weight, gradient, rows, columns, slabs, key in matrices:
         # At least 64 rows, so that the sums stay small beside the matrix.
         rows_a_part = max(64, -(-rows // _PARTS))
         num_parts = -(-rows // rows_a_part)
-        table.append((weight, gradient, rows, columns, rows_a_part, num_parts, num_sums))
+        table.append((weight, gradient, rows, columns, rows_a_part, num_parts, num_sums, key))
         counts.append(slabs * num_parts * -(-columns // _COLUMNS))
         num_sums += slabs * num_parts * columns
     tensors, places = chunk_table(tuple(counts), device)
     sums = torch.empty(num_sums, dtype=torch.float32, device=device)
     given = (address_table(table, device), tensors, places, sums)
-    options = {"ALIGNED": ALIGNED, "ROWS": _TILE_SIZE // _COLUMNS, "COLUMNS": _COLUMNS, "num_warps": _NUM_WARPS}
+    options |= {"ROWS": _TILE_SIZE // _COLUMNS, "COLUMNS": _COLUMNS, "num_warps": _NUM_WARPS}
     _add_squares[tensors.shape](*given, types[1], **options)
-    _update_columns[tensors.shape](*given, *_numbers(group), *types, IS_MEAN=group["norm"] == "rms", **options)
+    options |= {"IS_MEAN": group["norm"] == "rms", "ROUNDS": rounds}
+    _update_columns[tensors.shape](*given, *_numbers(group), *types, **options)
 
 
 def _numbers(group: dict[str, Any]) -> tuple[float, float, float]:
@@ -136,9 +149,9 @@ def _numbers(group: dict[str, Any]) -> tuple[float, float, float]:
 def _update_rows(
     table, tensors, places, shrink, lr, smallest, fresh,
     WEIGHT: tl.constexpr, GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROUNDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    weights, gradients, momenta, left, length = _find_rows(
+    weights, gradients, momenta, left, length, first, key = _find_rows(
         table, tensors, places, WEIGHT, GRADIENT, MOMENTUM, ALIGNED, ROWS
     )
     rows, columns = tl.arange(0, ROWS)[:, None], tl.arange(0, WIDTH)[None, :]
@@ -150,6 +163,8 @@ def _update_rows(
         d = _follow(momenta + spots, d, inside, fresh)
     step = _step_sizes(tl.sum(d * d, axis=1), length, lr, smallest, IS_MEAN)
     w = shrink * w - step[:, None] * d
+    if ROUNDS:
+        w = round_by_chance(w, key, first + spots)
     tl.store(weights + spots, w.to(WEIGHT), mask=inside)
 
 
@@ -157,9 +172,9 @@ def _update_rows(
 def _update_long_rows(
     table, tensors, places, shrink, lr, smallest, fresh,
     WEIGHT: tl.constexpr, GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, HAS_MOMENTUM: tl.constexpr,
-    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROUNDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    weights, gradients, momenta, _, length = _find_rows(
+    weights, gradients, momenta, _, length, first, key = _find_rows(
         table, tensors, places, WEIGHT, GRADIENT, MOMENTUM, ALIGNED, ROWS
     )
     columns = tl.arange(0, WIDTH)
@@ -178,7 +193,10 @@ def _update_long_rows(
         else:
             d = tl.load(gradients + start + columns, mask=inside, other=0.0).to(tl.float32)
         w = tl.load(weights + start + columns, mask=inside, other=0.0).to(tl.float32)
-        tl.store(weights + start + columns, (shrink * w - step * d).to(WEIGHT), mask=inside)
+        w = shrink * w - step * d
+        if ROUNDS:
+            w = round_by_chance(w, key, first + start + columns)
+        tl.store(weights + start + columns, w.to(WEIGHT), mask=inside)
 
 
 @triton.jit
@@ -187,7 +205,7 @@ def _add_squares(
     ALIGNED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row, slab, part, columns, width = _find_columns(table, tensors, places, ALIGNED, COLUMNS)
-    gradients, num_rows = _find_part(row, 1, slab, part, width, GRADIENT, ALIGNED)
+    gradients, num_rows, _ = _find_part(row, 1, slab, part, width, GRADIENT, ALIGNED)
     rows, inside = tl.arange(0, ROWS)[:, None], columns < width
     total = tl.zeros([COLUMNS], tl.float32)
     for start in range(0, num_rows, ROWS):
@@ -201,11 +219,11 @@ def _add_squares(
 @triton.jit
 def _update_columns(
     table, tensors, places, sums, shrink, lr, smallest, WEIGHT: tl.constexpr, GRADIENT: tl.constexpr,
-    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ALIGNED: tl.constexpr, IS_MEAN: tl.constexpr, ROUNDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row, slab, part, columns, width = _find_columns(table, tensors, places, ALIGNED, COLUMNS)
-    weights, num_rows = _find_part(row, 0, slab, part, width, WEIGHT, ALIGNED)
-    gradients, _ = _find_part(row, 1, slab, part, width, GRADIENT, ALIGNED)
+    weights, num_rows, first = _find_part(row, 0, slab, part, width, WEIGHT, ALIGNED)
+    gradients, _, _ = _find_part(row, 1, slab, part, width, GRADIENT, ALIGNED)
     rows, inside = tl.arange(0, ROWS)[:, None], columns < width
     num_parts = tl.load(row + 5).to(tl.int32)
     sums += tl.load(row + 6) + slab * num_parts * width
@@ -218,7 +236,10 @@ def _update_columns(
         wanted = (rows < num_rows - start) & inside[None, :]
         g = tl.load(gradients + spots, mask=wanted, other=0.0).to(tl.float32)
         w = tl.load(weights + spots, mask=wanted, other=0.0).to(tl.float32)
-        tl.store(weights + spots, (shrink * w - step[None, :] * g).to(WEIGHT), mask=wanted)
+        w = shrink * w - step[None, :] * g
+        if ROUNDS:
+            w = round_by_chance(w, tl.load(row + 7), first + spots)
+        tl.store(weights + spots, w.to(WEIGHT), mask=wanted)
 
 
 @triton.jit
@@ -226,9 +247,12 @@ def _find_rows(
     table, tensors, places,
     WEIGHT: tl.constexpr, GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Where this program's rows begin in the three tensors, how many there are from there on, and their length."""
+    """Where this program's rows begin in the three tensors, how many there are from there on, and their length.
+
+    Then the place of their first element, and the tensor's key.
+    """
     chunk = tl.program_id(0)
-    row = table + tl.load(tensors + chunk) * 5
+    row = table + tl.load(tensors + chunk) * 6
     first = tl.load(places + chunk).to(tl.int64) * ROWS
     weights = tl.load(row).to(tl.pointer_type(WEIGHT))
     gradients = tl.load(row + 1).to(tl.pointer_type(GRADIENT))
@@ -243,14 +267,14 @@ def _find_rows(
         length = tl.multiple_of(length, 16)
     start = first * length
     left = tl.minimum(tl.load(row + 3) - first, ROWS).to(tl.int32)
-    return weights + start, gradients + start, momenta + start, left, length.to(tl.int32)
+    return weights + start, gradients + start, momenta + start, left, length.to(tl.int32), start, tl.load(row + 5)
 
 
 @triton.jit
 def _find_columns(table, tensors, places, ALIGNED: tl.constexpr, COLUMNS: tl.constexpr):
     """The row of the table; slab, part and columns of this program; and the number of columns, 64 bits."""
     chunk = tl.program_id(0)
-    row = table + tl.load(tensors + chunk) * 7
+    row = table + tl.load(tensors + chunk) * 8
     place = tl.load(places + chunk)
     width = tl.load(row + 3)
     if ALIGNED:
@@ -263,13 +287,17 @@ def _find_columns(table, tensors, places, ALIGNED: tl.constexpr, COLUMNS: tl.con
 
 @triton.jit
 def _find_part(row, place, slab, part, width, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
-    """Where a part of the columns begins in the tensor at `place` of the table's row, and how many rows it has."""
+    """Where a part of the columns begins in the tensor at `place` of the table's row, and how many rows it has.
+
+    Then the place of its first element.
+    """
     tensor = tl.load(row + place).to(tl.pointer_type(DTYPE))
     if ALIGNED:
         tensor = tl.multiple_of(tensor, 16)
     rows, rows_a_part = tl.load(row + 2), tl.load(row + 4)
     first = part * rows_a_part
-    return tensor + (slab * rows + first) * width, tl.minimum(rows - first, rows_a_part).to(tl.int32)
+    start = (slab * rows + first) * width
+    return tensor + start, tl.minimum(rows - first, rows_a_part).to(tl.int32), start
 
 
 @triton.jit

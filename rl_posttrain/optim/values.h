@@ -43,3 +43,18 @@ template <> inline void write_by_chance(bfloat16& place, REAL real, uint32_t key
     const uint32_t odd = (wide & 0x7fffff) ? 0x7fc0 : wide >> 16;  // NaN or infinite
     place = (wide & 0x7f800000) == 0x7f800000 ? odd : rounded;
 }
+
+// Gives each of `count` weights the value next(i), to nearest where `key` is null, else by chance: it points to the key
+// of their tensor, in which `start` is the place of the first of them.
+template <typename Next>
+inline void write_weights(WEIGHT* weights, int64_t count, const uint32_t* key, int64_t start, const Next& next) {
+    if (key == nullptr) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i) write(weights[i], next(i));
+    } else {
+        const uint32_t its = *key, first = static_cast<uint32_t>(start);
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i)
+            write_by_chance(weights[i], next(i), its, first + static_cast<uint32_t>(i));
+    }
+}

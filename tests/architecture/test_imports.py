@@ -24,6 +24,7 @@ from rl_posttrain.runs.directory import RunDirectory
 BY_NAME = {
     "optim.adams_triton": {"triton"},
     "optim.chunks": {"triton"},
+    "optim.rounding_triton": {"triton"},
     "optim.scale_triton": {"triton"},
     "optim.signs": {"pytorch_optimizer"},
     "optim.adamw_8bit": {"torchao"},

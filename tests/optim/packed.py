@@ -124,19 +124,15 @@ def adams_rounds_by_chance_as_torchs_operations(device: str) -> None:
     weights = [torch.randn(shape, device=device).to(torch.bfloat16) for shape in [*ADAMS_SHAPES, (40, 30), (4001,)]]
     weights[-2] = weights[-2].t().contiguous().t()
     weights[-1] = torch.cat([weights[-1], weights[-1][:1]])[1:]
-    scalars = scalars_of(group, None, torch.device(device))._replace(
-        keys=[tensor_key(7, n) for n in range(len(weights))]
-    )
+    scalars, keys = scalars_of(group, None, torch.device(device)), [tensor_key(7, n) for n in range(len(weights))]
     results = []
     for step in (adams_step, adams_single):
         copies = [weight.clone() for weight in weights]
-        step([(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in copies], scalars)
+        step([(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in copies], scalars, keys)
         results.append(copies)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     nearest = [weight.clone() for weight in weights]
-    adams_step(
-        [(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in nearest], scalars._replace(keys=None)
-    )
+    adams_step([(copy, torch.zeros_like(copy), torch.zeros_like(copy)) for copy in nearest], scalars)
     assert not torch.equal(results[0][-1], nearest[-1])
 
 
@@ -171,6 +167,28 @@ def _scale_follows_torchs_operations(device, dtype, close, axis, shapes, has_mom
             assert torch.equal(mine, getattr(twin, place)), what
 
 
+def scale_rounds_by_chance_as_torchs_operations(device: str) -> None:
+    """Weights that only decay, as above: short and long rows, columns of several slabs, parts and blocks."""
+    for axis, shapes in SCALE_SHAPES.items():
+        for has_momentum in (False, True):
+            torch.manual_seed(0)
+            group = {"lr": 0.1, "weight_decay": 0.03, "momentum": 0.9, "norm": "rms", "axis": axis}
+            weights = [torch.randn(shape, device=device).to(torch.bfloat16) for shape in [*shapes, shapes[-1]]]
+            weights[-1] = weights[-1].transpose(-1, -2).contiguous().transpose(-1, -2)
+            keys, results = [tensor_key(7, number) for number in range(len(weights))], []
+            for step in (scale_step, update_single):
+                copies = [weight.clone() for weight in weights]
+                zeros = [torch.zeros_like(weight) for weight in weights]
+                momenta = [torch.zeros_like(weight) if has_momentum else None for weight in weights]
+                step([Matrix(*given) for given in zip(copies, zeros, momenta, strict=True)], group, keys)
+                results.append(copies)
+            for ours, theirs, weight in zip(*results, weights, strict=True):
+                what = (axis, has_momentum, tuple(weight.shape))
+                nearest = (weight.float() * (1 - 0.1 * 0.03)).to(torch.bfloat16)
+                assert torch.equal(ours, theirs), what
+                assert not torch.equal(ours, nearest) or weight.numel() < 100, what
+
+
 def a_nan_stays_in_its_row(device: str) -> None:
     """As with torch's operations, all of the row is NaN then, and no other."""
     for shape in ((4, 96), (3, 9000)):
@@ -187,6 +205,7 @@ CHECKS = (
     adams_does_not_depend_on_the_parts,
     adams_rounds_by_chance_as_torchs_operations,
     scale_follows_torchs_operations,
+    scale_rounds_by_chance_as_torchs_operations,
     a_nan_stays_in_its_row,
 )
 

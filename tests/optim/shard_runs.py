@@ -16,6 +16,9 @@ from torch.distributed.fsdp import fully_shard
 
 from rl_posttrain.optim import SCALE, AdamS
 from rl_posttrain.optim.powerstep import PowerStep
+from rl_posttrain.optim.rounding import store, tensor_key
+from rl_posttrain.optim.scale_kernels import Matrix
+from rl_posttrain.optim.scale_shards import Piece, Shard, update_shard
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
 
 NUM_STEPS = 20
@@ -127,6 +130,41 @@ def spread_scale(mesh, rank: int, folder: Path) -> dict[str, float]:
     return {how: difference(weights, expected) for how, weights in found.items()}
 
 
+def spread_rounding(mesh, rank: int) -> dict[str, bool]:
+    """Whether parts of bf16 weights that only decay are what `store` makes of them, with places in the part."""
+    settings = {"lr": 0.1, "weight_decay": 0.03}
+    torch.manual_seed(0)
+    model = fully_shard(Net().bfloat16(), mesh=mesh)
+    optimizer = SCALE.from_model(model, stochastic_rounding=True, **settings)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = {parameter: number for number, parameter in enumerate(parameters) if parameter.ndim > 1}
+    found = {"FSDP2": True}
+    for step in (1, 2):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        before = {parameter: parameter.to_local().clone() for parameter in numbers}
+        optimizer.step()
+        for parameter, number in numbers.items():
+            right = decayed(before[parameter], tensor_key(step, number))
+            found["FSDP2"] &= torch.equal(parameter.to_local(), right)
+    # DeepSpeed's shards are of fp32 masters; one of bf16 weights holds the end of a matrix and the begin of another.
+    flat, group = torch.randn(60).bfloat16(), settings | {"momentum": 0.9, "norm": "rms", "axis": 1}
+    right, world = decayed(flat, tensor_key(1, 0)), torch.distributed.group.WORLD
+    pieces = [Piece(0, 25, 5 + rank, (6, 7)), Piece(25, 35, 7 * rank, (9, 7))]
+    update_shard(Matrix(flat, torch.zeros(60), None), Shard(pieces, world, flat.device), group, tensor_key(1, 0))
+    found["shard"] = torch.equal(flat, right)
+    everywhere = [None] * 2
+    torch.distributed.all_gather_object(everywhere, found)
+    return {how: all(one[how] for one in everywhere) for how in found}
+
+
+def decayed(weight: torch.Tensor, key: int) -> torch.Tensor:
+    kept = torch.empty_like(weight)
+    store(kept, weight.float() * (1 - 0.1 * 0.03), key)
+    assert not torch.equal(kept, weight)
+    return kept
+
+
 def train_layers(optimizer_of, shard=lambda model: model):
     """Two linear layers after three steps, and their optimizer; every process takes the same batch."""
     torch.manual_seed(0)
@@ -192,8 +230,12 @@ def difference(found, expected) -> float:
 def main() -> None:
     start_deepspeed(on_cpu=True)
     rank, mesh = torch.distributed.get_rank(), init_device_mesh("cpu", (2,))
-    found = {"scale": spread_scale(mesh, rank, Path(sys.argv[1]).parent), "adams": spread_adams(mesh)}
-    found["powerstep"] = spread_powerstep(mesh)
+    found = {
+        "scale": spread_scale(mesh, rank, Path(sys.argv[1]).parent),
+        "rounding": spread_rounding(mesh, rank),
+        "adams": spread_adams(mesh),
+        "powerstep": spread_powerstep(mesh),
+    }
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
 

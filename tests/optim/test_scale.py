@@ -8,7 +8,7 @@ from torch import nn
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.optim import SCALE
-from rl_posttrain.optim.scale import scale_groups
+from rl_posttrain.optim.scale_roles import scale_groups
 
 
 def normalized(gradient, axis, norm):

@@ -23,6 +23,11 @@ def test_scale_takes_the_norms_of_whole_rows_and_columns(how, found):
     assert found["scale"][how] < ROUNDING
 
 
+@pytest.mark.parametrize("how", ["FSDP2", "shard"])
+def test_scale_rounds_parts_by_chance(how, found):
+    assert found["rounding"][how]
+
+
 @pytest.mark.parametrize("way", ADAMS_WAYS)
 def test_adams_updates_the_parts_of_fsdp2(way, found):
     assert found["adams"][way]["weights"] < 2e-5  # three steps of 0.1 each
