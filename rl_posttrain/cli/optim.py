@@ -31,8 +31,8 @@ def run_program(
         list[str],
         typer.Argument(
             metavar="-- PROGRAM",
-            help="A program and its arguments, as in a shell: trl grpo ..., torchrun ... train.py; or train.py ..., or "
-            "-m MODULE ..., which this Python runs.",
+            help="A program and its arguments, as in a shell: trl grpo ..., torchrun ... train.py; or train.py ..., "
+            "-m MODULE ... or other words of a python command, which this Python runs.",
         ),
     ],
     optimizer: Annotated[str, typer.Option(help="A name of `optim list`, package.module:Class or file.py:Class.")],
@@ -54,12 +54,12 @@ def run_program(
     program's, or 2 if the optimizer ran in none.
     """
     from rl_posttrain.optim.launch import run_program
-    from rl_posttrain.optim.swap import check_choice
+    from rl_posttrain.optim.swap import resolve_choice
 
     settings = dict(map(_setting, options or []))
     if no_decay is not None:
         settings["no_decay"] = [role for role in no_decay.split(",") if role]
-    check_choice(optimizer, settings, key="--optimizer")
+    resolve_choice(optimizer, settings, key="--optimizer")
     return run_program(program, optimizer, settings)
 
 

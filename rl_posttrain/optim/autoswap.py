@@ -6,18 +6,19 @@ where train.py has the line ``import rl_posttrain.optim.autoswap``. The options 
 JSON. Without RL_POSTTRAIN_OPTIMIZER the import swaps nothing, and says so. `rl-posttrain optim run` does the same for
 programs without that line.
 
-When the process ends, it says which optimizer ran in which trainer, also in processes that it started. If none did, its
-exit status is 2.
+When the process ends, it says which optimizer ran in which trainer, also in processes that it started. If none did, or
+a trainer was refused, its exit status is 2.
 """
 
 import atexit
 import functools
 import json
 import logging
+import multiprocessing.util
 import os
 import shutil
 import sys
-import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,20 +26,21 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rl_posttrain.errors import EngineError, RecipeError, RlPosttrainError, one_line
 from rl_posttrain.machine.process import is_main_process
-from rl_posttrain.optim.swap import check_choice, check_of, log_line, running_optimizer, use_optimizer
+from rl_posttrain.optim.swap import TrainerEvents, check_of, resolve_choice, running_optimizer, use_optimizer
 from rl_posttrain.optim.swapped import (
     NAME,
-    NOTES,
     OPTIONS,
     Note,
-    none_ran,
-    ran_anywhere,
+    judge,
+    log_line,
+    own_folder,
     read_notes,
     save_refusal,
+    say,
     tell,
 )
 
@@ -55,9 +57,11 @@ class AutoSwap:
     def __init__(self, name: str, options: dict[str, Any]):
         self._name, self._options = name, options
         self.notes: list[Note] = []
+        self.unsaved_refusals: list[str] = []
+        self.exits_by: object = None  # of sys.exit
+        self._told: WeakSet[BaseException] = WeakSet()
         self._watches: WeakSet[_Watch] = WeakSet()
         self._others: dict[str, Note] = {}
-        self._inside: torch.optim.Optimizer | None = None
 
     def install(self) -> None:
         """Be called by every trainer that is made, by every step of an optimizer, and by an error that nobody catches.
@@ -76,18 +80,27 @@ class AutoSwap:
 
         Trainer.__init__ = make_and_swap
         register_optimizer_step_pre_hook(self._before_step)
-        register_optimizer_step_post_hook(self._after_step)
         uncaught = sys.excepthook
 
         def one_line_for_ours(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
             if not (issubclass(kind, RlPosttrainError) and _is_of_the_swap(traceback)):
                 uncaught(kind, error, traceback)
                 return
-            message = one_line(error, limit=1000)
-            if not save_refusal(message):
-                _print(message)
+            self._refuse(error)
 
         sys.excepthook = one_line_for_ours
+
+    def note_exit(self) -> None:
+        """Note what sys.exit is called with: Python tells no one, and it is to stay the exit status."""
+        leave = sys.exit
+
+        @functools.wraps(leave)
+        def note_and_leave(status: object = None, /) -> None:
+            if threading.current_thread() is threading.main_thread():
+                self.exits_by = status
+            leave(status)
+
+        sys.exit = note_and_leave
 
     def put_into(self, trainer: Any) -> None:
         """Swap the optimizer of a trainer that was made just now.
@@ -95,27 +108,48 @@ class AutoSwap:
         Raises:
             RecipeError: as `use_optimizer` does; the program gave it an optimizer, for example.
         """
-        use_optimizer(trainer, self._name, **self._options)
+        try:
+            use_optimizer(trainer, self._name, **self._options)
+        except RlPosttrainError as error:
+            note = Note(type(trainer).__name__, trainer.args.process_index)
+            self.notes.append(note)
+            self._refuse(error, note)
+            raise
         check_of(trainer).kept_for = f"{NAME}={self._name} is set, by rl-posttrain optim run or the environment"
         watch = _Watch(trainer)
+        watch.check.tell = lambda error: self._refuse(error, watch.note)
         self._watches.add(watch)
         self.notes.append(watch.note)
         trainer.add_callback(watch)
 
+    def _refuse(self, error: RlPosttrainError, note: Note | None = None) -> None:
+        """Keep a refusal for the end, once: the program may catch the error, or show it in a way of its own."""
+        if error in self._told:
+            return
+        self._told.add(error)
+        message = one_line(error, limit=1000)
+        if not save_refusal(message):
+            self.unsaved_refusals.append(message)
+            say(message)
+        if note is not None:
+            note.refused = True
+            note.save()
+
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for watch in self._watches:
             if watch.check.built() is optimizer:
-                self._inside = optimizer
                 watch.called(optimizer)
                 return
-        if self._inside is not None:  # a part of ours
+        if _is_part_of_a_step([watch.check.built() for watch in self._watches]):
             return
         for watch in self._watches:
             if running_optimizer(watch.trainer.optimizer) is optimizer:
-                raise EngineError(
+                error = EngineError(
                     f"optimizer={self._name}: {watch.note.trainer} trains with {_in_full(optimizer)}, which it made by "
                     "itself; let it call create_optimizer() of transformers' Trainer"
                 )
+                self._refuse(error, watch.note)
+                raise error
         note = self._others.get(_in_full(optimizer))
         if note is None:
             note = self._others[_in_full(optimizer)] = Note("", _rank(), _in_full(optimizer))
@@ -127,17 +161,13 @@ class AutoSwap:
         note.calls += 1
         note.save(now=note.calls == 1)
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._inside is optimizer:
-            self._inside = None
-
     def save_notes(self) -> None:
         for note in self.notes:
             note.save()
 
 
-class _Watch:
-    """A callback of transformers that counts the steps of a trainer; other events go by."""
+class _Watch(TrainerEvents):
+    """Counts the steps of a trainer."""
 
     def __init__(self, trainer: Any):
         self.trainer, self.check = trainer, check_of(trainer)
@@ -158,10 +188,16 @@ class _Watch:
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self.note.save()
 
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("on_"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: None
+
+def _is_part_of_a_step(optimizers: list[torch.optim.Optimizer | None]) -> bool:
+    """Whether one of `optimizers` is making a step now: by the stack, no hook tells when an error ends one."""
+    frame = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if caller is not None and any(caller is optimizer for optimizer in optimizers):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_full(optimizer: torch.optim.Optimizer) -> str:
@@ -181,10 +217,6 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _print(line: str) -> None:
-    print(f"rl-posttrain: {line}", file=sys.stderr, flush=True)
-
-
 def _read_environment() -> tuple[str, dict[str, Any]]:
     text = os.environ.get(OPTIONS) or "{}"
     try:
@@ -194,22 +226,25 @@ def _read_environment() -> tuple[str, dict[str, Any]]:
     if not isinstance(options, dict):
         raise RecipeError(f'{OPTIONS}={text}: not a mapping; write one, such as {{"betas": [0.9, 0.95]}}')
     name = os.environ[NAME]
-    check_choice(name, options, key=NAME)
+    resolve_choice(name, options, key=NAME)
     return name, options
 
 
-def _tell_and_leave(name: str, folder: Path) -> None:
-    """Tell what ran in this process and in those that it started, and set the exit status if nothing did."""
+def _tell_and_leave(name: str, swap: AutoSwap, folder: Path) -> None:
+    """Tell what ran in this process and in those that it started, and set the exit status if that is not as asked."""
+    # Python calls this at the end anyway. Children that nobody joined train on until then, and have their notes, too.
+    multiprocessing.util._exit_function()
     notes, refusals = read_notes(folder)
+    notes += [note for note in swap.notes if not note.is_saved]
+    refusals += swap.unsaved_refusals
     shutil.rmtree(folder, ignore_errors=True)
-    lines = tell(name, notes)
     # Python keeps here an exception that ended the program, and has shown it.
-    failed = bool(refusals) or not (ran_anywhere(notes) or hasattr(sys, "last_value"))
-    if failed:
-        lines.append(refusals[0] if refusals else none_ran(name, notes))
-    for line in lines if is_main_process() else ():
-        _print(line)
-    if failed:  # the process is ending: by now there is no other way to set its status
+    error = judge(name, notes, refusals, ended_well=not hasattr(sys, "last_value"))
+    for line in [*tell(name, notes), *filter(None, [error])] if is_main_process() else ():
+        say(line)
+    # sys.exit(3) and sys.exit("message") stay what they are, unless a trainer was refused.
+    failed_by_itself = not (swap.exits_by is None or swap.exits_by == 0)
+    if error and (refusals or not failed_by_itself):  # it is ending: by now nothing else sets its status
         logging.shutdown()
         sys.stdout.flush()
         os._exit(_MISTAKE)
@@ -223,14 +258,14 @@ def _start() -> None:
         name, options = _read_environment()
     except RlPosttrainError as error:
         save_refusal(one_line(error, limit=1000))
-        _print(one_line(error, limit=1000))
+        say(one_line(error, limit=1000))
         sys.exit(_MISTAKE)
     swap = AutoSwap(name, options)
     swap.install()
-    if not os.environ.get(NOTES):  # otherwise the process that has set it tells: `optim run`, or the one that began
-        os.environ[NOTES] = tempfile.mkdtemp(prefix="rl-posttrain-")
-        folder = Path(os.environ[NOTES])
-        _at_exit(lambda: _tell_and_leave(name, folder))
+    folder = own_folder()
+    if folder is not None:  # otherwise another process tells: `optim run`, or the one that began
+        swap.note_exit()
+        _at_exit(lambda: _tell_and_leave(name, swap, folder))
     _at_exit(swap.save_notes)  # runs before the other
 
 

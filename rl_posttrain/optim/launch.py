@@ -16,7 +16,7 @@ from typing import Any
 
 from rl_posttrain.errors import RecipeError, RlPosttrainError
 from rl_posttrain.optim import injected
-from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, none_ran, ran_anywhere, read_notes, tell
+from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, judge, read_notes, say, tell
 
 # What a process may be asked by; the program is asked in its place.
 _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -27,19 +27,20 @@ def run_program(words: Sequence[str], name: str, options: Mapping[str, Any]) -> 
     """Run a program with the optimizer `name` in every `Trainer`, and print which optimizer ran in which trainer.
 
     Args:
-        words: what a shell would be given: a program and its arguments; or a script's path, or ``-m`` and a module,
-            which this Python runs.
+        words: what a shell would be given: a program and its arguments; or a script's path, or the words of a python
+            command from its first option on (``-m`` and a module, ``-u train.py``), which this Python runs.
         name, options: as `use_optimizer` takes them; checked already.
 
     Returns:
         The program's exit status; of a signal 128 and its number, as shells count it.
 
     Raises:
-        RecipeError: there is no such program, or a process of it refused the swap.
-        RlPosttrainError: the program ended well, and the optimizer ran in no trainer.
+        RecipeError: there is no such program.
+        RlPosttrainError: a trainer could not be swapped, or the program ended well and no trainer ran the optimizer.
     """
     command = find_program(words)
-    with tempfile.TemporaryDirectory(prefix="rl-posttrain-") as folder:
+    # A process in the background may still write there.
+    with tempfile.TemporaryDirectory(prefix="rl-posttrain-", ignore_cleanup_errors=True) as folder:
         path = [str(Path(injected.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {
             NAME: _from_anywhere(name),
@@ -50,11 +51,10 @@ def run_program(words: Sequence[str], name: str, options: Mapping[str, Any]) -> 
         status = _wait_for(command, {**os.environ, **variables})
         notes, refusals = read_notes(Path(folder))
     for line in tell(name, notes):
-        print(f"rl-posttrain: {line}", file=sys.stderr)
-    if refusals:
-        raise RecipeError(refusals[0])
-    if status == 0 and not ran_anywhere(notes):
-        raise RlPosttrainError(none_ran(name, notes))
+        say(line)
+    error = judge(name, notes, refusals, ended_well=status == 0)
+    if error:
+        raise RlPosttrainError(error)
     return status
 
 
@@ -68,6 +68,8 @@ def find_program(words: Sequence[str]) -> list[str]:
     if first == "-m":
         if len(words) < 2 or not _has_module(words[1].partition(".")[0]):
             raise RecipeError(f"{' '.join(words[:2])}: no such module; name one that python -m runs")
+        return [sys.executable, *words]
+    if first.startswith("-"):  # an option of python
         return [sys.executable, *words]
     if first.endswith(".py"):
         if not Path(first).is_file():

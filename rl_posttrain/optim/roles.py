@@ -1,5 +1,6 @@
 """The role of each parameter of a model, and parameter groups whose weight decay and learning rate go by role."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -143,17 +144,25 @@ def split_groups(
 
 
 def check_roles(no_decay: Collection[str], lr_by_role: Mapping[str, float], *, key: str = "optimizer") -> None:
-    """Fail on a role that does not exist, or a learning rate that is no number or negative.
+    """Fail on a role that does not exist, a learning rate that is no number or negative, and other kinds of values.
 
     Raises:
-        RecipeError: names the key, and the role that was probably meant.
+        RecipeError: names the key, and the role or the form that was probably meant.
     """
+    if isinstance(no_decay, (str, bytes, Mapping)) or not isinstance(no_decay, Collection):
+        meant = no_decay if no_decay in ROLES else "norms"
+        raise RecipeError(f"{key}.no_decay={no_decay}: it is not a list of roles; write one, such as [{meant}]")
+    if not isinstance(lr_by_role, Mapping):
+        raise RecipeError(
+            f"{key}.lr_by_role={lr_by_role}: it gives no role a learning rate; write a mapping, such as "
+            "{embeddings: 1e-6}"
+        )
     for name, roles in (("no_decay", no_decay), ("lr_by_role", lr_by_role)):
         for role in roles:
             if role not in ROLES:
                 raise RecipeError(f"{key}.{name}={role}: no role of that name; {did_you_mean(str(role), ROLES)}")
     for role, lr in lr_by_role.items():
-        if not (isinstance(lr, (int, float)) and lr >= 0):
+        if isinstance(lr, bool) or not (isinstance(lr, (int, float)) and 0 <= lr < math.inf):
             raise RecipeError(f"{key}.lr_by_role.{role}={lr}: a learning rate is a number that is not negative")
 
 

@@ -130,6 +130,8 @@ def resolve_optimizer(
             there is no such role.
     """
     name_key = _name_key(key)
+    if not isinstance(name, str):
+        raise RecipeError(f"{name_key}={name}: it is no text; give a name, such as adams, or package.module:Class")
     package = PACKAGES.get(name)
     if package is not None and not is_installed(package):
         raise RecipeError(
@@ -170,6 +172,7 @@ def resolve_optimizer(
 def build_optimizer(
     model: nn.Module,
     name: str,
+    /,
     *,
     lr: float,
     weight_decay: float = 0.0,

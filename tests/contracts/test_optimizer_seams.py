@@ -30,9 +30,10 @@ READ = {
     "optim/roles.py": ["ds_shape"],
     "optim/swap.py": [
         "deepspeed_plugin", "deepspeed_config", "zero_stage", "optimizer_cls_and_kwargs", "callback_handler.callbacks",
-        "hp_search_backend", "create_optimizer_and_scheduler", "adam_beta1", "adam_epsilon", "optim_args",
+        "create_optimizer_and_scheduler",
     ],
-    "optim/autoswap.py": ["register_optimizer_step_pre_hook", "last_value"],
+    "optim/trainer_fields.py": ["hp_search_backend", "adam_beta1", "adam_epsilon", "optim_args", "adalomo"],
+    "optim/autoswap.py": ["register_optimizer_step_pre_hook", "last_value", "multiprocessing.util._exit_function"],
     "optim/injected/sitecustomize.py": ["transformers.trainer", "exec_module"],
     "optim/scale_kernels.py": ["torch.optim.adam"],
     "optim/adams_kernels.py": ["torch._foreach_addcmul_", "increment_version"],
@@ -266,8 +267,24 @@ def test_a_search_sets_the_fields_that_a_swapped_optimizer_reads_before_it_is_ma
     assert "self.hp_search_backend = None" in inspect.getsource(Trainer.__init__)
 
 
+def test_transformers_training_step_asks_for_optim_where_it_is_lomo_or_adalomo_and_nowhere_else():
+    from transformers import Trainer
+    from transformers.training_args import OptimizerNames
+
+    assert {OptimizerNames.LOMO.value, OptimizerNames.ADALOMO.value} == {"lomo", "adalomo"}
+    asked = "self.args.optim in [OptimizerNames.LOMO, OptimizerNames.ADALOMO]"
+    assert asked in inspect.getsource(Trainer.training_step)
+    assert inspect.getsource(Trainer.training_step).count("args.optim") == 1
+
+
+def test_multiprocessing_ends_children_once():
+    from multiprocessing.util import _exit_function
+
+    assert "if not _exiting" in inspect.getsource(_exit_function)
+
+
 def test_transformers_has_no_door_for_names_of_others(tmp_path):
-    """When this fails, `TrainingArguments(optim="adams")` can be had: docs/transformers_proposal.md."""
+    """When this fails, `TrainingArguments(optim="adams")` is possible: docs/transformers_proposal.md."""
     from transformers import TrainingArguments, trainer_optimizer
 
     assert not [name for name in dir(trainer_optimizer) if "register" in name]

@@ -4,68 +4,15 @@ Each program is a process of its own, as swaps are for the process.
 """
 
 import pytest
-from conftest import run_python
+from swapped_programs import ADAMS, run_swapped
 
-from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, Note, none_ran, read_notes, tell
-
-BEGIN = """
-import os, sys
-import rl_posttrain.optim.autoswap
-import torch
-from transformers import Trainer, TrainingArguments
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 3)
-    def forward(self, x, labels):
-        return {"loss": (self.linear(x) - labels).square().mean()}
-
-def make(kind=Trainer, optimizers=(None, None), **fields):
-    quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
-    fields = {"max_steps": 2, "use_cpu": True} | quiet | fields
-    rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 4
-    return kind(Model(), TrainingArguments("out", **fields), train_dataset=rows, optimizers=optimizers)
-
-class Own(Trainer):
-    def create_optimizer(self, model=None):
-        self.optimizer = torch.optim.AdamW(self.model.parameters())
-        return self.optimizer
-
-class Super(Trainer):
-    def create_optimizer(self, model=None):
-        return super().create_optimizer()
-
-class OwnLoop(Trainer):
-    def train(self):
-        self.create_optimizer_and_scheduler(num_training_steps=3)
-        step(self.optimizer, self.model, times=3)
-
-class OwnOptimizer(Trainer):
-    def train(self):
-        self.optimizer = torch.optim.AdamW(self.model.parameters())
-        step(self.optimizer, self.model)
-
-def step(optimizer, model, times=1):
-    for _ in range(times):
-        model(torch.ones(1, 2), torch.zeros(1, 1))["loss"].backward()
-        optimizer.step()
-
-"""
-ADAMS = "rl_posttrain.optim.adams.AdamS"
+from rl_posttrain.optim.swapped import NAME, OPTIONS
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run a program; its status and what it said that is not the training's own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(body: str, **variables: str):
-        done = run_python("-c", BEGIN + body, **{NAME: "adams", **variables})
-        lines = [line for line in done.stderr.splitlines() if line.startswith(("rl-posttrain: ", "rl_posttrain: "))]
-        return done.returncode, lines, done.stderr
-
-    return run
+    return run_swapped
 
 
 def test_every_trainer_is_swapped_and_the_end_says_so(run):
@@ -96,8 +43,17 @@ def test_every_trainer_is_swapped_and_the_end_says_so(run):
         ),
         (
             "model = Model(); make(optimizers=(torch.optim.SGD(model.parameters()), None)).train()",
-            "optimizer=adams: the trainer has SGD already; call use_optimizer before train(), and make the trainer "
+            "optimizer=adams: Trainer has SGD already; call use_optimizer before train(), and make the trainer "
             "without optimizers=(...)",
+        ),
+        (
+            "make(optimizer_cls_and_kwargs=(torch.optim.SGD, {}))",
+            "optimizer=adams: Trainer has SGD already; make the trainer without optimizer_cls_and_kwargs=(...)",
+        ),
+        (
+            "make(optim='adalomo')",
+            "optimizer=adams: the trainer's arguments have optim=adalomo, for which transformers calls backward() in "
+            "another way; take optim out",
         ),
         (
             "make(Own).train()",
@@ -147,6 +103,18 @@ def test_trainers_of_processes_that_it_started_count(run):
     assert (status, lines[-1]) == (0, f"rl-posttrain: optimizer adams ran in Trainer: {ADAMS}, 2 steps")
 
 
+def test_optimizers_of_others_are_seen_after_a_step_of_ours_that_failed(run):
+    body = (
+        "trainer = make(); trainer.train(); ours = trainer.optimizer.optimizer\n"
+        "weight = trainer.model.linear.weight; weight.grad = torch.ones_like(weight).to_sparse()\n"
+        "try:\n    ours.step()\nexcept Exception as error:\n    print(error, file=sys.stderr)\n"
+        "model = Model(); step(torch.optim.SGD(model.parameters()), model)\n"
+    )
+    _, lines, everything = run(body)
+    assert "sparse" in everything
+    assert lines[-1] == "rl-posttrain: optimizer adams did not reach torch.optim.sgd.SGD: 1 step outside of any trainer"
+
+
 def test_a_trainer_that_trains_again_is_told_once(run):
     status, lines, _ = run("trainer = make(); trainer.train(); trainer.train()")
     told = f"rl-posttrain: optimizer adams ran in Trainer: {ADAMS}, 4 steps, trained 2 times"
@@ -161,7 +129,7 @@ def test_loops_without_a_trainer_are_named_and_fail_the_program_if_nothing_else_
         "rl_posttrain: RL_POSTTRAIN_OPTIMIZER=adams does not reach torch.optim.sgd.SGD, which makes steps outside of "
         "any trainer",
         "rl-posttrain: optimizer adams did not reach torch.optim.sgd.SGD: 2 steps outside of any trainer",
-        "rl-posttrain: optimizer=adams: it ran in no trainer: torch.optim.sgd.SGD made steps outside of any Trainer of "
+        "rl-posttrain: optimizer=adams: no trainer ran it: torch.optim.sgd.SGD made steps outside of any Trainer of "
         "transformers; give that loop an optimizer by rl_posttrain.optim.build_optimizer",
     ]
     status, lines, _ = run(body + "make().train()")
@@ -178,10 +146,10 @@ def test_the_parts_of_an_optimizer_are_not_taken_for_others(run):
 def test_a_program_that_trains_nothing_fails(run):
     status, lines, _ = run("make()")
     assert status == 2
-    assert lines[-1] == "rl-posttrain: optimizer=adams: it ran in no trainer: Trainer made no step; let it train"
+    assert lines[-1] == "rl-posttrain: optimizer=adams: no trainer ran it: Trainer made no step; call its train()"
     status, lines, _ = run("")
     assert status == 2
-    assert lines[-1].startswith("rl-posttrain: optimizer=adams: it ran in no trainer: no Python process that it start")
+    assert lines[-1].startswith("rl-posttrain: optimizer=adams: no trainer ran it: no Python process of the program")
 
 
 def test_a_crash_stays_a_crash(run):
@@ -215,38 +183,3 @@ def test_without_the_variable_nothing_is_swapped(run):
     body = "trainer = make(); trainer.train(); sys.exit(type(trainer.optimizer.optimizer) is not torch.optim.AdamW)"
     status, lines, _ = run(body, **{NAME: ""})
     assert (status, lines) == (0, ["rl_posttrain: RL_POSTTRAIN_OPTIMIZER is not set: no optimizer is swapped"])
-
-
-def test_notes_outlive_a_process_that_leaves_without_a_word(run, tmp_path):
-    status, lines, _ = run("make().train(); make(); os._exit(0)", **{NOTES: str(tmp_path)})
-    assert status == 0
-    assert not any(line.startswith("rl-posttrain: ") for line in lines)
-    notes, refusals = read_notes(tmp_path)
-    assert [(note.trainer, note.optimizer, note.steps) for note in notes] == [("Trainer", ADAMS, 2), ("Trainer", "", 0)]
-    assert refusals == []
-
-
-def test_refusals_are_noted_for_the_command_to_tell(run, tmp_path):
-    status, lines, _ = run("make(Own).train()", **{NOTES: str(tmp_path)})
-    assert status == 1  # the command makes 2 of it
-    assert not any(line.startswith("rl-posttrain: ") for line in lines)
-    _, (refusal,) = read_notes(tmp_path)
-    assert refusal.startswith("optimizer: AdamS was asked for, but torch.optim.adamw.AdamW runs; Own.create_optimizer")
-
-
-def test_a_machine_without_the_folder_of_notes_trains_all_the_same(run, tmp_path):
-    """A launcher hands the variables on to other machines; the folder is on the first one."""
-    status, lines, _ = run("make().train()", **{NOTES: str(tmp_path / "elsewhere")})
-    assert (status, len(lines)) == (0, 1)
-    status, lines, everything = run("make(Own).train()", **{NOTES: str(tmp_path / "elsewhere")})
-    assert status == 1
-    assert lines[-1].startswith("rl-posttrain: optimizer: AdamS was asked for, but torch.optim.adamw.AdamW runs")
-    assert "Traceback" not in everything
-
-
-def test_the_lowest_rank_speaks_for_those_that_train_together():
-    ranks = [Note("SFTTrainer", rank, ADAMS, trainings=2, calls=8, steps=4) for rank in (5, 4)]
-    assert tell("adams", ranks) == [f"optimizer adams ran in SFTTrainer: {ADAMS}, 4 steps, trained 2 times"]
-    many = [Note("Trainer", 0, ADAMS, calls=1)] * 30
-    assert tell("adams", many)[-1] == "and 10 more like these"
-    assert "made no step" in none_ran("adams", [Note("Trainer", 0)])

@@ -15,7 +15,7 @@ from rl_posttrain.optim import injected
 from rl_posttrain.optim.launch import find_program
 from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS
 
-NONE_RAN = "rl-posttrain: optimizer=adams: it ran in no trainer: no Python process that it started on this machine"
+NONE_RAN = "rl-posttrain: optimizer=adams: no trainer ran it: no Python process of the program"
 RUN = ("optim", "run", "--optimizer", "adams")
 PRINT_ENVIRONMENT = f"import os; print([os.environ.get(name) for name in ({NAME!r}, {OPTIONS!r}, {NOTES!r})])"
 
@@ -65,6 +65,15 @@ def test_words_after_the_program_are_the_programs_own(run_main):
         ((*RUN[2:], "--set", "betas=[2,3]", "--", "true"), "--optimizer={"),
         ((*RUN[2:], "--set", "betas", "--", "true"), "--set betas: it is written key=value, such as --set betas="),
         ((*RUN[2:], "--no-decay", "heads", "--", "true"), "--optimizer.no_decay=heads: "),
+        (
+            (*RUN[2:], "--set", "no_decay=norms", "--", "true"),
+            "--optimizer.no_decay=norms: it is not a list of roles; write one, such as [norms]",
+        ),
+        (
+            (*RUN[2:], "--set", "lr_by_role=1e-6", "--", "true"),
+            "--optimizer.lr_by_role=1e-06: it gives no role a learning rate; write a mapping, such as {embeddings: ",
+        ),
+        ((*RUN[2:], "--set", "model=1", "--", "true"), "--optimizer.model=1: AdamS takes no such argument; "),
         ((*RUN[2:], "--", "no-such-program"), "no-such-program: no such program; give one on PATH"),
         ((*RUN[2:], "--", "none.py"), "none.py: no such file; give the script's path"),
         ((*RUN[2:], "--", "-m", "no_such_module.x"), "-m no_such_module.x: no such module; name one"),
@@ -84,7 +93,8 @@ def test_programs_are_found_as_in_a_shell_and_beside_python(tmp_path, monkeypatc
     script = tmp_path / "train.py"
     script.touch()
     assert find_program([str(script), "x"]) == [sys.executable, str(script), "x"]
-    assert find_program(["-m", "json.tool", "x"]) == [sys.executable, "-m", "json.tool", "x"]
+    for words in (["-m", "json.tool", "x"], ["-u", str(script)], ["-c", "print(1)", "x"], ["-mjson.tool"]):
+        assert find_program(words) == [sys.executable, *words]
     (tmp_path / "my_module.py").touch()
     monkeypatch.chdir(tmp_path)
     assert find_program(["-m", "my_module"]) == [sys.executable, "-m", "my_module"]

@@ -125,6 +125,13 @@ def test_an_optimizer_with_groups_of_its_own_has_them_split():
         ({"no_decay": ["norm"]}, "optimizer.no_decay=norm: no role of that name; did you mean 'norms'?"),
         ({"lr_by_role": {"embedding": 0.1}}, "optimizer.lr_by_role=embedding: .*did you mean 'embeddings'?"),
         ({"lr_by_role": {"norms": -1.0}}, "optimizer.lr_by_role.norms=-1.0: a learning rate is a number"),
+        ({"lr_by_role": {"norms": True}}, "optimizer.lr_by_role.norms=True: a learning rate is a number"),
+        ({"lr_by_role": {"norms": float("inf")}}, "optimizer.lr_by_role.norms=inf: a learning rate is a number"),
+        ({"lr_by_role": None}, r"optimizer.lr_by_role=None: .* write a mapping, such as \{embeddings: 1e-6\}"),
+        ({"lr_by_role": 1e-6}, "optimizer.lr_by_role=1e-06: it gives no role a learning rate"),
+        ({"no_decay": None}, r"optimizer.no_decay=None: it is not a list of roles; write one, such as \[norms\]"),
+        ({"no_decay": "biases"}, r"optimizer.no_decay=biases: it is not a list .* such as \[biases\]"),
+        ({"no_decay": 1}, "optimizer.no_decay=1: it is not a list of roles"),
         (
             {"lr_by_role": {"output_layer": 0.1}},
             r"optimizer.lr_by_role.output_layer=0.1: the model trains no parameter of this role, but matrices, "

@@ -5,8 +5,8 @@ import torch
 import transformers
 from transformers.trainer_utils import HPSearchBackend
 
-from rl_posttrain.errors import RecipeError
-from rl_posttrain.optim import SCALE, AdamS, use_optimizer
+from rl_posttrain.errors import EngineError, RecipeError
+from rl_posttrain.optim import SCALE, AdamS, build_optimizer, use_optimizer
 from rl_posttrain.optim.swap import OptimizerCheck, running_optimizer
 
 
@@ -168,6 +168,29 @@ def test_a_second_call_takes_the_place_of_the_first(make, caplog):
     use_optimizer(trainer, "adams")
     trainer.train()
     assert type(running_optimizer(trainer.optimizer)) is AdamS
+
+
+def test_an_optimizer_that_the_program_puts_back_is_named_in_words_of_the_program(make):
+    trainer = make()
+    use_optimizer(trainer, "adams")
+    trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {})
+    with pytest.raises(EngineError) as error:
+        trainer.train()
+    assert str(error.value) == (
+        "optimizer: AdamS was asked for, but torch.optim.sgd.SGD runs; the program, accelerate or DeepSpeed replaced "
+        "it; leave the trainer's optimizer alone, and take the optimizer out of their configuration"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [(AdamS, {}), (None, {}), ("adams", {"trainer": 1}), ("adams", {"name": 1})]
+)
+def test_values_of_the_wrong_kind_are_refused_in_one_line(name, given, make):
+    with pytest.raises(RecipeError, match=r"it is no text; give a name|takes no such argument"):
+        use_optimizer(make(), name, **given)
+    given = {{"trainer": "model"}.get(key, key): value for key, value in given.items()}
+    with pytest.raises(RecipeError, match=r"it is no text; give a name|takes no such argument"):
+        build_optimizer(Model(), name, lr=1e-4, **given)
 
 
 def test_a_mistake_in_the_second_call_leaves_the_first(make):

@@ -8,10 +8,12 @@ Why by PYTHONPATH: launchers start processes in many ways (torchrun, accelerate,
 of them hand on the environment. To rewrite their command lines one would have to know each of them.
 """
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
+import time
 
 _NAME, _NOTES = "RL_POSTTRAIN_OPTIMIZER", "RL_POSTTRAIN_OPTIMIZER_NOTES"
 
@@ -45,8 +47,11 @@ def _swap():
         )
         folder = os.environ.get(_NOTES)
         if folder and os.path.isdir(folder):
-            with open(os.path.join(folder, f"{os.getpid()}.refused"), "w", encoding="utf-8") as file:
-                file.write(message)
+            # As swapped.save_refusal does, which is not there.
+            with contextlib.suppress(OSError):
+                name = f"{time.time_ns()}-{os.getpid()}.refused"
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                    file.write(message)
         sys.stderr.write(f"rl-posttrain: {message}\n")
         raise SystemExit(2) from None
 
