@@ -66,9 +66,9 @@ class AdamS(Optimizer):
             ``"new_momentum"``: nu_t = beta2 * m_t^2 + (1 - beta2) * g_t^2, as some copies have it; torch's operations
             run it, not the kernels.
         state_dtype: of the buffer: ``"bfloat16"``, ``"float32"`` or torch's names; None for the parameter's own.
-        stochastic_rounding: round bf16 parameters up or down by chance, so that steps too small for bf16 arrive on
+        stochastic_rounding: round bf16 parameters up or down at random, so that steps too small for bf16 arrive on
             average (arXiv:2010.06192). It is for bf16 weights without fp32 masters; other dtypes are not touched. The
-            chance follows from the step's number and the parameter's, so a resumed run rounds alike.
+            random numbers follow from the step's number and the parameter's, so a resumed run rounds alike.
 
     Raises:
         ValueError: a hyperparameter is out of its range.
@@ -178,7 +178,7 @@ class AdamS(Optimizer):
                     check_shape(parameter, momentum)
                 if group["bias_correction"]:
                     if "step" not in state:
-                        raise steps_missing()
+                        raise steps_missing(group)
                     state["step"] += 1
                     step = state["step"] if group["capturable"] else state["step"].item()
                 tensors = (parameter, gradient, momentum)
@@ -213,7 +213,7 @@ def _check_group(group: dict[str, Any]) -> None:
         raise ValueError("Invalid differentiable: True; AdamS changes its buffer in place, leave it out")
     if group["stochastic_rounding"] and group["capturable"]:
         raise ValueError(
-            "Invalid stochastic_rounding: True with capturable=True; a CUDA graph would repeat the chance of one step"
+            "Invalid stochastic_rounding: True with capturable=True; a CUDA graph repeats one step's random numbers"
         )
     if group["foreach"] and group["fused"]:
         raise ValueError("Invalid foreach: True with fused=True; at most one of the two may be True")

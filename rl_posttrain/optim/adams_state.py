@@ -1,11 +1,12 @@
 """AdamS's state: what is taken of a state dict, and of what DeepSpeed's universal checkpoints bring."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer
 
-from rl_posttrain.optim.foreign import adopt
+from rl_posttrain.optim.foreign import adopt, tell_replaced
 
 # What a group of an earlier version may hold, before `eps_inside_sqrt` was in every group; schedules add the rest.
 _OLD_NAMES = {"params", "param_names", "part", "lr", "betas", "eps", "weight_decay", "foreach", "implementation"}
@@ -20,12 +21,14 @@ def to_load(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """
     if not _is_own(state_dict):
         state_dict = adopt(optimizer, state_dict, lambda group: ("exp_avg", "step")[: 1 + group["bias_correction"]])
+    else:
+        tell_replaced(optimizer, state_dict)
     states, groups = state_dict["state"], state_dict["param_groups"]
     for group, saved in zip(optimizer.param_groups, groups, strict=False):  # torch refuses another number of groups
         held = [states[place] for place in saved["params"] if place in states]
         counts = saved.get("bias_correction", False)
         if held and (counts or group["bias_correction"]) and not (counts and all("step" in one for one in held)):
-            raise steps_missing()
+            raise steps_missing(group)
     return state_dict
 
 
@@ -48,7 +51,7 @@ def adopt_universal(state: dict[str, Any], dtype: torch.dtype, *, keeps_step: bo
     step = state.pop("step", None)
     if keeps_step:
         if step is None:
-            raise steps_missing()
+            raise steps_missing({})
         state["step"] = step.clone()  # ZeRO-3 gives all of its sub-groups the same tensor
     state["exp_avg"] = state["exp_avg"].to(dtype)
 
@@ -57,10 +60,14 @@ def step_device(group: dict[str, Any], parameter: torch.Tensor) -> torch.device:
     return parameter.device if group["capturable"] else torch.device("cpu")
 
 
-def steps_missing() -> ValueError:
+def steps_missing(group: Mapping[str, Any]) -> ValueError:
+    """The error for `group`, which corrects the bias, with a state that does not say after how many steps."""
+    given, other = ("bias_correction: True", "bias_correction=False")
+    if group.get("variant") == "authors":
+        given, other = "variant: authors", "variant='paper'"
     return ValueError(
-        "Invalid bias_correction: True; the state was saved without it and counts no steps, so that the correction is "
-        "not known: go on with bias_correction=False, or without this state"
+        f"Invalid {given}; the state was saved without it and counts no steps, so that the correction is not known: "
+        f"go on with {other}, or without this state"
     )
 
 
@@ -70,4 +77,5 @@ def _is_own(state_dict: dict[str, Any]) -> bool:
     if all("eps_inside_sqrt" in group for group in groups):
         return True
     names = {name for state in state_dict["state"].values() for name in state}
-    return names <= {"exp_avg"} and all(set(group) <= _OLD_NAMES for group in groups)
+    # Lion of its authors saves groups without eps.
+    return names <= {"exp_avg"} and all("eps" in group and set(group) <= _OLD_NAMES for group in groups)

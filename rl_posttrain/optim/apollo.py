@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_gradients, check_settings, evaluate
+from rl_posttrain.optim.foreign import refuse_adamws
 from rl_posttrain.optim.projection import first_state, is_low_rank, low_rank_groups, moving
 
 _GROWTH = 1.01
@@ -94,6 +95,15 @@ class APOLLO(Optimizer):
         """
         groups = low_rank_groups(model, rank, {})
         return cls(groups, lr, betas, eps, weight_decay, update_proj_gap, scale, scale_type, seed)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's.
+
+        Raises:
+            ValueError: torch.optim.AdamW or Adam saved the state.
+        """
+        refuse_adamws(self, state_dict)
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:

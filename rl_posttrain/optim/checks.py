@@ -9,8 +9,8 @@ import torch
 
 from rl_posttrain.errors import EngineError
 
-SHAPED_STATE = {"exp_avg", "exp_avg_sq"}
-"""What AdamS and SCALE keep in the shape of the parameter. Their kernels trust it."""
+SHAPED_STATE = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
+"""What AdamS, SCALE and PowerStep keep in the shape of the parameter. Their kernels trust it."""
 
 
 def check_settings(
@@ -24,7 +24,7 @@ def check_settings(
     if isinstance(lr, torch.Tensor) and lr.numel() != 1:
         raise ValueError(f"Invalid lr: a tensor of shape {tuple(lr.shape)}; it must have one element")
     if not lr >= 0:
-        raise ValueError(f"Invalid lr: {lr}; it must not be negative")
+        raise ValueError(f"Invalid lr: {lr}; it must be a number, 0 or above")
     if len(betas) != 2:
         raise ValueError(f"Invalid betas: {betas}; there are two of them, for the momentum and the normalizer")
     for index, beta in enumerate(betas):
@@ -33,7 +33,7 @@ def check_settings(
     if eps is not None and not eps > 0:
         raise ValueError(f"Invalid eps: {eps}; it must be above 0: a zero gradient would divide by zero")
     if not weight_decay >= 0:
-        raise ValueError(f"Invalid weight_decay: {weight_decay}; it must not be negative")
+        raise ValueError(f"Invalid weight_decay: {weight_decay}; it must be a number, 0 or above")
 
 
 def check_gradient(gradient: torch.Tensor, name: str) -> None:

@@ -5,6 +5,7 @@ the optimizer was built with; torch's own rule, that the settings of the file co
 """
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -64,6 +65,12 @@ def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dic
     found = sorted({key for state in state_dict["state"].values() for key in state})
     if not set(found) <= _ADAMS_STATE:
         raise nothing_to_adopt(optimizer, state_dict)
+    for state in state_dict["state"].values():
+        if "exp_avg" in state and not state["exp_avg"].is_floating_point():
+            raise ValueError(
+                f"loaded state dict has exp_avg in {state['exp_avg'].dtype}, which is no momentum as it stands; "
+                f"{name} cannot go on from it; start anew, without this state"
+            )
     places = _match(own, state_dict, name)
     numbers = iter(range(len(places)))
     groups, state, num_kept = [], {}, 0
@@ -80,22 +87,71 @@ def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dic
     optimizer._adopted = True
     brought = {key: value for key, value in state_dict["param_groups"][0].items() if key in ("lr", "betas")}
     settings = {key: own[0][key] for key in ("lr", "betas", "eps", "weight_decay")}
+    others = ", the others start at 0" if num_kept < len(places) else ""
+    decay = _coupled_decay(state_dict["param_groups"])
+    mixed = f"; the file's momentum has Adam's L2 weight decay ({decay}) in it, for its first steps" if decay else ""
     warnings.warn(
         f"{name} takes over the state of another optimizer ({', '.join(found) or 'empty'}): the momentum of {num_kept} "
-        f"of {len(places)} parameters is kept, the others start at 0; the settings are {name}'s own ({_shown(settings)}"
-        f"), not the file's ({_shown(brought)})",
-        stacklevel=5,
+        f"of {len(places)} parameters is kept{others}; the settings are {name}'s own ({_shown(settings)}), not the "
+        f"file's ({_shown(brought)}){mixed}; outside of a Trainer make the schedule anew, do not load its file",
+        stacklevel=_level_of_caller(),
     )
     return {"state": state, "param_groups": groups}
+
+
+def tell_replaced(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Warn, in one line, of settings that a file of the same class replaces, as is torch's rule.
+
+    Rates and what schedules cycle are left out, for a schedule has its own file.
+    """
+    replaced = {}
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        cycled = {"betas", "momentum"} if "max_momentum" in saved else set()
+        for name in optimizer.defaults.keys() & saved.keys() - {"lr", "rounding_step"} - cycled:
+            asked, found = (tuple(value) if isinstance(value, list) else value for value in (group[name], saved[name]))
+            if str(asked) != str(found):
+                replaced.setdefault(name, f"{name}={asked} becomes {found}")
+    if replaced:
+        warnings.warn(
+            f"{type(optimizer).__name__} goes on with the settings of the loaded state, not with those asked for: "
+            f"{'; '.join(replaced[name] for name in sorted(replaced))}; set them in param_groups after the load to "
+            "change them",
+            stacklevel=_level_of_caller(),
+        )
+
+
+def _level_of_caller() -> int:
+    """For a warning from the function that calls this: the level of the code that loads, outside of torch and here."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("torch.", "rl_posttrain.", "contextlib")):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _coupled_decay(groups: list[dict[str, Any]]) -> float:
+    """The weight decay that torch.optim.Adam adds to its gradients, and so to its momentum; 0 of decoupled ones."""
+    return max((group["weight_decay"] for group in groups if group.get("decoupled_weight_decay") is False), default=0)
 
 
 def nothing_to_adopt(optimizer: Optimizer, state_dict: dict[str, Any]) -> ValueError:
     """The error for a state of another optimizer, of which `optimizer` can use nothing."""
     found = sorted({key for state in state_dict["state"].values() for key in state})
     return ValueError(
-        f"loaded state dict is of another optimizer (its state: {', '.join(found) or 'empty'}), of which "
-        f"{type(optimizer).__name__} can take nothing over; start without it: delete optimizer.pt, or do not load it"
+        f"loaded state dict is of another optimizer (its state: {', '.join(found) or 'empty'}), which "
+        f"{type(optimizer).__name__} cannot go on from; start anew, without this state (a trainer's is optimizer.pt)"
     )
+
+
+def refuse_adamws(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Fail on a state of torch.optim.AdamW or Adam, which `optimizer` cannot go on from.
+
+    Raises:
+        ValueError: it is one; in one line, in the place of what torch or the step would fail with.
+    """
+    groups = state_dict["param_groups"]
+    marks = ("amsgrad", "capturable", "differentiable")
+    if groups and all(name in groups[0] and name not in optimizer.param_groups[0] for name in marks):
+        raise nothing_to_adopt(optimizer, state_dict)
 
 
 def keep_rates(optimizer: Optimizer, find_schedule: Callable[[], Any]) -> None:
@@ -111,6 +167,8 @@ def keep_rates(optimizer: Optimizer, find_schedule: Callable[[], Any]) -> None:
     def after(loaded: Optimizer) -> None:
         if getattr(loaded, "_adopted", False):
             schedule = find_schedule()
+            if schedule is None:
+                return  # it is made after the load, and starts with the own rates
             kind = type(schedule)
 
             def load(self: Any, state: dict[str, Any]) -> None:
@@ -147,6 +205,30 @@ def _keep_place_of_schedule(
         group["lr"] = group["initial_lr"] * float(theirs["lr"]) / float(theirs["initial_lr"])
 
 
+def _refuse_undecided(groups: list[dict[str, Any]], saved: list[list[tuple[int, ...]]], name: str) -> None:
+    """Fail where several parameters have one shape, and groups may have put them into another order.
+
+    Args:
+        saved: shapes of the file's parameters, group by group.
+
+    Raises:
+        ValueError: names the shape, and what to do.
+    """
+    ours = [[tuple(parameter.shape) for parameter in group["params"]] for group in groups]
+    # SCALE's groups are in the order of their first parameters.
+    ordered = all("role" in group for group in groups)
+    for shape in sorted({shape for group in ours for shape in group}):
+        for sides, by_first in ((ours, ordered), (saved, False)):
+            holding = [group for group in sides if shape in group]
+            if len(holding) < 2 or (by_first and all(shape not in group[1:] for group in holding[:-1])):
+                continue
+            raise ValueError(
+                f"loaded state dict is of another optimizer, and its groups and {name}'s are not the same: which of "
+                f"the parameters of shape {shape} is which cannot be told; build both with the same groups, without "
+                "roles, give both the names of the parameters, or start without this state"
+            )
+
+
 def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) -> dict[torch.Tensor, Any]:
     """For each parameter the key of its state in `state_dict`."""
     saved = state_dict["param_groups"]
@@ -159,23 +241,33 @@ def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) 
         names = [n for group in groups for n in group["param_names"]]
         if set(names) <= set(by_name):
             return {parameter: by_name[n] for n, parameter in zip(names, ours, strict=True)}
+        missing = next(n for n in names if n not in by_name)
+        raise ValueError(
+            f"{missing}: the loaded state dict is of another optimizer and has no parameter of this name; {name} goes "
+            "on from states of the same model alone: give the parameters the same names, or do not load the state"
+        )
     shapes = {
         place: tuple(state_dict["state"][place]["exp_avg"].shape)
         for place in theirs
         if "exp_avg" in state_dict["state"].get(place, {})
     }
-    orders = []
     if [len(group["params"]) for group in groups] == [len(group["params"]) for group in saved]:
-        orders.append((ours, theirs))
+        pairs = dict(zip(ours, theirs, strict=True))
+        if _fits(pairs, shapes):
+            return pairs
     if len(ours) == len(theirs) == len(shapes):
         by_kind = sorted(ours, key=lambda parameter: parameter.ndim < 2)
-        orders.append((by_kind, sorted(theirs, key=lambda place: len(shapes[place]) < 2)))
-    for parameters, keys in orders:
-        pairs = list(zip(parameters, keys, strict=True))
-        if all(tuple(parameter.shape) == shapes.get(place, tuple(parameter.shape)) for parameter, place in pairs):
-            return dict(pairs)
+        pairs = dict(zip(by_kind, sorted(theirs, key=lambda place: len(shapes[place]) < 2), strict=True))
+        if _fits(pairs, shapes):
+            _refuse_undecided(groups, [[shapes[place] for place in group["params"]] for group in saved], name)
+            return pairs
     sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
     raise ValueError(
         f"loaded state dict is of another optimizer, with groups of {others} parameters, and {name}'s groups of "
         f"{sizes} do not match them in order and shape; build it with the same groups, or do not load the state"
     )
+
+
+def _fits(pairs: dict[torch.Tensor, Any], shapes: dict[Any, tuple[int, ...]]) -> bool:
+    """Whether each parameter has the shape of its place, where that is known."""
+    return all(tuple(parameter.shape) == shapes.get(place, parameter.shape) for parameter, place in pairs.items())

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_gradients, evaluate, unhooked
+from rl_posttrain.optim.foreign import nothing_to_adopt
 from rl_posttrain.optim.roles import roled_parameters
 
 
@@ -90,6 +91,16 @@ class Muon(Optimizer):
             del param_group["momentum"]
         # The half fills in the settings that the group leaves out.
         self._halves[update].add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's.
+
+        Raises:
+            ValueError: another optimizer saved the state.
+        """
+        if not all("update" in group for group in state_dict["param_groups"]):
+            raise nothing_to_adopt(self, state_dict)
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_gradients, evaluate, unhooked
+from rl_posttrain.optim.foreign import refuse_adamws
 
 
 class Packaged(Optimizer):
@@ -20,6 +21,15 @@ class Packaged(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # Hooks are left out, as torch does; so is what it makes again by itself.
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's.
+
+        Raises:
+            ValueError: torch.optim.AdamW or Adam saved the state.
+        """
+        refuse_adamws(self, state_dict)
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:

@@ -29,7 +29,7 @@ from rl_posttrain.optim.checks import (
     kernel_missing,
     local_parts,
 )
-from rl_posttrain.optim.foreign import adopt, loading
+from rl_posttrain.optim.foreign import adopt, loading, tell_replaced
 from rl_posttrain.optim.native import can_compile
 from rl_posttrain.optim.rounding import OFF, by_chance, step_keys
 from rl_posttrain.optim.scale_roles import scale_groups
@@ -134,6 +134,7 @@ class SCALE(Optimizer):
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         if all("role" in group for group in state_dict["param_groups"]):
+            tell_replaced(self, state_dict)
             return state_dict
         return adopt(self, state_dict, lambda group: _STATE_OF[group["role"]])
 

@@ -133,7 +133,7 @@ def test_a_schedule_changes_the_rate():
     ("options", "message"),
     [
         ({"lr": -1.0}, "Invalid lr: -1.0"),
-        ({"lr": math.nan}, "Invalid lr: nan"),
+        ({"lr": math.nan}, "Invalid lr: nan; it must be a number, 0 or above"),
         ({"betas": (1.0, 0.95)}, r"Invalid beta1: betas\[0\]=1.0"),
         ({"betas": (0.9, 1.0)}, r"Invalid beta2: betas\[1\]=1.0"),
         ({"betas": (-0.1, 0.95)}, r"Invalid beta1: betas\[0\]=-0.1"),

@@ -5,11 +5,10 @@ import warnings
 
 import pytest
 import torch
-import transformers
 from conformance import CASES, Model, train, weights
 from torch import nn
 
-from rl_posttrain.optim import SCALE, AdamS, build_optimizer, parameter_groups, use_optimizer
+from rl_posttrain.optim import SCALE, AdamS, build_optimizer, parameter_groups
 
 SETTINGS = {"lr": 0.03, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.2}
 
@@ -189,12 +188,71 @@ def test_a_file_of_ones_own_class_brings_its_settings_as_in_torch():
         first = build(model, lr=0.02, **mark)
         train(model, first, range(2))
         again = build(model, lr=0.5)
+        (name, value), (asked,) = *mark.items(), (again.param_groups[0][key] for key in mark)
+        with pytest.warns(UserWarning, match=f"asked for: {name}={asked} becomes {value}; set") as caught:
+            again.load_state_dict(copy.deepcopy(first.state_dict()))
+        assert [one.filename for one in caught] == [__file__]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             again.load_state_dict(copy.deepcopy(first.state_dict()))
         assert again.param_groups[0].items() >= ({"lr": 0.02} | mark).items()
     with pytest.raises(ValueError, match="different number of parameter groups"):
         AdamS(groups_of(model, "two")).load_state_dict(AdamS(groups_of(model, "one")).state_dict())
+
+
+def test_lion_of_its_authors_is_not_taken_for_adams():
+    model = Model()
+    saved = {
+        "state": {number: {"exp_avg": torch.ones_like(value)} for number, value in enumerate(model.parameters())},
+        "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.99), "weight_decay": 0.0, "params": list(range(7))}],
+    }
+    optimizer = AdamS(model.parameters(), **SETTINGS)
+    with pytest.warns(UserWarning, match=r"takes over .* of 7 parameters is kept; the settings are") as caught:
+        optimizer.load_state_dict(saved)
+    assert [one.filename for one in caught] == [__file__]
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (0.03, (0.8, 0.9))
+
+
+def test_names_that_differ_and_an_order_that_groups_may_have_changed_are_refused():
+    layers = nn.ModuleList([nn.Linear(4, 4, bias=False) for _ in range(3)])
+    weights = [layer.weight for layer in layers]
+
+    def load(theirs, ours):
+        other = torch.optim.AdamW(theirs)
+        for number, weight in enumerate(weights):
+            weight.grad = torch.full_like(weight, number + 1.0)
+        other.step()
+        optimizer = AdamS(ours)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.load_state_dict(other.state_dict())
+        return [optimizer.state[weight]["exp_avg"][0, 0].item() for weight in weights]
+
+    with pytest.raises(ValueError, match=r"^d: the loaded .* has no parameter of this name"):
+        load(list(zip("abc", weights, strict=True)), list(zip("abd", weights, strict=True)))
+    with pytest.raises(ValueError, match=r"which of the parameters of shape \(4, 4\) is which") as raised:
+        load(weights, [{"params": weights[1:]}, {"params": weights[:1]}])
+    assert "\n" not in str(raised.value)
+    assert load(weights, weights) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_what_is_no_average_of_gradients_is_refused_or_told():
+    model, other = trained_by(torch.optim.Adam, weight_decay=0.1)
+    with pytest.warns(UserWarning, match=r"Adam's L2 weight decay \(0.1\) in it"):
+        AdamS(groups_of(model, "two")).load_state_dict(other.state_dict())
+    saved = copy.deepcopy(other.state_dict())
+    for state in saved["state"].values():
+        state["exp_avg"] = state["exp_avg"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"exp_avg in torch.int8, which is no momentum as it stands; AdamS cannot go"):
+        AdamS(groups_of(model, "two")).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("name", ["lion", "sign_sgd", "muon", "apollo", "galore", "fira", "adam_mini"])
+def test_others_refuse_adamws_state_in_one_line(name):
+    _, other = trained_by(torch.optim.AdamW)
+    with pytest.raises(ValueError, match=r"of another optimizer .* cannot go on from; start anew") as raised:
+        CASES[name].build(Model()).load_state_dict(other.state_dict())
+    assert "\n" not in str(raised.value)
 
 
 def test_a_correction_without_a_count_is_refused():
@@ -205,59 +263,11 @@ def test_a_correction_without_a_count_is_refused():
     corrected = AdamS(model.parameters(), bias_correction=True)
     with pytest.raises(ValueError, match="bias_correction: True; the state was saved without it and counts no steps"):
         corrected.load_state_dict(saved)
+    authors = AdamS(model.parameters(), variant="authors")
+    with pytest.raises(ValueError, match=r"variant: authors; the state was .* go on with variant='paper'"):
+        authors.load_state_dict(saved)
     optimizer.param_groups[0]["bias_correction"] = True
     with pytest.raises(ValueError, match="bias_correction: True; the state was saved without it"):
         optimizer.step()
     # Nothing was counted before the first step either, but then nothing is needed.
     corrected.load_state_dict(AdamS(model.parameters(), bias_correction=True).state_dict())
-
-
-def trainer(folder, num_steps, name=None, weight_decay=0.0):
-    rows = [{"ids": torch.tensor([number % 11] * 2), "labels": torch.tensor([number % 7] * 2)} for number in range(64)]
-    arguments = transformers.TrainingArguments(
-        folder,
-        max_steps=num_steps,
-        learning_rate=1e-2,
-        weight_decay=weight_decay,
-        lr_scheduler_type="cosine",
-        save_steps=2,
-        logging_steps=1,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    made = transformers.Trainer(Wrapped(), arguments, train_dataset=rows)
-    if name:
-        use_optimizer(made, name, lr=4e-3)
-    return made
-
-
-class Wrapped(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = Model()
-
-    def forward(self, ids, labels):
-        inner = self.inner
-        hidden = inner.second_mlp(inner.mlp(inner.embed(ids)).relu())
-        logits = inner.lm_head(inner.norm(hidden))
-        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())}
-
-
-@pytest.mark.parametrize("name", ["adams", "scale"])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_a_trainer_resumes_a_run_of_adamw_at_its_step_and_with_the_new_rates(name, weight_decay, tmp_path):
-    """transformers always has two groups; by role there are one to four, and the schedule's file has two rates."""
-    first = trainer(tmp_path, 2, weight_decay=weight_decay)
-    first.args.max_steps = 2
-    first.train()
-    second = trainer(tmp_path, 4, name, weight_decay=weight_decay)
-    with pytest.warns(UserWarning, match="takes over the state of another optimizer"):
-        second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    logged = {row["step"]: row["learning_rate"] for row in second.state.log_history if "learning_rate" in row}
-    # The file ends a cosine over two steps, at 0; from then on the cosine over four: (1 + cos(3/4 pi)) / 2 of the rate.
-    assert logged[4] == pytest.approx(4e-3 * 0.1464, rel=1e-3)
-    assert (tmp_path / "checkpoint-4" / "scheduler.pt").exists()
-    third = trainer(tmp_path, 6, name, weight_decay=weight_decay)
-    third.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert third.state.global_step == 6
