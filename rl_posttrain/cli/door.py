@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ _UsageError = typer.BadParameter.__base__
 
 def through_the_door(run: Callable[[], object]) -> NoReturn:
     """Call `run` and end the process: with its status, or with one line on stderr for whatever it raises."""
+    threading.excepthook = _of_a_thread
     with handled() as stop:
         _through(run, stop)
 
@@ -60,6 +62,15 @@ def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
         where = _keep_traceback(error)
         _end(f"{class_and_message(error)}: this is a bug of ours; please report it with {where}", BUG)
     sys.exit(status)
+
+
+def _of_a_thread(failed: threading.ExceptHookArgs) -> None:
+    """A line for what a library's thread raises. TensorBoard's raises it again where the main thread writes."""
+    error = failed.exc_value
+    if isinstance(error, OSError) and error.errno is not None:
+        typer.echo(f"a thread could not go on: {refusal(error)}", err=True)
+    elif error is not None:
+        typer.echo(f"a thread failed: {class_and_message(error)}; see {_keep_traceback(error)}", err=True)
 
 
 def _keep_traceback(error: BaseException) -> str:

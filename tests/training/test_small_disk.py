@@ -21,7 +21,7 @@ OPTIONS = (
 )  # fmt: skip
 # The tiny model's run takes 2.6 MB: from a disk that has no room for the recipe to one on which the run fits.
 EVERY_SIZE = [*range(2**12, 2**17, 2**14), *range(2**17, 3 * 2**20, 2**16), *range(3 * 2**20, 2**23 + 1, 2**20)]
-SOME_SIZES = [2**12, 5 * 2**17, 2**21]
+SOME_SIZES = [2**12, 5 * 2**12, 5 * 2**17, 2**21]
 
 
 def check_sizes(sizes: list[int], recipe: Path, folder: Path) -> list[int]:
