@@ -172,7 +172,6 @@ def resolve_optimizer(
 def build_optimizer(
     model: nn.Module,
     name: str,
-    /,
     *,
     lr: float,
     weight_decay: float = 0.0,

@@ -35,7 +35,6 @@ _IN_A_PROGRAM = (
 def use_optimizer(
     trainer: Any,
     name: str,
-    /,
     *,
     no_decay: Collection[str] = NO_DECAY,
     lr_by_role: Mapping[str, float] = MappingProxyType({}),
