@@ -201,4 +201,6 @@ def _end_with_launcher() -> None:
 def _say(text: str) -> None:
     if is_main_process():
         with contextlib.suppress(OSError, ValueError):
-            print(f"rl-posttrain: {text}", file=sys.stderr, flush=True)
+            # One write, unlike print: the main thread may say its own line at the same moment.
+            sys.stderr.write(f"rl-posttrain: {text}\n")
+            sys.stderr.flush()
