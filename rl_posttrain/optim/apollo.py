@@ -17,14 +17,14 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_gradients, check_settings, evaluate
-from rl_posttrain.optim.foreign import refuse_adamws
+from rl_posttrain.optim.foreign import RefusesAdamW
 from rl_posttrain.optim.projection import first_state, is_low_rank, low_rank_groups, moving
 
 _GROWTH = 1.01
 _SMALLEST_NORM = 1e-8
 
 
-class APOLLO(Optimizer):
+class APOLLO(RefusesAdamW, Optimizer):
     """APOLLO with decoupled weight decay. It needs whole matrices: no flat shards (ZeRO-1 to 3).
 
     Args:
@@ -95,15 +95,6 @@ class APOLLO(Optimizer):
         """
         groups = low_rank_groups(model, rank, {})
         return cls(groups, lr, betas, eps, weight_decay, update_proj_gap, scale, scale_type, seed)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's.
-
-        Raises:
-            ValueError: torch.optim.AdamW or Adam saved the state.
-        """
-        refuse_adamws(self, state_dict)
-        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:

@@ -271,3 +271,16 @@ def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) 
 def _fits(pairs: dict[torch.Tensor, Any], shapes: dict[Any, tuple[int, ...]]) -> bool:
     """Whether each parameter has the shape of its place, where that is known."""
     return all(tuple(parameter.shape) == shapes.get(place, parameter.shape) for parameter, place in pairs.items())
+
+
+class RefusesAdamW:
+    """A base, before torch's `Optimizer`, of classes that cannot go on from AdamW's state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's.
+
+        Raises:
+            ValueError: torch.optim.AdamW or Adam saved the state.
+        """
+        refuse_adamws(self, state_dict)
+        super().load_state_dict(state_dict)

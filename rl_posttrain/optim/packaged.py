@@ -7,10 +7,10 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_gradients, evaluate, unhooked
-from rl_posttrain.optim.foreign import refuse_adamws
+from rl_posttrain.optim.foreign import RefusesAdamW
 
 
-class Packaged(Optimizer):
+class Packaged(RefusesAdamW, Optimizer):
     """The first base of such a class.
 
     - A copy or a pickle of the optimizer has all of its attributes; torch keeps the groups and the state alone.
@@ -21,15 +21,6 @@ class Packaged(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         # Hooks are left out, as torch does; so is what it makes again by itself.
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's.
-
-        Raises:
-            ValueError: torch.optim.AdamW or Adam saved the state.
-        """
-        refuse_adamws(self, state_dict)
-        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
