@@ -6,6 +6,7 @@ the imported modules and with nothing else: no engine, no process group, no rand
 """
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import gc
@@ -67,7 +68,8 @@ class Fork:
 
     def kill(self) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended since, and its status is on its way
+                os.kill(self.pid, signal.SIGKILL)
 
     def _answer(self) -> bytes:
         """One line, which arrives whole: it is shorter than what a socket ever cuts."""
