@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from rl_posttrain.cli import doctor, evaluate, export, golds, optim, study, train
+from rl_posttrain.cli import compare, doctor, evaluate, export, golds, optim, study, train
 from rl_posttrain.cli.door import through_the_door
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ for command in (
     train.recipes,
     study.curves,
     study.report,
-    study.compare,
+    compare.compare,
 ):
     app.command()(command)
 
