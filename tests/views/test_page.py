@@ -129,6 +129,7 @@ def show(browser, written, tmp_path):
         if payload is not None:
             path = tmp_path / "report.html"
             path.write_text(render_page(payload), encoding="utf-8")
+        counts_at_load = options.pop("counts_at_load", False)
         options = {"viewport": {"width": 1400, "height": 900}} | options
         context = browser.new_context(offline=True, **options)
         context.set_default_timeout(30_000 * slowness())
@@ -136,6 +137,11 @@ def show(browser, written, tmp_path):
         page = context.new_page()
         page.on("console", lambda message: troubles.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+        if counts_at_load:
+            count = "selector => document.querySelectorAll(selector).length"
+            page.add_init_script(
+                f"addEventListener('load', () => {{ atLoad = ['.plot', '.plot:has(.main-svg)'].map({count}); }})"
+            )
         address = path.as_uri()
         page.on(
             "request",
@@ -197,6 +203,16 @@ def test_page_asks_for_nothing_and_its_policy_holds(show):
     assert page.evaluate("fetch('data:,x').then(() => 'came', () => 'refused')") == "refused"
     assert all("Content Security Policy" in trouble for trouble in show.troubles)
     show.troubles.clear()
+
+
+def test_every_chart_is_drawn_before_the_page_has_loaded(show):
+    """Programs that make a picture or a PDF of a page take it at its load event, and do not scroll."""
+    charts = [{"id": f"metric/{place}", "title": f"Metric {place}", "unit": "", "note": ""} for place in range(20)]
+    payload = changed(charts=[*PAYLOAD["charts"], *charts])
+    for one in payload["runs"]:
+        one["y"] |= {chart["id"]: [1.0] * len(one["x"]["step"]) for chart in charts}
+    page = show(payload, counts_at_load=True)
+    assert page.evaluate("window.atLoad") == [24, 24]
 
 
 def test_picture_of_a_chart_can_be_saved_under_the_policy(show):

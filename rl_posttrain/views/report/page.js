@@ -321,8 +321,17 @@ function addViews() {
   find(".views").append(...[lines, bars].filter((grid) => grid.childElementCount));
 }
 
-// Charts are drawn one after another, with room between for what the reader does next; a newer drawing ends an older.
 let latest = 0, settled = Promise.resolve();
+
+// All charts in one go. So is the first drawing, which comes before the page's load event: a program that makes a
+// picture or a PDF of the page at that event finds every chart in it, wherever the chart stands.
+function drawAll() {
+  latest++;  // ends a drawing under way
+  colours = look();
+  settled = Promise.all([...views.values()].map(({ draw }) => draw()));
+}
+
+// Charts are drawn one after another, with room between for what the reader does next; a newer drawing ends an older.
 function redraw() {
   const mine = ++latest;
   const own = (async () => {
@@ -472,7 +481,7 @@ if (!find("#charts").hidden) {
   addViews();
   addControls();
   paintSwatches();
-  redraw();
+  drawAll();
   let width = 0;
   new ResizeObserver(([{ contentRect }]) => {
     if (width && contentRect.width !== width) redraw();
@@ -485,10 +494,8 @@ if (!find("#charts").hidden) {
     closed.push(...document.querySelectorAll("details:not([open])"));
     for (const one of closed) one.open = true;
     document.documentElement.dataset.printing = "";
-    latest++;  // ends a drawing under way
     paintSwatches();
-    colours = look();
-    for (const { draw } of views.values()) draw();
+    drawAll();
   });
   addEventListener("afterprint", () => {
     for (const one of closed.splice(0)) one.open = false;
