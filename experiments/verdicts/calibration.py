@@ -20,6 +20,7 @@ import numpy as np
 from rl_posttrain.study.foreign import ForeignRun
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import judge
+from rl_posttrain.study.outcomes import FINISHED
 
 WORDS = ("better", "worse", "equivalent", "undecided")
 RUN_SPREADS = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08)
@@ -94,10 +95,12 @@ def make_runs(generator: np.random.Generator, difference: float, setting: Settin
                     variant=variant,
                     seed=number,
                     columns={"step": steps, "reward": rewards},
-                    recipe={},
-                    environment={},
-                    finished=True,
+                    recipe={"rewards": [{"fn": "math_accuracy", "range": [0.0, 1.0]}]},
+                    environment={"initial_weights_sha256": f"of seed {number}"},
+                    outcome=FINISHED,
+                    num_planned=setting.num_steps,
                     source=ForeignRun(Path(f"{name}.csv")),
+                    prompts=(f"of seed {number}",) * setting.num_steps,
                 )
             )
     return Collection(runs, left_out=[])

@@ -7,10 +7,12 @@ import typer
 
 from rl_posttrain.cli.options import (
     BaselineOption,
+    FailedOption,
     JsonOption,
     MarginOption,
     MeasureOption,
     OverridesArgument,
+    RangeOption,
     RecipeArgument,
     ThresholdOption,
 )
@@ -49,6 +51,8 @@ def compare(
     measure: MeasureOption = "final",
     margin: MarginOption = None,
     threshold: ThresholdOption = None,
+    reward_range: RangeOption = None,
+    failed: FailedOption = "worst",
     as_json: JsonOption = False,
 ) -> None:
     """Train with several optimizers and seeds, and report. Only the runs that are missing are trained."""
@@ -56,12 +60,15 @@ def compare(
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.study.equivalence import check_baseline
     from rl_posttrain.study.histories import read_runs
-    from rl_posttrain.study.judging import check_terms, judge
+    from rl_posttrain.study.judging import judge
     from rl_posttrain.study.plan import plan_runs, read_plan
     from rl_posttrain.study.runner import Runner, visible_devices
+    from rl_posttrain.study.terms import check_terms, parse_failed, parse_range
     from rl_posttrain.views.comparison import ComparisonDisplay
 
-    check_terms(measure, margin)  # a mistake shows before hours of training
+    terms = {"measure": measure, "margin": margin}
+    terms |= {"reward_range": parse_range(reward_range), "failed": parse_failed(failed)}
+    check_terms(**terms)  # a mistake shows before hours of training
     loaded = load_recipe(recipe, overrides or [])
     folder = out or loaded.run_path.parent / f"{loaded.run.name}-compare"
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
@@ -76,10 +83,11 @@ def compare(
             runner.run(display.show)
         for name, said in runner.failed.items():
             typer.echo(f"rl-posttrain: {name} failed: {said}", err=True)
-        paths = [run.path for run in runs if run.steps_done()]
-        if paths:
-            terms = {"baseline": baseline, "measure": measure, "margin": margin, "threshold": threshold}
-            write_and_print(judge(read_runs(paths), **terms), folder / "report", as_json)
+        if any(run.steps_done() for run in runs):
+            # Runs that never began, or made no step, count as well.
+            planned = {run.path: run.recipe.model_dump(mode="json") for run in runs}
+            judgement = judge(read_runs([], planned=planned), baseline=baseline, threshold=threshold, **terms)
+            write_and_print(judgement, folder / "report", as_json)
     except Interrupted as stopped:
         finished = sum(run.is_finished() for run in runs)
         typer.echo(f"stopped: {finished} of {len(runs)} runs are finished; the same command trains the others")

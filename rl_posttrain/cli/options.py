@@ -23,18 +23,36 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 MeasureOption = Annotated[
     str,
     typer.Option(
-        help="What verdicts are about: final (mean reward of the last tenth of the steps), auc (area under the reward "
-        "curve per step) or best (best mean reward of 5 consecutive steps)."
+        help="What verdicts are about: final (mean reward of the last tenth of the steps) or auc (area under the "
+        "reward curve per step)."
     ),
 ]
 MarginOption = Annotated[
     float | None,
-    typer.Option(help="Smaller differences do not matter, in units of reward. Default: 0.05 of the reward range."),
+    typer.Option(
+        help="Smaller differences do not matter, in units of reward. Default: 0.05 of the reward's range, or of the "
+        "baseline's mean final reward where the range is not known."
+    ),
+]
+RangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--range", metavar="LOW,HIGH", help="Lowest and highest reward that a step can have. Default: from the recipe."
+    ),
+]
+FailedOption = Annotated[
+    str,
+    typer.Option(
+        metavar="worst|none|VALUE",
+        help="What a failed run counts as: the lowest reward of the range, a reward that you say, or none: then a "
+        "failed run makes a verdict impossible.",
+    ),
 ]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
-        help="Reward up to which steps, tokens and seconds are counted. Default: the middle of the reward range."
+        help="Reward up to which steps, tokens and seconds are counted. Default: the middle of the reward's range, or "
+        "half-way from the baseline's first to its final reward."
     ),
 ]
 BaselineOption = Annotated[

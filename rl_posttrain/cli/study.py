@@ -9,9 +9,11 @@ import typer
 
 from rl_posttrain.cli.options import (
     BaselineOption,
+    FailedOption,
     JsonOption,
     MarginOption,
     MeasureOption,
+    RangeOption,
     RunsArgument,
     ThresholdOption,
 )
@@ -69,16 +71,43 @@ def report(
     measure: MeasureOption = "final",
     margin: MarginOption = None,
     threshold: ThresholdOption = None,
+    reward_range: RangeOption = None,
+    failed: FailedOption = "worst",
+    planned_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps that each run of another program was to make: shorter ones failed, later steps are left out. "
+            "Default: what its file says, else those of the longest run.",
+        ),
+    ] = None,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired", help="Runs of one seed are pairs, too, where nothing shows that they had the same prompts."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge variants over seeds, and write a page.
 
-    The page has charts, tables and samples, and works offline. Unfinished runs are shown and not judged.
+    The page has charts, tables and samples, and works offline. Failed runs count as the worst reward; a variant of
+    which a run still trains has no verdict.
     """
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.judging import judge
+    from rl_posttrain.study.terms import parse_failed, parse_range
 
-    judgement = judge(read_runs(runs), baseline=baseline, measure=measure, margin=margin, threshold=threshold)
+    judgement = judge(
+        read_runs(runs, planned_steps=planned_steps),
+        baseline=baseline,
+        measure=measure,
+        margin=margin,
+        threshold=threshold,
+        reward_range=parse_range(reward_range),
+        failed=parse_failed(failed),
+        paired=paired,
+    )
     write_and_print(judgement, out, as_json)
 
 

@@ -35,6 +35,7 @@ from rl_posttrain.runs.files import (
     to_json,
     write_atomically,
 )
+from rl_posttrain.runs.lock import is_locked, try_lock
 from rl_posttrain.runs.manifest import MANIFEST_FILE
 from rl_posttrain.runs.yaml12 import read_yaml
 
@@ -117,13 +118,14 @@ class RunDirectory:
         """
         with contextlib.ExitStack() as self._locks:
             file = self._locks.enter_context((self.path / "recipe.yaml").open("rb"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"run.name={self.name}: another process is training {self.path}; wait for it, or stop it"
-                ) from error
+            if not try_lock(file):
+                busy = f"another process is training {self.path}; wait for it, or stop it"
+                raise RunError(f"run.name={self.name}: {busy}")
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a living process trains the run."""
+        return is_locked(self.path / "recipe.yaml")
 
     def replace_recipe(self, recipe_yaml: str) -> None:
         """Another recipe for the run, which this process has locked, and has locked afterwards."""

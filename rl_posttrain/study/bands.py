@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from rl_posttrain.study.histories import History
-from rl_posttrain.study.judging import trailing_mean
+from rl_posttrain.study.measures import trailing_mean
 
 _GRID = 200
 

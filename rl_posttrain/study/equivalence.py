@@ -1,21 +1,19 @@
 """Whether a variant is better than, worse than or equivalent to a baseline, over seeds.
 
-Two runs of one seed are a pair: they had the same prompts and started from the same weights. Runs without seeds are
-compared unpaired (Welch). A test of difference and two one-sided tests of equivalence (Schuirmann 1987) are both made,
-because a difference that was not found may still be there. P values of several variants are corrected by Holm's
-method. `experiments/verdicts/calibration.py` measures how often verdicts are wrong.
+A test of difference and two one-sided tests of equivalence (Schuirmann 1987) are both made, because a difference that
+was not found may still be there. P values of several variants are corrected by Holm's method.
+`experiments/verdicts/calibration.py` measures how often verdicts are wrong.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from rl_posttrain.errors import RunError, did_you_mean
+from rl_posttrain.study.estimates import ALPHA, Estimate, overlapping
 
-ALPHA = 0.05
 FEWEST_SEEDS = 3
 _POWER = 0.8
 _MOST_SEEDS = 1000
@@ -27,12 +25,15 @@ class Comparison:
 
     Attributes:
         word: better, worse, equivalent, undecided, or none (no verdict).
-        num_pairs: seeds that both have; in an unpaired comparison, the smaller number of runs.
-        difference, low, high: variant minus baseline, with its 95 % confidence interval.
+        num_pairs: pairs; in an unpaired comparison, the smaller number of runs.
+        paired: whether there are pairs.
+        difference, low, high: variant minus baseline, with its confidence interval (95 % at a level of 0.05).
         p_different, p_equivalent: p values of the two tests, after Holm's correction.
         seeds_needed: number of seeds that would decide with a power of 0.8, if difference and spread stay the same;
             None where there is a verdict, or where it is more than `_MOST_SEEDS`.
         sentence: the verdict in words.
+        singles: runs of the variant and of the baseline that are in no pair, beside pairs.
+        cannot_exclude: failures and collapses that the seeds leave possible, in words; the sentence ends with them.
     """
 
     variant: str
@@ -47,73 +48,48 @@ class Comparison:
     p_equivalent: float | None = None
     seeds_needed: int | None = None
     sentence: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A difference of means with its standard error and degrees of freedom.
-
-    Attributes:
-        unit: what makes a pair.
-        measured: the difference that is shown, where `difference` was moved towards zero for the interval.
-    """
-
-    difference: float
-    error: float
-    freedom: float
-    num_pairs: int
-    paired: bool
-    unit: str = "seeds"
-    measured: float | None = None
-
-    @property
-    def shown(self) -> float:
-        """The difference as it is shown."""
-        return self.difference if self.measured is None else self.measured
-
-    def p_below(self, limit: float) -> float:
-        """P value of the claim that the true difference is below `limit`."""
-        return float(_t_tail(limit - self.difference, self.error, self.freedom))
-
-    def p_above(self, limit: float) -> float:
-        return float(_t_tail(self.difference - limit, self.error, self.freedom))
-
-    @property
-    def p_different(self) -> float:
-        return min(1.0, 2 * min(self.p_below(0.0), self.p_above(0.0)))
-
-    def p_equivalent(self, margin: float) -> float:
-        return max(self.p_below(margin), self.p_above(-margin))
-
-    def interval(self) -> tuple[float, float]:
-        half = float(stats.t.ppf(1 - ALPHA / 2, self.freedom)) * self.error
-        return self.difference - half, self.difference + half
+    singles: tuple[int, int] = (0, 0)
+    cannot_exclude: str = ""
 
 
 def compare_to_baseline(
-    values: Mapping[str, Sequence[tuple[int | None, float]]], baseline: str, margin: float
+    values: Mapping[str, Sequence[tuple[int | None, float]]],
+    baseline: str,
+    margin: float,
+    *,
+    pairs: Mapping[str, Collection[int]] | None = None,
+    alpha: float = ALPHA,
 ) -> list[Comparison]:
     """Compare every other variant with `baseline`.
 
     Args:
         values: by variant, (seed, value) of each of its runs; the seed is None where it is not known.
-        margin: differences smaller than this do not matter; above 0, in the measure's unit.
+        margin: differences smaller than this do not matter; in the measure's unit; at 0 nothing is equivalent.
+        pairs: by variant, the seeds at which its run and the baseline's are a pair; by default all that both have.
+        alpha: level of the tests, of all variants together.
 
     Raises:
         RunError: there is no such baseline.
     """
     check_baseline(baseline, values)
-    others = [variant for variant in values if variant != baseline]
-    return judge_differences(baseline, {variant: _estimate(variant, baseline, values) for variant in others}, margin)
+    differences = {
+        variant: estimate(
+            variant, values[variant], baseline, values[baseline], None if pairs is None else pairs[variant]
+        )
+        for variant in values
+        if variant != baseline
+    }
+    return judge_differences(baseline, differences, margin, alpha)
 
 
 def judge_differences(
-    baseline: str, differences: Mapping[str, Estimate | Comparison], margin: float
+    baseline: str, differences: Mapping[str, Estimate | Comparison], margin: float, alpha: float = ALPHA
 ) -> list[Comparison]:
     """As `compare_to_baseline`, from differences that are estimated already.
 
     Args:
         differences: by variant, from `baseline`; a comparison where there is too little for a verdict.
+        alpha: level of the tests, of all variants together.
     """
     estimates = {variant: found for variant, found in differences.items() if isinstance(found, Estimate)}
     different = dict(zip(estimates, holm([e.p_different for e in estimates.values()]), strict=True))
@@ -124,19 +100,20 @@ def judge_differences(
             results.append(found)
             continue
         p_different, p_equivalent = different[variant], equivalent[variant]
-        if p_equivalent < ALPHA:
+        if p_equivalent < alpha:
             word = "equivalent"
-        elif p_different < ALPHA:
+        elif p_different < alpha:
             word = "better" if found.difference > 0 else "worse"
         else:
             word = "undecided"
-        needed = _seeds_needed(found, margin, len(estimates)) if word == "undecided" else None
-        low, high = found.interval()
+        needed = _seeds_needed(found, margin, alpha / len(estimates)) if word == "undecided" and found.error else None
+        low, high = found.interval(alpha)
         results.append(
             Comparison(
                 variant, baseline, word, found.num_pairs, found.paired, found.shown, low, high,
                 p_different, p_equivalent, needed,
-                _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed),
+                _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed, alpha),
+                found.singles,
             )
         )  # fmt: skip
     return results
@@ -162,62 +139,67 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _estimate(
-    variant: str, baseline: str, values: Mapping[str, Sequence[tuple[int | None, float]]]
+def estimate(
+    variant: str,
+    values: Sequence[tuple[int | None, float]],
+    baseline: str,
+    base: Sequence[tuple[int | None, float]],
+    pairs: Collection[int] | None,
 ) -> Estimate | Comparison:
-    """The difference of a variant from the baseline; where there are too few runs, a comparison without a verdict."""
-    paired = all(seed is not None for seed, _ in [*values[variant], *values[baseline]])
-    if paired:
-        mine, theirs = _by_seed(values[variant]), _by_seed(values[baseline])
-        differences = np.array([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
-        number = len(differences)
-        if number < FEWEST_SEEDS:
-            seeds = f"{number} seed{'s' * (number != 1)}"
-            return too_few(variant, baseline, number, f"it has {seeds} in common with {baseline}", FEWEST_SEEDS)
-        error = float(differences.std(ddof=1)) / math.sqrt(number)
-        return Estimate(float(differences.mean()), error, number - 1, number, True)
-    one, other = (np.array([value for _, value in values[name]]) for name in (variant, baseline))
-    number = min(len(one), len(other))
+    """The difference of a variant from the baseline; where there are too few runs, a comparison without a verdict.
+
+    Args:
+        values, base: (seed, value) of each run of the variant, and of the baseline.
+        pairs: seeds at which both runs are a pair; None: all that both have.
+    """
+    mine, theirs = _by_seed(values), _by_seed(base)
+    common = [seed for seed in mine if seed in theirs and (pairs is None or seed in pairs)]
+    one, other = (np.array([found[seed] for seed in common]) for found in (mine, theirs))
+    if len(common) < FEWEST_SEEDS:  # two pairs do not tell how alike the runs of a pair are
+        common, one, other = [], np.empty(0), np.empty(0)
+    alone = [
+        np.array(
+            [value for seed, value in found.items() if seed not in common]
+            + [value for seed, value in runs if seed is None]
+        )
+        for found, runs in ((mine, values), (theirs, base))
+    ]
+    number = len(common) + min(map(len, alone))
     if number < FEWEST_SEEDS:
         runs = f"{number} run{'s' * (number != 1)}"
         return too_few(variant, baseline, number, f"it or {baseline} has {runs}", FEWEST_SEEDS, paired=False)
-    parts = [float(part.var(ddof=1)) / len(part) for part in (one, other)]
-    error = math.sqrt(sum(parts))
-    rest = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
-    freedom = error**4 / rest if rest else float(len(one) + len(other) - 2)
-    return Estimate(float(one.mean() - other.mean()), error, freedom, number, False)
+    return overlapping(one, other, *alone)
 
 
 def too_few(variant: str, baseline: str, number: int, reason: str, fewest: int, *, paired: bool = True) -> Comparison:
     """A comparison without a verdict, of fewer than `fewest` pairs or runs."""
-    sentence = f"{variant}: no verdict: {reason}, and at least {fewest} are needed"
-    return Comparison(variant, baseline, "none", number, paired, sentence=sentence)
+    return no_verdict(variant, baseline, number, f"{reason}, and at least {fewest} are needed", paired=paired)
 
 
-def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int | None, float]:
-    """Values by seed; a seed with several runs has their mean."""
-    runs: dict[int | None, list[float]] = {}
+def no_verdict(variant: str, baseline: str, number: int, reason: str, *, paired: bool = False) -> Comparison:
+    """A comparison without a verdict, and why."""
+    return Comparison(variant, baseline, "none", number, paired, sentence=f"{variant}: no verdict: {reason}")
+
+
+def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int, float]:
+    """Values by seed, where it is known; a seed with several runs has their mean."""
+    runs: dict[int, list[float]] = {}
     for seed, value in values:
-        runs.setdefault(seed, []).append(value)
+        if seed is not None:
+            runs.setdefault(seed, []).append(value)
     return {seed: sum(found) / len(found) for seed, found in runs.items()}
 
 
-def _t_tail(distance: float, error: float, freedom: float) -> float:
-    if error == 0:  # every pair has the same difference, so there is no randomness
-        return 0.0 if distance > 0 else 1.0
-    return stats.t.sf(distance / error, freedom)
-
-
-def _seeds_needed(found: Estimate, margin: float, num_tests: int) -> int | None:
+def _seeds_needed(found: Estimate, margin: float, alpha: float) -> int | None:
     """The smallest number of seeds with which a test decides with a power of 0.8, if all stays as measured.
 
-    The level is divided by the number of tests, as Holm's correction does for the smallest p value.
+    Args:
+        alpha: the level divided by the number of tests, as Holm's correction does for the smallest p value.
     """
-    numbers = np.arange(found.num_pairs + 1, _most_pairs(found) + 1)
-    freedom = found.freedom * (numbers - 1) / (found.num_pairs - 1)
-    error = found.error * np.sqrt(found.num_pairs / numbers)
-    two_sided = stats.t.ppf(1 - ALPHA / num_tests / 2, freedom)
-    one_sided = stats.t.ppf(1 - ALPHA / num_tests, freedom)
+    numbers = np.arange(found.number + 1, _most_seeds(found) + 1)
+    freedom = found.freedom * (numbers - 1) / (found.number - 1)
+    error = found.error * np.sqrt(found.number / numbers)
+    two_sided, one_sided = stats.t.ppf(1 - alpha / 2, freedom), stats.t.ppf(1 - alpha, freedom)
     seen = stats.nct.sf(two_sided, freedom, abs(found.difference) / error)
     inside = stats.nct.sf(one_sided, freedom, (found.difference + margin) / error)
     inside += stats.nct.cdf(-one_sided, freedom, (found.difference - margin) / error) - 1
@@ -225,18 +207,28 @@ def _seeds_needed(found: Estimate, margin: float, num_tests: int) -> int | None:
     return int(numbers[enough[0]]) if len(enough) else None
 
 
-def _most_pairs(found: Estimate) -> int:
+def _most_seeds(found: Estimate) -> int:
     return _MOST_SEEDS if found.unit == "seeds" else 100 * _MOST_SEEDS
 
 
-def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed) -> str:
-    low, high = found.interval()
-    kind = found.unit if found.paired else "runs, unpaired"
-    shown = f"{found.shown:+.3g} (95 % CI {low:+.3g} to {high:+.3g}, {found.num_pairs} {kind}"
+def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed, alpha) -> str:
+    low, high = found.interval(alpha)
+    kind = f"{found.num_pairs} {found.unit if found.paired else 'runs, unpaired'}"
+    if any(found.singles):
+        kind = f"{found.num_pairs} pairs, {found.singles[0]} + {found.singles[1]} single runs"
+    shown = f"{found.shown:+.3g} ({100 * (1 - alpha):.4g} % CI {low:+.3g} to {high:+.3g}, {kind}"
     if word == "equivalent":
-        side = f", and a little {'better' if found.difference > 0 else 'worse'}" if p_different < ALPHA else ""
+        side = f", and a little {'better' if found.difference > 0 else 'worse'}" if p_different < alpha else ""
         return f"{variant} is equivalent to {baseline} within {margin:.3g}{side}: {shown}, p = {p_equivalent:.2g})"
+    if not found.error:
+        kind = f"no spread in {kind}, so an exact permutation test: p = {p_different:.2g}"
+        verdict = (
+            f"{variant} against {baseline} is undecided"
+            if word == "undecided"
+            else f"{variant} is {word} than {baseline}"
+        )
+        return f"{verdict}: {found.shown:+.3g} ({kind})"
     if word == "undecided":
-        seeds = f"{f'about {needed}' if needed else f'more than {_most_pairs(found)}'} {found.unit}"
+        seeds = f"{f'about {needed}' if needed else f'more than {_most_seeds(found)}'} {found.unit}"
         return f"{variant} against {baseline} is undecided: {shown}); {seeds} would decide, if all stays as it is"
     return f"{variant} is {word} than {baseline}: {shown}, p = {p_different:.2g})"

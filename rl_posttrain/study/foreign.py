@@ -55,16 +55,14 @@ class ForeignRun:
             return read_csv(self.path), ()
         return columns_of(_rows_of_history(self._state()["log_history"])), ()
 
-    def summary(self) -> dict | None:
-        """Empty for a run that is finished, and for a CSV, which does not say so; None for an unfinished run."""
+    def planned_steps(self) -> int | None:
+        """Steps that the run was to make, where its file says so; a CSV does not."""
         if self._is_csv:
-            return {}
-        state = self._state()
-        done, planned = (state.get(key) or 0 for key in ("global_step", "max_steps"))
-        for key, value in (("global_step", done), ("max_steps", planned)):
-            if type(value) not in (int, float):
-                raise RunError(f"RUN={self.path}: {key}={value!r:.40} is no number; the file is damaged, restore it")
-        return {} if done >= planned else None
+            return None
+        planned = self._state().get("max_steps") or 0
+        if type(planned) not in (int, float):
+            raise RunError(f"RUN={self.path}: max_steps={planned!r:.40} is no number; the file is damaged, restore it")
+        return int(planned) if planned > 0 else None
 
     def recipe(self) -> dict:
         return {}

@@ -1,12 +1,13 @@
-"""Runs read back to be judged: metrics in columns, and runs grouped into variants.
+"""Runs read back to be judged: metrics in columns, how each run ended, and runs grouped into variants.
 
-Run directories and runs of other programs (foreign.py) are read into the same shape. A run that cannot be judged is
-left out, with its name and the reason; runs that must not be compared are refused.
+Run directories and runs of other programs (foreign.py) are read into the same shape. A run that was planned and has
+nothing to draw is absent, and counts as failed. What is no run is left out, with the reason; runs that must not be
+compared are refused.
 """
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import numpy as np
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import NON_FINITE, Columns, keys_of
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.study.absent import Absent, never_began, planned_in
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
+from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
 from rl_posttrain.study.variants import SAME_TASK, not_yet_taken, variant_keys, variants_of_runs
 
+_UNKNOWN = Outcome("")
 _WITH_SEED = re.compile(r"(?P<variant>.*?)[-_. ]*seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
 
 
@@ -33,7 +37,10 @@ class History:
         columns: metric name to (S,) float64 values of the S finished steps, NaN where a step has none; ``step`` is
             always there, and ``non_finite`` is 1 on the steps that recorded a number that was not finite.
         recipe: sections and keys as resolved; empty for a run of another program.
-        finished: whether it has made all of its steps.
+        outcome: how it ended: finished, failed or still running.
+        num_planned: steps that it was to make: of a run of ours by its recipe; of another program's by its own file, by
+            the user, or else the longest of the runs that are compared.
+        plan_is_guessed: whether `num_planned` is that of the longest.
         prompts: of each step the hash of its prompts; empty where some step has none.
     """
 
@@ -44,14 +51,16 @@ class History:
     columns: dict[str, np.ndarray]
     recipe: dict[str, Any]
     environment: dict[str, Any]
-    finished: bool
+    outcome: Outcome
+    num_planned: int | None
     source: RunDirectory | ForeignRun = field(repr=False)
     prompts: tuple[str, ...] = field(default=(), repr=False)
+    plan_is_guessed: bool = False
 
     @property
-    def num_planned(self) -> int | None:
-        """Steps that the recipe asks for; None where that is not known."""
-        return self.recipe.get("algorithm", {}).get("num_steps")
+    def finished(self) -> bool:
+        """Whether it made all of its steps, and ended in finite values."""
+        return self.outcome.finished
 
     def points(self, key: str, axis: str = "step") -> tuple[np.ndarray, np.ndarray]:
         """Finite values of `axis` and `key`, (P,) each, where a step recorded both; empty where none did."""
@@ -67,11 +76,13 @@ class Collection:
     """Runs that may be compared.
 
     Attributes:
-        left_out: of each run that cannot be judged, its path and the reason.
+        left_out: of each file or folder that is no run, its path and the reason.
+        absent: runs that were planned, and count, and have nothing to draw.
     """
 
     runs: list[History]
     left_out: list[str]
+    absent: list[Absent] = field(default_factory=list)
 
     @property
     def variants(self) -> dict[str, list[History]]:
@@ -82,36 +93,63 @@ class Collection:
         return groups
 
     @property
+    def planned(self) -> dict[str, list[History | Absent]]:
+        """By variant every run that counts in a verdict; variants without anything to draw come last."""
+        groups: dict[str, list[History | Absent]] = {variant: list(runs) for variant, runs in self.variants.items()}
+        for run in self.absent:
+            groups.setdefault(run.variant, []).append(run)
+        return groups
+
+    @property
     def is_study(self) -> bool:
         """Whether some variant was run more than once."""
         return len(self.variants) < len(self.runs)
 
 
-def read_runs(paths: Iterable[Path | str]) -> Collection:
+def read_runs(
+    paths: Iterable[Path | str],
+    *,
+    planned: Mapping[Path, Mapping[str, Any]] | None = None,
+    planned_steps: int | None = None,
+) -> Collection:
     """The runs at `paths`: run directories, folders of them, and files of other programs.
 
+    In a folder that `compare` made, the runs that it planned are known; those that are not there are absent.
+
+    Args:
+        planned: more run directories that count, whether they are there or not, each with its recipe as plain data.
+        planned_steps: steps that every run of another program was to make; later ones are left out. By default what its
+            own file says, or else the steps of the longest run.
+
     Raises:
-        RunError: a path holds no run, no run can be judged, or they were trained on different tasks or rewards.
+        RunError: a path holds no run, no run has anything to show, or they were trained on different tasks or rewards.
     """
-    sources = [source for path in paths for source in _sources(Path(path))]
-    unique = list({source.path.resolve(): source for source in sources}.values())
-    found, left_out = [], []
-    for source in unique:
+    expected = dict(planned or {})
+    sources: list[RunDirectory | ForeignRun] = [RunDirectory(path) for path in expected if RunDirectory.is_at(path)]
+    for path in map(Path, paths):
+        expected |= planned_in(path)
+        sources += _sources(path)
+    unique = {source.path.resolve(): source for source in sources}
+    found, absent, left_out = [], [], []
+    for source in unique.values():
         try:
-            found.append(_read(source))
+            read = _read(source, planned_steps)
         except RunError as error:
             left_out.append(str(error))
+        else:
+            (found if isinstance(read, History) else absent).append(read)
+    absent += [never_began(path, recipe) for path, recipe in expected.items() if path.resolve() not in unique]
     if not found:
-        raise RunError(left_out[0] if left_out else "RUN: no run was named; name run directories, or a folder of them")
-    _refuse_different_tasks(found)
-    names = [run.name for run in found]
-    return Collection(
-        [
-            replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
-            for run, label in zip(found, _variants(found), strict=True)
-        ],
-        left_out,
-    )
+        said = [*left_out, *(f"{run.path}: {run.outcome.reason}" for run in absent)]
+        raise RunError(said[0] if said else "RUN: no run was named; name run directories, or a folder of them")
+    everything = [*found, *absent]
+    _refuse_different_tasks(everything)
+    names = [run.name for run in everything]
+    named = [
+        replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
+        for run, label in zip(everything, _variants(everything), strict=True)
+    ]
+    return Collection(_with_outcomes(named[: len(found)]), left_out, named[len(found) :])
 
 
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
@@ -119,47 +157,6 @@ def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
     flat = {run.variant: variant_keys(run.recipe) for run in runs if run.recipe}
     differing = [key for key in keys_of(flat.values()) if len({_text(recipe.get(key)) for recipe in flat.values()}) > 1]
     return {key: {variant: _text(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
-
-
-def pairing(collection: Collection) -> list[str]:
-    """Whether runs of one seed started from the same weights and had the same prompts in every variant: sentences."""
-    by_seed: dict[int, list[History]] = {}
-    for run in collection.runs:
-        if run.seed is not None and run.recipe:
-            by_seed.setdefault(run.seed, []).append(run)
-    shared = {seed: runs for seed, runs in by_seed.items() if len({run.variant for run in runs}) > 1}
-    if not shared:
-        return []
-    return [_same_weights(shared), _same_prompts(shared)]
-
-
-def _same_weights(shared: dict[int, list[History]]) -> str:
-    marks = {seed: [run.environment.get("initial_weights_sha256") for run in runs] for seed, runs in shared.items()}
-    if any(None in found for found in marks.values()):
-        return "initial weights: not recorded by every run, so not checked"
-    unequal = [seed for seed, found in marks.items() if len(set(found)) > 1]
-    if unequal:
-        return f"initial weights: DIFFERENT between variants at seed {_listed(unequal)}; do not pair these runs"
-    return f"initial weights: the same in every variant at each of {len(shared)} seeds"
-
-
-def _same_prompts(shared: dict[int, list[History]]) -> str:
-    unequal: dict[int, int] = {}
-    for seed, runs in shared.items():
-        if not all(run.prompts for run in runs):
-            return "prompts: not recorded by every run, so not checked"
-        for step, marks in enumerate(zip(*(run.prompts for run in runs), strict=False), start=1):
-            if len(set(marks)) > 1:
-                unequal[seed] = step
-                break
-    if unequal:
-        seed, step = next(iter(unequal.items()))
-        return f"prompts: DIFFERENT between variants at seed {_listed(unequal)} (seed {seed}: from step {step} on)"
-    return f"prompts: the same in the same order in every variant at each of {len(shared)} seeds"
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
@@ -179,23 +176,63 @@ def _is_run(path: Path) -> bool:
     return (path / "recipe.yaml").is_file() or (is_foreign(path) and (path.is_dir() or path.suffix.lower() == ".csv"))
 
 
-def _read(source: RunDirectory | ForeignRun) -> History:
-    """One run. Its variant stays empty: it cannot be named before the other runs are read."""
+def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> History | Absent:
+    """One run. Its variant stays empty: it cannot be named before the other runs are read.
+
+    So does the outcome of a run of another program, because the longest run may say how many steps were planned.
+    """
     columns, prompts = source.columns()
-    _check_columns(columns, source)
     recipe = source.recipe()
+    seed = _seed(source, recipe)
+    if isinstance(source, RunDirectory):
+        num_planned = recipe.get("algorithm", {}).get("num_steps")
+        outcome = outcome_of_ours(source, columns, num_planned)
+    else:
+        num_planned, outcome = planned_steps or source.planned_steps(), _UNKNOWN
+        if planned_steps and columns:
+            made = columns["step"] <= planned_steps
+            columns = {key: column[made] for key, column in columns.items()}
+    if _has_no_reward(columns, source):
+        if not outcome.running:
+            outcome = Outcome("failed", "no step has a reward that is finite" if columns else "it made no step")
+        return Absent(source.name, source.path, "", seed, recipe, outcome)
+    _check_columns(columns, source)
     return History(
         name=source.name,
         path=source.path,
         variant="",
-        seed=_seed(source, recipe),
+        seed=seed,
         columns=columns,
         recipe=recipe,
         environment=source.environment(),
-        finished=source.summary() is not None,
+        outcome=outcome,
+        num_planned=num_planned,
         source=source,
         prompts=prompts if len(prompts) == len(columns["step"]) else (),
     )
+
+
+def _with_outcomes(runs: list[History]) -> list[History]:
+    """The runs, of which those of other programs have their outcome now."""
+    longest = int(max(run.columns["step"][-1] for run in runs))
+    decided = []
+    for run in runs:
+        if not run.recipe:
+            steps = run.num_planned or longest
+            outcome = outcome_of_other(run.columns, steps)
+            run = replace(run, num_planned=steps, outcome=outcome, plan_is_guessed=run.num_planned is None)
+        decided.append(run)
+    return decided
+
+
+def _has_no_reward(columns: Columns, source: RunDirectory | ForeignRun) -> bool:
+    """Whether a run is one, and has no step with a finite reward.
+
+    Of another program's run a reward must be known to have been recorded: else it is a file of something else.
+    """
+    if isinstance(source, RunDirectory) and not len(columns.get(NON_FINITE, ())):
+        return True
+    return bool(columns) and "reward" not in columns and "step" in columns and bool(columns[NON_FINITE].any())
 
 
 def _check_columns(columns: Columns, source: RunDirectory | ForeignRun) -> None:
@@ -221,7 +258,7 @@ def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
     return int(match["seed"]) if match else None
 
 
-def _variants(runs: Sequence[History]) -> list[str]:
+def _variants(runs: Sequence[History | Absent]) -> list[str]:
     """The variant of each run; that of a run of another program comes from the names of files and folders."""
     own = [index for index, run in enumerate(runs) if run.recipe]
     names = dict(zip(own, variants_of_runs([(runs[i].name, runs[i].seed, runs[i].recipe) for i in own]), strict=True))
@@ -232,7 +269,7 @@ def _variants(runs: Sequence[History]) -> list[str]:
     return [names[index] for index in range(len(runs))]
 
 
-def _variants_from_files(runs: Sequence[History]) -> dict[int, str]:
+def _variants_from_files(runs: Sequence[History | Absent]) -> dict[int, str]:
     """Of each run without a recipe, its place in `runs` and its variant."""
     found, without_seed = {}, {}
     for index, run in enumerate(runs):
@@ -247,7 +284,7 @@ def _variants_from_files(runs: Sequence[History]) -> dict[int, str]:
     return found
 
 
-def _refuse_different_tasks(runs: Sequence[History]) -> None:
+def _refuse_different_tasks(runs: Sequence[History | Absent]) -> None:
     known = [(run.path, variant_keys(run.recipe)) for run in runs if run.recipe]
     for path, recipe in known[1:]:
         first, before = known[0]

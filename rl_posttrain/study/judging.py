@@ -1,26 +1,22 @@
-"""Statistics of each run, and verdicts: every variant compared with the baseline."""
+"""Verdicts: every variant compared with the baseline, and every run that was planned counts.
+
+A failed run counts as the worst reward that there is (terms.py). A variant of which a run still trains has no verdict.
+"""
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from scipy import integrate
-
-from rl_posttrain.errors import RunError, did_you_mean
-from rl_posttrain.study.equivalence import Comparison, compare_to_baseline
-from rl_posttrain.study.histories import Collection, History, pairing
-
-# What a verdict can be about. The user chooses one before looking: every further measure is a further chance of error.
-MEASURES = {
-    "final": "mean reward of the last tenth of the steps",
-    "auc": "area under the reward curve over the steps, divided by their number",
-    "best": "best mean reward of 5 consecutive steps",
-}
-_MARGIN_SHARE, _THRESHOLD_SHARE = 0.05, 0.5
-_WINDOW = 5  # steps of the trailing mean for best, threshold and drop: a single good step can be luck
-_SPIKE_FACTOR, _SPIKE_WINDOW, _SPIKE_NEEDS = 3.0, 20, 5
+from rl_posttrain.study.collapses import collapsed_runs
+from rl_posttrain.study.equivalence import Comparison, check_baseline, estimate, judge_differences, no_verdict
+from rl_posttrain.study.estimates import ALPHA, Estimate
+from rl_posttrain.study.histories import Collection
+from rl_posttrain.study.measures import common_ruler, run_statistics
+from rl_posttrain.study.notices import notices_of, what_it_cannot_exclude, why_no_verdict
+from rl_posttrain.study.outcomes import Share
+from rl_posttrain.study.pairs import pairing, pairs_with
+from rl_posttrain.study.terms import Terms, check_terms, make_terms
 
 
 @dataclass(frozen=True)
@@ -28,15 +24,20 @@ class Judgement:
     """Runs, their statistics, and the verdicts.
 
     Attributes:
-        statistics: by run name, as `run_statistics` gives them.
+        statistics: by run name, as `run_statistics` gives them; of absent runs nothing.
+        counted: by run name, absent ones too, what the verdict counted; None where nothing can be.
+        failed, collapsed: by variant, how many of its planned runs did so.
         comparisons: one for each variant but the baseline.
         notices: what a reader must know before reading any number.
         checks: whether runs of one seed started equal, in sentences.
-        terms: the measure, margin and threshold in words.
+        terms: the measure, margin, threshold and the value of a failed run in words.
     """
 
     collection: Collection
     statistics: dict[str, dict[str, float | None]]
+    counted: dict[str, float | None]
+    failed: dict[str, Share]
+    collapsed: dict[str, Share]
     measure: str
     margin: float
     threshold: float
@@ -47,37 +48,55 @@ class Judgement:
     terms: str
 
     def values(self, variant: str, key: str) -> list[float | None]:
-        """A statistic of every finished run of a variant; unfinished runs are not compared with finished ones."""
-        return [self.statistics[run.name][key] for run in self.collection.variants[variant] if run.finished]
+        """A statistic of every run of a variant that counts.
+
+        Of the measure, what was counted for each planned run. Of the time to the threshold, that of every run with
+        steps, None where it did not get there. Of anything else, that of the finished runs.
+        """
+        if key == self.measure:
+            return [self.counted[run.name] for run in self.collection.planned[variant] if not run.outcome.running]
+        runs = self.collection.variants.get(variant, [])
+        if key.endswith("_to"):
+            runs = [run for run in runs if not run.outcome.running]
+        else:
+            runs = [run for run in runs if run.finished]
+        return [self.statistics[run.name][key] for run in runs]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain data, for ``--json``."""
+        shares = {"failed": self.failed, "collapsed": self.collapsed}
         return {
             "measure": self.measure,
             "margin": self.margin,
             "threshold": self.threshold,
+            "terms": self.terms,
             "baseline": self.baseline,
             "notices": self.notices,
             "checks": self.checks,
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
+            "variants": [
+                {"variant": variant, "runs": len(runs)}
+                | {
+                    name: {"count": share[variant].count, "interval": share[variant].interval()}
+                    for name, share in shares.items()
+                }
+                for variant, runs in self.collection.planned.items()
+            ],
             "runs": [
-                {"run": run.name, "variant": run.variant, "seed": run.seed, "finished": run.finished}
-                | self.statistics[run.name]
-                for run in self.collection.runs
+                {
+                    "run": run.name,
+                    "variant": run.variant,
+                    "seed": run.seed,
+                    "finished": run.outcome.finished,
+                    "outcome": run.outcome.word,
+                    "reason": run.outcome.reason,
+                    "counted": self.counted[run.name],
+                }
+                | self.statistics.get(run.name, {})
+                for runs in self.collection.planned.values()
+                for run in runs
             ],
         }
-
-
-def check_terms(measure: str, margin: float | None) -> None:
-    """Check the measure and the margin.
-
-    Raises:
-        RunError: there is no such measure, or the margin is not a number above 0.
-    """
-    if measure not in MEASURES:
-        raise RunError(f"--measure={measure}: no such measure; {did_you_mean(measure, MEASURES)}")
-    if margin is not None and not 0 < margin < math.inf:
-        raise RunError(f"--margin={margin}: differences below the margin do not matter; set a number above 0")
 
 
 def judge(
@@ -87,145 +106,99 @@ def judge(
     measure: str = "final",
     margin: float | None = None,
     threshold: float | None = None,
+    reward_range: tuple[float, float] | None = None,
+    failed: str | float = "worst",
+    paired: bool = False,
+    alpha: float = ALPHA,
 ) -> Judgement:
-    """Statistics of every run, and a comparison of every variant with the baseline. Unfinished runs are not judged.
+    """Statistics of every run, and a comparison of every variant with the baseline.
 
     Args:
         baseline: a variant's name; by default adamw where there is one, else the first variant.
         measure: one of `MEASURES`.
-        margin: smaller differences do not matter, in units of reward; by default 0.05 of the reward range.
-        threshold: the reward up to which steps, tokens and seconds are counted; by default the middle of the range.
+        margin: smaller differences do not matter, in units of reward; by default 0.05 of the reward's range, or of the
+            baseline's mean final reward where the range is not known.
+        threshold: the reward up to which steps, tokens and seconds are counted; by default the middle of the range, or
+            half-way from the baseline's first to its final reward.
+        reward_range: the lowest and the highest reward; by default from the recipe.
+        failed: what a failed run counts as: ``worst`` (the lowest reward of the range), ``none`` (it makes a verdict
+            impossible), or a number.
+        paired: whether runs of one seed are pairs, too, where nothing was recorded that could be checked.
+        alpha: level of the tests, of all variants together.
 
     Raises:
-        RunError: there is no such baseline or measure, or the margin is not above 0.
+        RunError: there is no such baseline or measure, or a term cannot be used.
     """
-    check_terms(measure, margin)
-    low, high, origin = reward_range(collection)
-    width = high - low
-    share = "" if margin is not None else f" ({_MARGIN_SHARE} of the reward range of {width:.3g}, {origin})"
-    margin = _MARGIN_SHARE * width if margin is None else margin
-    threshold = low + _THRESHOLD_SHARE * width if threshold is None else threshold
-    statistics = {run.name: run_statistics(run, threshold) for run in collection.runs}
-    variants = collection.variants
-    baseline = _default_baseline(variants) if baseline is None else baseline
-    values = {
-        variant: [(run.seed, statistics[run.name][measure]) for run in runs if run.finished]
-        for variant, runs in variants.items()
-    }
-    return Judgement(
-        collection=collection,
-        statistics=statistics,
+    check_terms(measure, margin, reward_range, failed)
+    planned = collection.planned
+    baseline = _default_baseline(collection) if baseline is None else baseline
+    check_baseline(baseline, planned)
+    terms = make_terms(
+        collection,
+        baseline,
         measure=measure,
         margin=margin,
         threshold=threshold,
+        reward_range=reward_range,
+        failed=failed,
+    )
+    ruler = common_ruler(collection.runs)
+    statistics = {run.name: run_statistics(run, terms.threshold, ruler) for run in collection.runs}
+    counted = _counted(collection, statistics, terms)
+    collapsed = collapsed_runs(collection, terms)
+    failed_runs = {name: [run.name for run in runs if run.outcome.failed] for name, runs in planned.items()}
+    lost = {name: Share(len(failed_runs[name]) + len(collapsed[name]), len(runs)) for name, runs in planned.items()}
+    pairs = pairs_with(collection, baseline, assumed=paired)
+    differences: dict[str, Estimate | Comparison] = {}
+    for variant in planned:
+        if variant == baseline:
+            continue
+        if reason := why_no_verdict(collection, variant, baseline, counted, terms):
+            differences[variant] = no_verdict(variant, baseline, len(planned[variant]), reason)
+            continue
+        mine, theirs = ([(run.seed, counted[run.name]) for run in planned[name]] for name in (variant, baseline))
+        differences[variant] = estimate(variant, mine, baseline, theirs, pairs.seeds[variant])
+    return Judgement(
+        collection=collection,
+        statistics=statistics,
+        counted=counted,
+        failed={name: Share(len(failed_runs[name]), len(runs)) for name, runs in planned.items()},
+        collapsed={name: Share(len(collapsed[name]), len(runs)) for name, runs in planned.items()},
+        measure=measure,
+        margin=terms.margin,
+        threshold=terms.threshold,
         baseline=baseline,
-        comparisons=compare_to_baseline(values, baseline, margin),
-        notices=_notices(collection),
+        comparisons=[
+            what_it_cannot_exclude(comparison, lost)
+            for comparison in judge_differences(baseline, differences, terms.margin, alpha)
+        ],
+        notices=[*notices_of(collection, statistics, counted, terms, ruler, collapsed), *pairs.notices],
         checks=pairing(collection),
-        terms=f"Measure: {measure}, {MEASURES[measure]}. Margin: {margin:.3g}{share}. Threshold: {threshold:.3g}.",
+        terms=terms.words,
     )
 
 
-def _default_baseline(variants: dict[str, list[History]]) -> str:
-    """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant."""
+def _counted(
+    collection: Collection, statistics: dict[str, dict[str, float | None]], terms: Terms
+) -> dict[str, float | None]:
+    """What the verdict counts of each run that was planned: its measure, or the value of a failed one."""
+    counted = {}
+    for runs in collection.planned.values():
+        for run in runs:
+            finished = run.outcome.finished
+            counted[run.name] = statistics[run.name][terms.measure] if finished else None
+            if run.outcome.failed:
+                counted[run.name] = terms.failed
+    return counted
 
-    def is_adamw(name: str, runs: list[History]) -> bool:
+
+def _default_baseline(collection: Collection) -> str:
+    """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant."""
+    variants = collection.planned
+
+    def is_adamw(name: str, runs: Sequence) -> bool:
         optimizer = runs[0].recipe.get("optimizer", {}).get("name")
         return optimizer == "adamw" or (optimizer is None and name.partition("-")[0] == "adamw")
 
     found = [name for name, runs in variants.items() if is_adamw(name, runs)]
     return min(found, key=len, default=next(iter(variants)))
-
-
-def _notices(collection: Collection) -> list[str]:
-    found = [f"left out: {reason}" for reason in collection.left_out]
-    unfinished = [run for run in collection.runs if not run.finished]
-    if unfinished:
-        shown = ", ".join(
-            f"{run.name} ({int(run.columns['step'][-1])}/{run.num_planned or '?'} steps)" for run in unfinished[:5]
-        )
-        more = f" and {len(unfinished) - 5} more" if len(unfinished) > 5 else ""
-        found.append(f"unfinished, so drawn and not judged: {shown}{more}")
-    # A run that stopped early (`algorithm.stop_at`) has made fewer steps than were planned.
-    lengths = {int(run.columns["step"][-1]) for run in collection.runs if run.finished and run.num_planned}
-    if len(lengths) > 1:
-        steps = ", ".join(map(str, sorted(lengths)))
-        found.append(f"runs have different lengths: {steps} steps; each number is of all steps that its run made")
-    return found
-
-
-def run_statistics(run: History, threshold: float) -> dict[str, float | None]:
-    """The statistics of one run, by name; None where the run did not record what is needed.
-
-    ``final``, ``best``, ``auc``: see `MEASURES`. ``accuracy``: mean of the last tenth of the steps. ``steps_to``,
-    ``tokens_to``, ``seconds_to``: until the mean reward of 5 steps reaches `threshold`; None where it never does.
-    ``largest_drop``: how far the mean reward of 5 steps falls below its highest earlier value. ``spikes``: number of
-    steps whose gradient norm is over 3 times the median of the 20 before. ``non_finite``: number of steps whose reward,
-    loss or gradient norm was not finite. ``seconds_per_step``: median.
-    """
-    steps, rewards = run.points("reward")
-    level = trailing_mean(rewards, _WINDOW)
-    settled = level[min(_WINDOW, len(level)) - 1 :]
-    reached = np.flatnonzero(settled >= threshold)
-    step_reached = steps[reached[0] + len(level) - len(settled)] if len(reached) else None
-    span = steps[-1] - steps[0]
-    _, accuracy = run.points("accuracy")
-    _, norms = run.points("grad_norm")
-    ends, seconds = (np.diff(values, prepend=0.0) for values in run.points("seconds"))
-    seconds = seconds[ends > 0] / ends[ends > 0]  # other programs may log every tenth step only
-    return {
-        "final": last_tenth(rewards),
-        "best": float(settled.max()),
-        "auc": float(integrate.trapezoid(rewards, steps) / span) if span else float(rewards[0]),
-        "steps_to": None if step_reached is None else float(step_reached),
-        **{f"{axis}_to": _at_step(run, axis, step_reached) for axis in ("tokens", "seconds")},
-        "accuracy": last_tenth(accuracy) if len(accuracy) else None,
-        "largest_drop": float((np.maximum.accumulate(settled) - settled).max()),
-        "spikes": float(_count_spikes(norms)) if len(norms) else None,
-        "non_finite": float(run.columns["non_finite"].sum()) if "non_finite" in run.columns else 0.0,
-        "seconds_per_step": float(np.median(seconds)) if len(seconds) else None,
-    }
-
-
-def last_tenth(values: np.ndarray) -> float:
-    """Mean of the last tenth of `values`, (S,); the tenth is rounded up to whole steps."""
-    return float(values[-math.ceil(len(values) / 10) :].mean())
-
-
-def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Entry i is the mean of values[i - window + 1 .. i], of fewer values at the start; (S,) to (S,)."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-def reward_range(collection: Collection) -> tuple[float, float, str]:
-    """Lowest and highest reward for margin and threshold, from the recipe or else from the runs; and which of both."""
-    for run in collection.runs:
-        rewards = run.recipe.get("rewards") or ()
-        if rewards and all(reward.get("range") for reward in rewards):
-            # The ends of each, weighted; a weight below 0 swaps them.
-            ends = [[reward.get("weight", 1.0) * end for end in reward["range"]] for reward in rewards]
-            low, high = (float(sum(pick(pair) for pair in ends)) for pick in (min, max))
-            if high > low:
-                return low, high, "the recipe's reward ranges and weights"
-    every = np.concatenate([run.points("reward")[1] for run in collection.runs])
-    low, high = float(every.min()), float(every.max())
-    return low, high if high > low else low + 1.0, "from the lowest to the highest reward of these runs"
-
-
-def _count_spikes(norms: np.ndarray) -> int:
-    usual = [np.median(norms[:index]) for index in range(_SPIKE_NEEDS, min(_SPIKE_WINDOW, len(norms)))]
-    if len(norms) > _SPIKE_WINDOW:
-        windows = np.lib.stride_tricks.sliding_window_view(norms[:-1], _SPIKE_WINDOW)
-        usual = np.concatenate([usual, np.median(windows, axis=1)])
-    return int((norms[_SPIKE_NEEDS:] > _SPIKE_FACTOR * np.asarray(usual)).sum())
-
-
-def _at_step(run: History, axis: str, step: float | None) -> float | None:
-    """The value of an axis at `step`; None where the run did not record it."""
-    if step is None or axis not in run.columns:
-        return None
-    value = run.columns[axis][run.columns["step"] == step][0]
-    return float(value) if np.isfinite(value) else None

@@ -10,7 +10,8 @@ import numpy as np
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.evaluations import read_questions
-from rl_posttrain.study.equivalence import Comparison, Estimate, judge_differences, too_few
+from rl_posttrain.study.equivalence import Comparison, judge_differences, too_few
+from rl_posttrain.study.estimates import Estimate
 
 FEWEST_QUESTIONS = 10
 DEFAULT_MARGIN = 0.05

@@ -21,6 +21,8 @@ from rl_posttrain.recipe.changes import recipe_changes
 from rl_posttrain.recipe.load import parse_recipe
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import write_atomically
+from rl_posttrain.runs.lock import try_lock
+from rl_posttrain.study.absent import LOCK_FILE, RECIPES_FOLDER
 from rl_posttrain.study.plan import PlannedRun
 
 _POLL_S = 0.5
@@ -67,7 +69,7 @@ class Runner:
         Args:
             on_change: called twice a second.
         """
-        with handled() as stop, self._ending():
+        with handled() as stop, self._ending(), self._plan_on_disk():
             while self.waiting or self.running:
                 while self.waiting and self._slots:
                     planned = self.waiting.pop(0)
@@ -100,11 +102,7 @@ class Runner:
 
     def _start(self, planned: PlannedRun) -> subprocess.Popen:
         """Start one run; its output goes into ``logs/``."""
-        folder = planned.path.parent
-        for place in ("recipes", "logs"):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-        file = folder / "recipes" / f"{planned.path.name}.yaml"
-        write_atomically(file, planned.recipe.to_yaml())
+        file = _recipe_file(planned)
         start = [sys.executable, "-m"]
         if self._num_processes > 1:
             start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={self._num_processes}", "-m"]
@@ -131,6 +129,21 @@ class Runner:
             return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
         threads = max(1, num_cores() // (self._jobs * number))
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+    @contextlib.contextmanager
+    def _plan_on_disk(self) -> Iterator[None]:
+        """Write the recipe of each run before the first one starts: a report later knows which runs never began.
+
+        A lock says, until the comparison has ended, that they may still begin.
+        """
+        for planned in self.runs:
+            for folder in (_recipe_file(planned).parent, _log(planned).parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(_recipe_file(planned), planned.recipe.to_yaml())
+        with contextlib.ExitStack() as locks:
+            for folder in {_recipe_file(planned).parent for planned in self.runs}:
+                try_lock(locks.enter_context((folder / LOCK_FILE).open("a")))
+            yield
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
@@ -191,6 +204,10 @@ def _die_with_parent() -> None:
 def _signal(process: subprocess.Popen, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _recipe_file(planned: PlannedRun) -> Path:
+    return planned.path.parent / RECIPES_FOLDER / f"{planned.path.name}.yaml"
 
 
 def _log(planned: PlannedRun) -> Path:

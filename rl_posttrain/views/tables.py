@@ -8,9 +8,10 @@ A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kin
 from collections.abc import Sequence
 from typing import Any
 
-from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.study.absent import Absent
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
+from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.summaries import largest, mean_and_deviation, median_and_count, total
 
 _CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
@@ -21,11 +22,17 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
     """A row per variant: means over its seeds, and how it compares with the baseline."""
     results = {comparison.variant: comparison for comparison in judgement.comparisons}
     rows = []
-    for variant, runs in judgement.collection.variants.items():
-        finished = sum(run.finished for run in runs)
-        more = f" + {len(runs) - finished} unfinished" if finished < len(runs) else ""
-        row: dict[str, Any] = {"variant": variant, "seeds": {"text": f"{finished}{more}", "value": finished}}
-        for key in ("final", "best", "auc", "accuracy"):
+    for variant, runs in judgement.collection.planned.items():
+        running = sum(run.outcome.running for run in runs)
+        ended = len(runs) - running
+        more = f" + {running} running" if running else ""
+        row: dict[str, Any] = {
+            "variant": variant,
+            "seeds": {"text": f"{ended}{more}", "value": ended},
+            "failed": _share(judgement.failed[variant]),
+            "collapsed": _share(judgement.collapsed[variant]),
+        }
+        for key in ("final", "auc", "accuracy"):
             row[key] = _mean_and_spread(judgement.values(variant, key))
         for axis in ("steps", "tokens", "seconds"):
             row[f"{axis}_to"] = _reached(judgement.values(variant, f"{axis}_to"))
@@ -33,9 +40,7 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         if variant == judgement.baseline:
             row["verdict"] = "baseline"
         elif (result := results[variant]).difference is None:
-            kind = "seed" if result.paired else "run"
-            text = f"no verdict ({result.num_pairs} {kind}{'s' * (result.num_pairs != 1)})"
-            row["verdict"] = {"text": text, "class": "open"}
+            row["verdict"] = {"text": _WORDS[result.word], "class": _CLASSES[result.word]}
         else:
             row |= {
                 "difference": _number(result.difference, "+.3f"),
@@ -49,9 +54,10 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
     threshold, margin = f"{judgement.threshold:.3g}", f"{judgement.margin:.3g}"
     return {
         "title": f"Verdicts against {judgement.baseline}",
-        "note": f"{judgement.terms} Numbers are means over seeds ± standard deviation. Steps, tokens and seconds to "
-        "the threshold are medians over the seeds that reached it. P values are corrected for the number of variants "
-        "by Holm's method.",
+        "note": f"{judgement.terms} Numbers are means over seeds ± standard deviation; in the measure failed runs "
+        "count, in the others they do not. Shares of runs that failed or collapsed have their 95 % interval. Steps, "
+        "tokens and seconds to the threshold are medians over the seeds that reached it. P values are corrected for "
+        "the number of variants by Holm's method.",
         "columns": [
             _column("variant", "Variant", "text"),
             _column("verdict", "Verdict", "text"),
@@ -59,9 +65,10 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
             _column("interval", "95 % interval", "text", help="Of the difference."),
             _column("p_different", "p different", help="P value of the two-sided test that the difference is 0."),
             _column("p_equivalent", "p equivalent", help=f"P value of the test that it is {margin} or more."),
-            _column("seeds", "Seeds", help="Finished runs, and unfinished ones, which are not judged."),
+            _column("seeds", "Seeds", help="Runs that were planned, and those of them that still train."),
+            _column("failed", "Failed", help="Ended early or in values that are not finite; they count as the worst."),
+            _column("collapsed", "Collapsed", help="Ended far below what they or their other seeds had reached."),
             _column("final", "Final reward", help="Mean of the last tenth of the steps."),
-            _column("best", "Best", help="Best mean reward of 5 consecutive steps."),
             _column("auc", "Area", help="Area under the reward curve, divided by the number of steps."),
             _column("accuracy", "Accuracy", help="Mean of the last tenth of the steps."),
             _column("steps_to", f"Steps to {threshold}", help=f"Until the mean reward of 5 steps is {threshold}."),
@@ -106,33 +113,32 @@ def stability_table(judgement: Judgement) -> dict[str, Any]:
 def seeds_table(judgement: Judgement) -> dict[str, Any]:
     """A row per run."""
     rows = []
-    for run in judgement.collection.runs:
-        found = judgement.statistics[run.name]
+    for run in [*judgement.collection.runs, *judgement.collection.absent]:
+        found = judgement.statistics.get(run.name, {})
         row: dict[str, Any] = {
             "run": run.name, "variant": run.variant, "seed": _number(run.seed, "d"), "state": state_of(run),
         }  # fmt: skip
         for key, form in (
             ("final", ".3f"),
-            ("best", ".3f"),
             ("auc", ".3f"),
             ("accuracy", ".3f"),
             ("largest_drop", ".3f"),
         ):
-            row[key] = _number(found[key], form)
+            row[key] = _number(found.get(key), form)
         for key in ("steps_to", "tokens_to", "seconds_to"):
-            row[key] = _number(found[key], ",.0f")
+            row[key] = _number(found.get(key), ",.0f")
         rows.append(row)
     threshold = f"{judgement.threshold:.3g}"
     return {
         "title": "Every run",
-        "note": "A dash stands where a run did not record a value or never reached the threshold.",
+        "note": "A dash stands where a run did not record a value or never reached the threshold, and for the final "
+        "reward and the area of a failed run.",
         "columns": [
             _column("run", "Run", "text"),
             _column("variant", "Variant", "text"),
             _column("seed", "Seed"),
             _column("state", "State", "text"),
             _column("final", "Final reward"),
-            _column("best", "Best"),
             _column("auc", "Area"),
             _column("accuracy", "Accuracy"),
             _column("steps_to", f"Steps to {threshold}"),
@@ -146,10 +152,10 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
 
 def differences_table(judgement: Judgement) -> dict[str, Any]:
     """A row per variant, and a column for each recipe key in which variants differ."""
-    differences = recipe_differences(judgement.collection.runs)
+    differences = recipe_differences([*judgement.collection.runs, *judgement.collection.absent])
     rows = [
         {"variant": variant, **{key: values.get(variant, "-") for key, values in differences.items()}}
-        for variant in judgement.collection.variants
+        for variant in judgement.collection.planned
     ]
     return {
         "title": "What differs between the recipes",
@@ -159,14 +165,12 @@ def differences_table(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def state_of(run: History) -> str:
-    """Finished, stopped early by its recipe, or how many steps it has made."""
-    done = int(run.columns["step"][-1])
-    if run.finished:
-        return "stopped early" if run.num_planned and done < run.num_planned else "finished"
-    steps = f"{done}/{run.num_planned or '?'} steps"
-    stopped = run.source.stopped() if isinstance(run.source, RunDirectory) else None
-    return f"{steps}, stopped by guards.{stopped['guard']}" if stopped else f"{steps}, running or stopped"
+def state_of(run: History | Absent) -> str:
+    """How a run ended and why, or how far it is."""
+    if run.outcome.finished:
+        done = int(run.columns["step"][-1])
+        return "stopped early" if run.recipe and done < run.num_planned else "finished"
+    return f"{run.outcome.word}: {run.outcome.reason}"
 
 
 def cell_text(cell: Any) -> str:
@@ -180,6 +184,10 @@ def _column(key: str, label: str, kind: str = "number", help: str = "") -> dict[
 
 def _number(value: float | None, form: str) -> dict[str, Any] | None:
     return None if value is None else {"text": format(value, form), "value": value}
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {"text": share.words(), "value": share.count}
 
 
 def _mean_and_spread(values: Sequence[float | None], form: str = ".3f") -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ _CELLS = {  # of the table: key of the summary, format
     "seconds_per_step": ".1f",
     "tokens": ",d",
 }
-_VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "final", "auc", "steps_to")
+_VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "failed", "final", "auc", "steps_to")
 _NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # where the terminal is narrower than _WIDE
 _WIDE = 110
 _VERDICT_STYLES = {"good": "green", "bad": "red", "even": "blue", "open": "yellow"}
@@ -86,7 +86,7 @@ def print_runs(collection: Collection, console: Console) -> None:
         summary = summarize(run.columns)
         cells = ["-" if summary[key] is None else format(summary[key], form) for key, form in _CELLS.items()]
         steps = f"{summary['steps']}/{run.num_planned or '?'}"
-        state = state_of(run) if run.finished else "unfinished"
+        state = state_of(run) if run.finished else run.outcome.word
         table.add_row(Text(run.name), steps, *cells, state)
     console.print(table)
 
@@ -121,8 +121,9 @@ def print_notices(notices: Sequence[str], console: Console) -> None:
 
 
 def unfinished_and_left_out(collection: Collection) -> list[str]:
-    """A notice for each run that was left out, and for each that has not made all of its steps."""
-    states = [f"{run.name}: {state_of(run)}" for run in collection.runs if not run.finished]
+    """A notice for each run that was left out, and for each that failed or still trains."""
+    everything = [*collection.runs, *collection.absent]
+    states = [f"{run.name}: {state_of(run)}" for run in everything if not run.outcome.finished]
     return [f"left out: {reason}" for reason in collection.left_out] + states
 
 

@@ -263,7 +263,7 @@ def test_a_run_that_a_guard_stopped_is_failed_and_not_trained_again(tmp_path):
         f"{runs[0].path} to train it again)"
     }
     (history,) = read_runs([runs[0].path]).runs
-    assert state_of(history) == "1/30 steps, stopped by guards.loss"
+    assert state_of(history) == "failed: stopped by guards.loss after 1 of 30 steps"
     directory.write_stopped(None)
     assert Runner(runs).waiting == runs
 
@@ -362,7 +362,7 @@ def test_a_comparison_survives_ctrl_c_a_kill_and_a_failure_and_ends_in_a_report(
     # Both met the same conditions, and one seed is no verdict.
     assert "initial weights: the same in every variant at each of 1 seeds" in done.stdout
     assert "prompts: the same in the same order in every variant at each of 1 seeds" in done.stdout
-    assert "adams: no verdict: it has 1 seed in common with adamw, and at least 3 are needed" in done.stdout
+    assert "adams: no verdict: it or adamw has 1 run, and at least 3 are needed" in done.stdout
     assert first.rollouts(1) == second.rollouts(1), "before the first update no optimizer has done anything"
     assert first.rollouts(4) != second.rollouts(4)
     for name in ("index.html", "rewards.png", "training.png", "cost.png"):

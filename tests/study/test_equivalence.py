@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.study.equivalence import ALPHA, compare_to_baseline, holm
+from rl_posttrain.study.equivalence import compare_to_baseline, holm
+from rl_posttrain.study.estimates import ALPHA
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments" / "verdicts"))
 import calibration
@@ -147,13 +148,10 @@ def test_words_and_sentences(difference, spread, margin, word, sentence):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_under_three_seeds_there_is_no_verdict(number):
     result = compare(seeded(*[0.9] * number), seeded(0.1, 0.1, 0.1, 0.1))
-    assert (result.word, result.num_pairs, result.paired) == ("none", number, True)
+    assert (result.word, result.num_pairs) == ("none", number)
     assert result.difference is result.low is result.p_different is result.p_equivalent is result.seeds_needed is None
     plural = "" if number == 1 else "s"
-    assert (
-        result.sentence
-        == f"one: no verdict: it has {number} seed{plural} in common with base, and at least 3 are needed"
-    )
+    assert result.sentence == f"one: no verdict: it or base has {number} run{plural}, and at least 3 are needed"
 
 
 def test_under_three_runs_without_seeds_there_is_no_verdict():
@@ -162,13 +160,64 @@ def test_under_three_runs_without_seeds_there_is_no_verdict():
     assert result.sentence == "one: no verdict: it or base has 2 runs, and at least 3 are needed"
 
 
-def test_only_common_seeds_are_paired():
+def overlapping(pairs, alone, other_alone):
+    """Derrick, Russ, Toher and White (2017), T_new2, by their formulas: difference, error, freedom."""
+    one, other = (np.array(found) for found in zip(*pairs, strict=True))
+    mine, theirs = np.concatenate([one, alone]), np.concatenate([other, other_alone])
+    first, second, n_c = mine.var(ddof=1), theirs.var(ddof=1), len(one)
+    r = stats.pearsonr(one, other).statistic
+    n_1, n_2, n_a, n_b = len(mine), len(theirs), len(alone), len(other_alone)
+    error = np.sqrt(first / n_1 + second / n_2 - 2 * r * np.sqrt(first * second) * n_c / (n_1 * n_2))
+    gamma = (first / n_1 + second / n_2) ** 2 / ((first / n_1) ** 2 / (n_1 - 1) + (second / n_2) ** 2 / (n_2 - 1))
+    freedom = (n_c - 1) + (gamma - n_c + 1) / (n_a + n_b + 2 * n_c) * (n_a + n_b)
+    return mine.mean() - theirs.mean(), error, freedom
+
+
+def test_seeds_of_one_side_alone_count_beside_the_pairs():
     one = [(7, 0.9), (2, 0.54), (1, 0.53), (0, 0.5)]
-    base = [(0, 0.4), (1, 0.42), (2, 0.44), (9, 0.0)]
+    base = [(0, 0.4), (1, 0.42), (2, 0.44), (9, 0.0), (10, 0.3)]
     result = compare(one, base, 0.01)
-    assert result.num_pairs == 3
-    assert result.difference == pytest.approx((0.1 + 0.11 + 0.1) / 3)
-    assert compare(one[:2], base).word == "none"
+    assert (result.num_pairs, result.paired, result.singles) == (3, True, (1, 2))
+    difference, error, freedom = overlapping([(0.54, 0.44), (0.53, 0.42), (0.5, 0.4)], [0.9], [0.0, 0.3])
+    assert result.difference == pytest.approx(difference)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert (result.low, result.high) == pytest.approx((difference - half, difference + half))
+    assert result.p_different == pytest.approx(2 * stats.t.sf(difference / error, freedom))
+    assert "3 pairs, 1 + 2 single runs" in result.sentence
+
+
+def test_survivors_of_collapsed_seeds_are_not_all_that_counts():
+    # The variant has seeds 3 to 8, of which 6 to 8 collapsed; the baseline has 0 to 5.
+    base = seeded(0.5, 0.52, 0.48, 0.5, 0.51, 0.49)
+    one = seeded(0.6, 0.61, 0.6, 0.0, 0.02, 0.01, start=3)
+    assert compare(one, base).word == "undecided"
+    assert compare(one[:3], base[3:]).word == "better"  # as it would be from the three pairs alone
+
+
+def test_fewer_than_three_pairs_are_no_pairs():
+    one, base = [(0, 0.5), (1, 0.6), (2, 0.7)], [(1, 0.41), (2, 0.5), (3, 0.62)]
+    result = compare(one, base)
+    assert not result.paired
+    expected = stats.ttest_ind([0.5, 0.6, 0.7], [0.41, 0.5, 0.62], equal_var=False).pvalue
+    assert result.p_different == pytest.approx(expected)
+
+
+def test_only_the_pairs_that_are_said_are_pairs():
+    one, base = seeded(0.5, 0.6, 0.7, 0.8), seeded(0.41, 0.5, 0.62, 0.7)
+    (result,) = compare_to_baseline({"base": base, "one": one}, "base", 0.05, pairs={"one": {0, 1, 2}})
+    assert (result.num_pairs, result.singles) == (3, (1, 1))
+    (result,) = compare_to_baseline({"base": base, "one": one}, "base", 0.05, pairs={"one": ()})
+    assert not result.paired
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_the_level_is_the_callers(alpha):
+    one, base = seeded(0.56, 0.55, 0.5, 0.58), seeded(0.5, 0.52, 0.48, 0.51)
+    (result,) = compare_to_baseline({"base": base, "one": one}, "base", 0.001, alpha=alpha)
+    test = stats.ttest_rel([0.56, 0.55, 0.5, 0.58], [0.5, 0.52, 0.48, 0.51])
+    assert result.word == ("better" if test.pvalue < alpha else "undecided")
+    assert (result.low, result.high) == pytest.approx(tuple(test.confidence_interval(1 - alpha)))
+    assert f"{100 * (1 - alpha):g} % CI" in result.sentence
 
 
 def test_a_seed_that_was_run_twice_is_one_seed():
@@ -188,22 +237,25 @@ def test_one_unknown_seed_makes_the_comparison_unpaired():
     assert "3 runs, unpaired" in result.sentence
 
 
-@pytest.mark.parametrize("give", [seeded, unseeded])
 @pytest.mark.parametrize(
-    ("value", "word"),
-    [(0.625, "better"), (0.375, "worse"), (0.5, "equivalent"), (0.53125, "equivalent"), (0.5625, "better")],
+    ("give", "number", "p"),
+    # Of 2^n signs, and of C(2n, n) arrangements, two are as extreme.
+    [(seeded, 3, 2 / 8), (seeded, 6, 2 / 64), (unseeded, 3, 2 / 20), (unseeded, 4, 2 / 70)],
 )
-def test_without_any_spread_nothing_is_left_to_chance(give, value, word):
-    # 0.5625 is the margin of 0.0625 away, and so not within it. All of these are sums of powers of two.
-    result = compare(give(value, value, value), give(0.5, 0.5, 0.5), 0.0625)
-    assert result.word == word
+@pytest.mark.parametrize("value", [0.375, 0.53125, 0.625])
+def test_without_any_spread_an_exact_permutation_test_stands_for_the_t_test(give, number, p, value):
+    result = compare(give(*[value] * number), give(*[0.5] * number), 0.0625)
+    assert result.p_different == pytest.approx(p)
+    assert result.p_equivalent == 1.0  # nothing says how far off the difference can be
+    assert result.word == ("undecided" if p > 0.05 else "better" if value > 0.5 else "worse")
     assert result.low == result.high == result.difference == value - 0.5
-    assert result.p_different == (1.0 if value == 0.5 else 0.0)
-    assert result.p_equivalent == (0.0 if word == "equivalent" else 1.0)
+    assert f"no spread in {number} " in result.sentence
+    assert result.seeds_needed is None
 
 
-def test_the_same_values_everywhere_are_equivalent():
-    assert compare(seeded(1.0, 1.0, 1.0), seeded(1.0, 1.0, 1.0), 1e-9).word == "equivalent"
+def test_rounding_is_no_spread():
+    one = seeded(0.3, 0.1 + 0.2, 0.3)
+    assert compare(one, seeded(0.1, 0.1, 0.1)).p_different == 2 / 8
 
 
 def power_at(number, difference, spread, margin, kind, repetitions=20_000):

@@ -10,8 +10,9 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
-from rl_posttrain.study.histories import pairing, read_runs
-from rl_posttrain.study.judging import run_statistics
+from rl_posttrain.study.histories import read_runs
+from rl_posttrain.study.measures import run_statistics
+from rl_posttrain.study.pairs import pairing
 
 
 def trl_entry(step, reward, **more):
@@ -71,7 +72,7 @@ def column(run, key):
 def test_a_trainer_state_in_our_names(tmp_path):
     run = read_one(write_state(tmp_path / "adamw-seed3"))
     assert (run.name, run.variant, run.seed, run.finished) == ("adamw-seed3", "adamw", 3, True)
-    assert (run.recipe, run.environment, run.num_planned, run.prompts) == ({}, {}, None, ())
+    assert (run.recipe, run.environment, run.num_planned, run.prompts) == ({}, {}, 4, ())
     assert column(run, "step") == [1, 2, 3, 4]  # the totals of the end are no step
     assert column(run, "reward") == [0.125, 0.25, None, 0.5]
     assert column(run, "rewards/accuracy_reward") == [0.125, 0.25, None, 0.5]
@@ -128,7 +129,7 @@ def test_the_working_directory_is_an_output_folder_with_a_name(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("state", "finished"),
     [
-        ({"global_step": 3, "max_steps": 4}, False),
+        ({"global_step": 4, "max_steps": 8}, False),
         ({"global_step": 4, "max_steps": 4}, True),
         ({"global_step": None, "max_steps": None}, True),  # it is not known
     ],
@@ -150,7 +151,7 @@ def test_a_run_with_steps_to_come_is_not_finished(tmp_path, state, finished):
         (b'{"log_history": []}', "no finished step yet"),
         (b'{"log_history": [{"step": "1", "reward": 0.5}, {"reward": 0.5}]}', "no finished step yet"),
         (b'{"log_history": [{"step": 1, "loss": 0.5, "epoch": 1}]}', "'reward'; its columns are step, loss, epoch"),
-        (b'{"log_history": [{"step": 1, "reward": NaN}]}', "no finished step recorded 'reward'"),
+        (b'{"log_history": [{"step": 1, "reward": NaN}]}', "no step has a reward that is finite"),
     ],
 )
 def test_what_is_no_trainer_state(tmp_path, content, reason):
@@ -299,7 +300,7 @@ def test_which_paths_are_read_as_foreign(tmp_path):
     assert read_one(write_csv(tmp_path / "RUN.CSV", "step,reward\n1,0.5\n")).columns["reward"] == [0.5]
     write_state(tmp_path / "grpo" / "checkpoint-1")
     assert is_foreign(tmp_path / "grpo")
-    assert ForeignRun(tmp_path / "grpo").summary() == {}
+    assert ForeignRun(tmp_path / "grpo").planned_steps() == 4
 
 
 def test_ours_beside_runs_of_other_programs(tmp_path):
@@ -322,9 +323,9 @@ def test_curves_of_a_csv(tmp_path, run_main):
     status, stdout, stderr = run_main("curves", path)
     assert (status, stderr) == (0, "")
     assert "* adamw" in stdout
-    (line,) = [line for line in stdout.splitlines() if "30/?" in line]
+    (line,) = [line for line in stdout.splitlines() if "30/30" in line]
     # Means of the first and last 5 (all 3), no gain, the best, no accuracy, 3 s a step of which each row has 10.
-    assert " ".join(line.split()) == "adamw 30/? 0.500 0.500 +0.000 0.500 - 3.0 - finished"
+    assert " ".join(line.split()) == "adamw 30/30 0.500 0.500 +0.000 0.500 - 3.0 - finished"
 
 
 def test_curves_of_several_seeds_end_in_a_verdict(tmp_path, run_main):
@@ -334,5 +335,6 @@ def test_curves_of_several_seeds_end_in_a_verdict(tmp_path, run_main):
         write_csv(tmp_path / f"{name}.csv", f"step,reward\n1,0\n2,{level}\n")
     status, stdout, stderr = run_main("curves", *(tmp_path / f"{name}.csv" for name in names))
     assert (status, stderr) == (0, "")
-    # 0.8 less 0.33, 0.34 and 0.35.
-    assert "adams is better than adamw: +0.46 (95 % CI +0.435 to +0.485, 3 seeds, p = " in stdout
+    # Welch: 0.8 less 0.34, with a standard error of 0.01 / sqrt(3) of one side alone, and t(0.975, 2) = 4.303.
+    assert "adams is better than adamw: +0.46 (95 % CI +0.435 to +0.485, 3 runs, unpaired, p = " in stdout
+    assert "seeds 0, 1, 2 are not paired: seeds are guessed from the names of files" in stdout

@@ -10,7 +10,9 @@ import yaml
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.directory import RunDirectory
-from rl_posttrain.study.histories import pairing, read_runs, recipe_differences
+from rl_posttrain.study.histories import read_runs, recipe_differences
+from rl_posttrain.study.outcomes import Outcome
+from rl_posttrain.study.pairs import pairing
 
 
 def recipe_of(optimizer="adams", seed=0, *, num_steps=4, task=None, rewards=None, **keys):
@@ -147,21 +149,23 @@ def test_a_half_written_last_line_is_a_step_that_is_not_finished(tmp_path):
     assert read_runs([run.path]).runs[0].columns["step"].tolist() == [1, 2, 3, 4]
 
 
-def test_a_run_without_steps_is_left_out_with_its_reason(tmp_path):
+def test_a_run_without_steps_is_absent_and_failed(tmp_path):
     study(tmp_path)
     make_run(tmp_path / "adams-2", recipe_of(seed=2), rewards=(), finished=False)
     collection = read_runs([tmp_path])
     assert [run.name for run in collection.runs] == ["adams-0", "adams-1", "adamw-0", "adamw-1"]
-    assert collection.left_out == [
-        f"{tmp_path}/adams-2: no finished step yet, so there is nothing to show; wait for its first step"
-    ]
+    (absent,) = collection.absent
+    assert (absent.name, absent.variant, absent.seed) == ("adams-2", "adams", 2)
+    assert absent.outcome == Outcome("failed", "it made no step")
+    assert [run.name for run in collection.planned["adams"]] == ["adams-0", "adams-1", "adams-2"]
+    assert collection.left_out == []
 
 
 def test_alone_a_run_without_steps_is_an_error_and_so_are_two_of_them(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / f"adams-{seed}", recipe_of(seed=seed), rewards=(), finished=False)
     for paths in ([tmp_path / "adams-0"], [tmp_path]):
-        with pytest.raises(RunError, match="adams-0: no finished step yet"):
+        with pytest.raises(RunError, match="adams-0: it made no step"):
             read_runs(paths)
 
 
@@ -206,7 +210,6 @@ def test_no_path_at_all():
             "metrics.jsonl:2: no step, where a",
         ),
         ("metrics.jsonl", b'{"step": 1, "loss": 0.5, "note": "x"}\n', "'reward'; its columns are step, loss"),
-        ("metrics.jsonl", b'{"step": 1, "reward": null}\n', "no finished step recorded 'reward'"),
         ("metrics.jsonl", b'{"step": 1, "reward": true}\n', "no finished step recorded 'reward'"),
         ("recipe.yaml", b"- a list\n", "recipe.yaml: not a recipe"),
         ("recipe.yaml", b"run: {name: x\nmodel: [", "recipe.yaml: not a recipe"),

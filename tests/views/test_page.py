@@ -239,11 +239,11 @@ def test_lines_means_and_bands_are_drawn(show):
 
 
 def test_run_on_its_way_does_not_cut_the_mean_short(show):
-    runs = [*PAYLOAD["runs"][:4], run("b-1", 1, None, [3.0, 4.0, 5.0], state="unfinished")]
+    runs = [*PAYLOAD["runs"][:4], run("b-1", 1, None, [3.0, 4.0, 5.0], state="running")]
     page = show(PAYLOAD | {"runs": runs})
     assert values(page, "b-1") == ([1, 2, 3], [3, 4, 5])
     assert values(page, "AdamW") == ([1, 2, 3, 4, 5], [1, 2, None, 3, 4])
-    assert "(unfinished)" in page.locator("input[data-run='b-1']").locator("xpath=../..").inner_text()
+    assert "(running)" in page.locator("input[data-run='b-1']").locator("xpath=../..").inner_text()
     switch(page, "input[data-run='b-0']")
     assert values(page, "AdamW") == ([1, 2, 3], [3, 4, 5])
 

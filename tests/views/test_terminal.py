@@ -22,6 +22,7 @@ def rows_of(rewards, *, tokens=100, **columns):
     rows = []
     for index, reward in enumerate(rewards):
         row = {"step": index + 1, "reward": reward, "seconds": 10.0 + 4.0 * index, "tokens": tokens * (index + 1)}
+        row["prompts_sha256"] = f"of step {index}"
         rows.append(row | {key: values[index] for key, values in columns.items()})
     return rows
 
@@ -33,6 +34,7 @@ def run_of(path, rows, *, num_steps=6, finished=False, optimizer=None, seed=0):
     run = RunDirectory.create(path, recipe_yaml=yaml.safe_dump(recipe))
     for row in rows:
         run.append_metrics(row)
+    run.write_environment({"initial_weights_sha256": f"of seed {seed}"})
     if finished:
         run.write_summary({"steps": len(rows)})
     return path
@@ -82,7 +84,7 @@ def test_the_table_of_runs(tmp_path):
     # Means of 0 0 0 .5 .5 and of 0 0 .5 .5 1, their difference, the best; no accuracy; median seconds; tokens; state.
     assert " ".join(line.split()) == "adams 6/6 0.200 0.400 +0.200 0.400 - 4.0 600 finished"
     (line,) = [line for line in text.splitlines() if "2/6" in line]
-    assert line.endswith(" unfinished")
+    assert line.rstrip().endswith(" failed")
     assert "[red]adamw" in text
     (line,) = [line for line in text.splitlines() if "7/6" in line]
     assert "0.250  4.0  8,638" in re.sub(r" +", "  ", line)
@@ -261,18 +263,30 @@ def test_what_is_drawn_of_runs(tmp_path):
 
 def test_verdicts(tmp_path):
     study(tmp_path, levels={"adams": (0.7, 0.8, 0.9), "adamw": (0.1, 0.2, 0.31)})
-    run_of(tmp_path / "adams-3", rows_of([0.0]), optimizer="adams", seed=3)
-    text = printed(print_verdicts, judge(read_runs([tmp_path])), width=120)
+    text = printed(print_verdicts, judge(read_runs([tmp_path])), width=130)
     assert "\x1b" not in text
     lines = text.splitlines()
-    assert lines[0] == "unfinished, so drawn and not judged: adams-3 (1/6 steps)"
     (line,) = [line for line in lines if "better" in line and "than" not in line]
-    for cell in ("3 + 1", "0.800 ± 0.100", "+0.597", "+0.582 to +0.611"):
+    for cell in ("0 of 3 (95 %: up to 63 %)", "0.800 ± 0.100", "+0.597", "+0.582 to +0.611"):
         assert cell in line, line
     assert any("baseline" in line and line.lstrip().startswith("adamw") for line in lines)
     assert "Margin: 0.05 (0.05 of the reward range of 1" in text
-    assert "initial weights: not recorded by every run, so not checked" in lines
+    assert "initial weights: the same in every variant at each of 3 seeds" in lines
     assert lines[-1].startswith("adams is better than adamw: +0.597 (95 % CI +0.582 to +0.611, 3 seeds, p = ")
+    assert lines[-1].endswith(
+        "; 0 of 3 runs of each failed or collapsed, which still allows 63 % (one-sided 95 % bound)"
+    )
+
+
+def test_a_failed_run_counts_in_the_verdict(tmp_path):
+    study(tmp_path, levels={"adams": (0.7, 0.8, 0.9), "adamw": (0.1, 0.2, 0.31)})
+    run_of(tmp_path / "adams-3", rows_of([0.9]), optimizer="adams", seed=3)
+    lines = printed(print_verdicts, judge(read_runs([tmp_path])), width=130).splitlines()
+    failed = "adams-3 (cut short after 1 of 6 steps, and no process trains it)"
+    assert lines[0] == f"1 of 7 runs failed, and each counts as 0: {failed}"
+    assert any("1 of 4 (95 %: 0.63 to 81 %)" in line for line in lines)
+    assert lines[-1].startswith("adams against adamw is undecided: +0.397 (95 % CI ")
+    assert "3 pairs, 1 + 0 single runs" in lines[-1]
 
 
 def test_verdicts_in_a_narrow_terminal_are_whole_words(tmp_path):
@@ -302,8 +316,8 @@ def test_notices_of_runs_in_progress(tmp_path):
     collection = read_runs([tmp_path])
     notices = unfinished_and_left_out(collection)
     assert notices == [
-        f"left out: {tmp_path}/sgd: no finished step yet, so there is nothing to show; wait for its first step",
-        "adams: 3/6 steps, running or stopped",
+        "adams: failed: cut short after 3 of 6 steps, and no process trains it",
+        "sgd: failed: it made no step",
     ]
     assert printed(print_notices, notices, width=40) == "\n".join(notices) + "\n"  # a line each, however narrow
     assert unfinished_and_left_out(read_runs([tmp_path / "adamw"])) == []

@@ -221,7 +221,7 @@ function drawLines(chart, div) {
       if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity, line }));
     }
     // A run that is on its way would cut the mean short, so it is no part of it where another has come to its end.
-    const ended = group.filter(({ run }) => run.state !== "unfinished");
+    const ended = group.filter(({ run }) => run.state === "finished");
     const middle = group.length && average((ended.length ? ended : group).map(({ series }) => series));
     if (!middle) return;
     const last = middle.y.findLast((value) => value !== null);
@@ -394,7 +394,7 @@ function variantControl({ label }, variant) {
   const list = mine.map((i, place) => {
     const { name, seed, state: end } = runs[i];
     const row = element("label", { title: name }, boxes[place], element("bdi", { class: "run" }, seedOf(runs[i])));
-    if (end === "unfinished") row.append(element("span", { class: "run" }, "(unfinished)"));
+    if (end !== "finished") row.append(element("span", { class: "run" }, `(${end})`));
     if (seed !== null && seed !== undefined) row.append(element("bdi", { class: "name" }, name));
     return row;
   });

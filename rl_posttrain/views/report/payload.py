@@ -112,7 +112,7 @@ def _run(run: History, variant: int, charts: Sequence[str], most: int, peaks: bo
         "name": run.name,
         "variant": variant,
         "seed": run.seed,
-        "state": "finished" if run.finished else "unfinished",
+        "state": run.outcome.word,
         "x": {axis: _binned(run.columns[axis], width, last=True) for axis in AXES if axis in run.columns},
         "y": {key: thinned(run.columns[key], width) for key in charts if key in run.columns},
     }
