@@ -13,22 +13,20 @@ its paper advises. A run that is in FILE is not made again.
 import argparse
 import ast
 import hashlib
-import json
 import math
 import platform
 import statistics
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
+from kept_runs import KeptRuns
 
 from rl_posttrain.optim import build_optimizer
-from rl_posttrain.runs.files import write_atomically
 
 NUM_TOKENS = 1024
 WINDOW = 64
@@ -101,26 +99,11 @@ def main() -> None:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    runs = []
-    if arguments.json.exists():
-        kept = json.loads(arguments.json.read_text())
-        if kept["settings"] != settings:
-            parser.error(f"--json={arguments.json}: its runs are of {kept['settings']}, not {settings}; name another")
-        runs = kept["runs"]
+    kept = KeptRuns(arguments.json, settings, parser)
 
     def run(optimizer: str, lr: float, seed: int) -> dict[str, Any]:
-        for done in runs:
-            if (done["optimizer"], done["lr"], done["seed"]) == (optimizer, lr, seed):
-                return done
-        start = time.perf_counter()
-        losses = train(text, CONTENDERS[optimizer], lr, seed, arguments.num_steps, arguments.batch_size)
-        runs.append({"optimizer": optimizer, "lr": lr, "seed": seed, "losses": losses})
-        write_atomically(arguments.json, json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
-        print(
-            f"{optimizer:10s} lr {lr:<8.3g} seed {seed}  {show(losses)}  {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
-        return runs[-1]
+        given = (text, CONTENDERS[optimizer], lr, seed, arguments.num_steps, arguments.batch_size)
+        return kept.run(optimizer, lr, seed, lambda: {"losses": train(*given)}, show)
 
     table = {}
     for optimizer in chosen:

@@ -13,7 +13,6 @@ run that is in FILE is not made again.
 
 import argparse
 import ast
-import json
 import math
 import platform
 import random
@@ -21,7 +20,6 @@ import statistics
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,10 @@ import datasets
 import torch
 import transformers
 import trl
+from kept_runs import KeptRuns
 
 from rl_posttrain.models.find import BUNDLED, resolve_model
 from rl_posttrain.optim import use_optimizer
-from rl_posttrain.runs.files import write_atomically
 
 # The rates to begin with.
 STARTS = {
@@ -74,23 +72,11 @@ def main() -> None:
         "python": platform.python_version(),
         **versions,
     }
-    runs = []
-    if arguments.json.exists():
-        kept = json.loads(arguments.json.read_text())
-        if kept["settings"] != settings:
-            parser.error(f"--json={arguments.json}: its runs are of {kept['settings']}, not {settings}; name another")
-        runs = kept["runs"]
+    kept = KeptRuns(arguments.json, settings, parser)
 
     def run(optimizer: str, lr: float, seed: int) -> dict[str, Any]:
-        for done in runs:
-            if (done["optimizer"], done["lr"], done["seed"]) == (optimizer, lr, seed):
-                return done
-        start = time.perf_counter()
-        loss = train(training, held_out, optimizer, lr, seed, arguments.num_steps, arguments.batch_size)
-        runs.append({"optimizer": optimizer, "lr": lr, "seed": seed, "loss": loss})
-        write_atomically(arguments.json, json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
-        print(f"{optimizer:10s} lr {lr:<8.3g} seed {seed}  {loss}  {time.perf_counter() - start:.0f} s", flush=True)
-        return runs[-1]
+        given = (training, held_out, optimizer, lr, seed, arguments.num_steps, arguments.batch_size)
+        return kept.run(optimizer, lr, seed, lambda: {"loss": train(*given)})
 
     print(f"{len(training)} rows to train on, {len(held_out)} held out", flush=True)
     print("| optimizer | lr: held-out loss at the first seed | best | loss at each seed | mean |")

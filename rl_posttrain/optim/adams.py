@@ -29,14 +29,14 @@ from rl_posttrain.optim.checks import (
     evaluate,
     local_parts,
 )
-from rl_posttrain.optim.foreign import loading
+from rl_posttrain.optim.foreign import ReadsFlatStates, loading
 from rl_posttrain.optim.rounding import OFF, by_chance, step_keys
 
 Variant = Literal["paper", "authors", "new_momentum"]
 _STATE_DTYPES = ("bfloat16", "float32")
 
 
-class AdamS(Optimizer):
+class AdamS(ReadsFlatStates, Optimizer):
     """AdamS with decoupled weight decay. It takes the place of `torch.optim.AdamW`, and takes all of its arguments.
 
     An element moves by at most ``lr * sqrt(beta1^2 / beta2 + (1 - beta1)^2 / (1 - beta2))`` a step: 1.026 lr at the

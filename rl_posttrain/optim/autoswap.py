@@ -17,8 +17,10 @@ import logging
 import multiprocessing.util
 import os
 import shutil
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +47,7 @@ from rl_posttrain.optim.swapped import (
 )
 
 _MISTAKE = 2
+_LONGEST_END_S = 10.0
 
 
 class AutoSwap:
@@ -247,7 +250,33 @@ def _tell_and_leave(name: str, swap: AutoSwap, folder: Path) -> None:
     if error and (refusals or not failed_by_itself):  # it is ending: by now nothing else sets its status
         logging.shutdown()
         sys.stdout.flush()
-        os._exit(_MISTAKE)
+        if refusals:
+            os._exit(_MISTAKE)
+        _end_as_the_program_or_with(_MISTAKE)
+
+
+def _end_as_the_program_or_with(status: int) -> None:
+    """End the process with the program's own exit status, or with `status` where that is 0 or cannot be learned.
+
+    Python tells nobody what `raise SystemExit(3)` ends it with. So a fork returns from here and ends as the program
+    would, and this process looks at how.
+    """
+    try:
+        child = os.fork()
+    except (OSError, RuntimeError):  # Python 3.12 makes no fork while it ends
+        os._exit(status)
+    if not child:
+        return
+    deadline = time.monotonic() + _LONGEST_END_S
+    ended, how = os.waitpid(child, os.WNOHANG)
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended, how = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    own = os.waitstatus_to_exitcode(how) if ended else 0
+    os._exit(own if own > 0 else status)
 
 
 def _start() -> None:

@@ -14,6 +14,8 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from rl_posttrain.optim.checks import check_shapes
+from rl_posttrain.optim.flat_states import read_flat_states
+from rl_posttrain.optim.matching import match
 
 # Of Adam and its kin, Lion included. A momentum of SGD or Muon is a sum, of another size.
 _ADAMS_STATE = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
@@ -71,7 +73,7 @@ def adopt(optimizer: Optimizer, state_dict: dict[str, Any], keeps: Callable[[dic
                 f"loaded state dict has exp_avg in {state['exp_avg'].dtype}, which is no momentum as it stands; "
                 f"{name} cannot go on from it; start anew, without this state"
             )
-    places = _match(own, state_dict, name)
+    places = match(optimizer, state_dict)
     numbers = iter(range(len(places)))
     groups, state, num_kept = [], {}, 0
     for group in own:
@@ -149,7 +151,7 @@ def refuse_adamws(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         ValueError: it is one; in one line, in the place of what torch or the step would fail with.
     """
     groups = state_dict["param_groups"]
-    marks = ("amsgrad", "capturable", "differentiable")
+    marks = ("amsgrad", "capturable")
     if groups and all(name in groups[0] and name not in optimizer.param_groups[0] for name in marks):
         raise nothing_to_adopt(optimizer, state_dict)
 
@@ -205,75 +207,15 @@ def _keep_place_of_schedule(
         group["lr"] = group["initial_lr"] * float(theirs["lr"]) / float(theirs["initial_lr"])
 
 
-def _refuse_undecided(groups: list[dict[str, Any]], saved: list[list[tuple[int, ...]]], name: str) -> None:
-    """Fail where several parameters have one shape, and groups may have put them into another order.
+class ReadsFlatStates:
+    """A base, before torch's `Optimizer`, of classes that see AdamW's state also in its flat form."""
 
-    Args:
-        saved: shapes of the file's parameters, group by group.
-
-    Raises:
-        ValueError: names the shape, and what to do.
-    """
-    ours = [[tuple(parameter.shape) for parameter in group["params"]] for group in groups]
-    # SCALE's groups are in the order of their first parameters.
-    ordered = all("role" in group for group in groups)
-    for shape in sorted({shape for group in ours for shape in group}):
-        for sides, by_first in ((ours, ordered), (saved, False)):
-            holding = [group for group in sides if shape in group]
-            if len(holding) < 2 or (by_first and all(shape not in group[1:] for group in holding[:-1])):
-                continue
-            raise ValueError(
-                f"loaded state dict is of another optimizer, and its groups and {name}'s are not the same: which of "
-                f"the parameters of shape {shape} is which cannot be told; build both with the same groups, without "
-                "roles, give both the names of the parameters, or start without this state"
-            )
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        read_flat_states()  # when the optimizer is made
+        super().add_param_group(param_group)
 
 
-def _match(groups: list[dict[str, Any]], state_dict: dict[str, Any], name: str) -> dict[torch.Tensor, Any]:
-    """For each parameter the key of its state in `state_dict`."""
-    saved = state_dict["param_groups"]
-    ours = [parameter for group in groups for parameter in group["params"]]
-    theirs = [place for group in saved for place in group["params"]]
-    if not state_dict["state"]:
-        return dict.fromkeys(ours)
-    if all("param_names" in group for group in (*groups, *saved)):
-        by_name = dict(zip([n for group in saved for n in group["param_names"]], theirs, strict=True))
-        names = [n for group in groups for n in group["param_names"]]
-        if set(names) <= set(by_name):
-            return {parameter: by_name[n] for n, parameter in zip(names, ours, strict=True)}
-        missing = next(n for n in names if n not in by_name)
-        raise ValueError(
-            f"{missing}: the loaded state dict is of another optimizer and has no parameter of this name; {name} goes "
-            "on from states of the same model alone: give the parameters the same names, or do not load the state"
-        )
-    shapes = {
-        place: tuple(state_dict["state"][place]["exp_avg"].shape)
-        for place in theirs
-        if "exp_avg" in state_dict["state"].get(place, {})
-    }
-    if [len(group["params"]) for group in groups] == [len(group["params"]) for group in saved]:
-        pairs = dict(zip(ours, theirs, strict=True))
-        if _fits(pairs, shapes):
-            return pairs
-    if len(ours) == len(theirs) == len(shapes):
-        by_kind = sorted(ours, key=lambda parameter: parameter.ndim < 2)
-        pairs = dict(zip(by_kind, sorted(theirs, key=lambda place: len(shapes[place]) < 2), strict=True))
-        if _fits(pairs, shapes):
-            _refuse_undecided(groups, [[shapes[place] for place in group["params"]] for group in saved], name)
-            return pairs
-    sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
-    raise ValueError(
-        f"loaded state dict is of another optimizer, with groups of {others} parameters, and {name}'s groups of "
-        f"{sizes} do not match them in order and shape; build it with the same groups, or do not load the state"
-    )
-
-
-def _fits(pairs: dict[torch.Tensor, Any], shapes: dict[Any, tuple[int, ...]]) -> bool:
-    """Whether each parameter has the shape of its place, where that is known."""
-    return all(tuple(parameter.shape) == shapes.get(place, parameter.shape) for parameter, place in pairs.items())
-
-
-class RefusesAdamW:
+class RefusesAdamW(ReadsFlatStates):
     """A base, before torch's `Optimizer`, of classes that cannot go on from AdamW's state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

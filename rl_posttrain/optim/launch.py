@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rl_posttrain.errors import RecipeError, RlPosttrainError
+from rl_posttrain.errors import RecipeError, RlPosttrainError, refusal
 from rl_posttrain.optim import injected
-from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, judge, read_notes, say, tell
+from rl_posttrain.optim.swapped import NAME, NOTES, OPTIONS, are_complete, begin_notes, judge, read_notes, say, tell
 
 # What a process may be asked by; the program is asked in its place.
 _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -39,23 +39,42 @@ def run_program(words: Sequence[str], name: str, options: Mapping[str, Any]) -> 
         RlPosttrainError: a trainer could not be swapped, or the program ended well and no trainer ran the optimizer.
     """
     command = find_program(words)
-    # A process in the background may still write there.
-    with tempfile.TemporaryDirectory(prefix="rl-posttrain-", ignore_cleanup_errors=True) as folder:
-        path = [str(Path(injected.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {
-            NAME: _from_anywhere(name),
-            OPTIONS: json.dumps(dict(options)),
-            NOTES: folder,
-            "PYTHONPATH": os.pathsep.join(path),
-        }
-        status = _wait_for(command, {**os.environ, **variables})
-        notes, refusals = read_notes(Path(folder))
+    path = [str(Path(injected.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {
+        NAME: _from_anywhere(name),
+        OPTIONS: json.dumps(dict(options)),
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+    with _folder_of_notes() as folder:
+        status = _wait_for(command, {**os.environ, **variables, **({NOTES: str(folder)} if folder else {})})
+        if folder is None:  # each process that nobody reads tells by itself
+            return status
+        try:
+            complete, (notes, refusals) = are_complete(folder), read_notes(folder)
+        except OSError as error:
+            say(f"which optimizer ran where is not known: {refusal(error)}; the program ended with status {status}")
+            return status
     for line in tell(name, notes):
         say(line)
-    error = judge(name, notes, refusals, ended_well=status == 0)
+    error = judge(name, notes, refusals, ended_well=status == 0 and complete)
     if error:
         raise RlPosttrainError(error)
     return status
+
+
+@contextmanager
+def _folder_of_notes() -> Iterator[Path | None]:
+    """A folder for notes, or None where there is no room for one, which is said: the program runs all the same."""
+    with ExitStack() as stack:
+        try:
+            # A process in the background may still write there at the end.
+            made = tempfile.TemporaryDirectory(prefix="rl-posttrain-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            begin_notes(folder)
+        except OSError as error:
+            say(f"no line at the end says which optimizer ran: {refusal(error)}")
+            folder = None
+        yield folder
 
 
 def find_program(words: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from rl_posttrain.optim.checks import (
     kernel_missing,
     local_parts,
 )
-from rl_posttrain.optim.foreign import adopt, loading, tell_replaced
+from rl_posttrain.optim.foreign import ReadsFlatStates, adopt, loading, tell_replaced
 from rl_posttrain.optim.native import can_compile
 from rl_posttrain.optim.rounding import OFF, by_chance, step_keys
 from rl_posttrain.optim.scale_roles import scale_groups
@@ -38,7 +38,7 @@ from rl_posttrain.optim.scale_shards import Shard, find_shards, update_dtensor, 
 _STATE_OF = {"matrix": (), "head": ("exp_avg",), "vector": ("step", "exp_avg", "exp_avg_sq")}
 
 
-class SCALE(Optimizer):
+class SCALE(ReadsFlatStates, Optimizer):
     """SCALE with decoupled weight decay.
 
     It needs the norms of whole rows and columns. DeepSpeed's ZeRO-1 to 3 hand it flat shards, so it must learn once

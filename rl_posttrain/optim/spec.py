@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.optim.foreign import refuse_adamws
+from rl_posttrain.optim.matching import name_parameters
 from rl_posttrain.optim.roles import NO_DECAY, check_roles, parameter_groups, split_groups
 from rl_posttrain.optim.table import DEFAULTS, EXTRAS, OPTIMIZERS, PACKAGES, is_installed
 from rl_posttrain.plugins import check_arguments, load_object
@@ -71,12 +73,16 @@ class OptimizerSpec:
                 optimizer = (from_model or self.cls)(given, **self.arguments)
         except Exception as error:
             raise RecipeError(
-                f"{self.key}={dict(self.arguments)}: {self.cls.__name__} refuses the model "
-                f"({reason_of(error)}); set other values, or use adams"
+                f"{_name_key(self.key)}={self.name}: {self.cls.__name__} refuses the model ({reason_of(error)}); set "
+                "other arguments, or use adams"
             ) from error
         self._refuse_what_moves_nothing(optimizer)
         if from_model:
             optimizer.param_groups = split_groups(optimizer.param_groups, model, **by_role)
+        name_parameters(optimizer, model)
+        if self.cls.__module__.startswith("torch.optim."):
+            # torch's classes load any state with as many groups, and fail at the step.
+            optimizer.register_load_state_dict_pre_hook(refuse_adamws)
         return optimizer
 
     def _refuse_what_moves_nothing(self, optimizer: torch.optim.Optimizer) -> None:
@@ -151,22 +157,48 @@ def resolve_optimizer(
     # pytorch_optimizer's classes swallow arguments that they do not know.
     named_only = name in PACKAGES
     arguments = check_arguments(build, arguments, key=key, supplied=("params", "model"), named_only=named_only)
-    try:
-        # Tried on one matrix: a refused value, or an argument that a base class does not know, shows before the run.
-        # The matrix that stands for a model is larger than any rank, and on no device.
-        with contained():
-            if build is cls:
-                cls(nn.Linear(2, 2, bias=False).parameters(), **arguments)
-            else:
-                build(nn.Linear(2**15, 2**15, bias=False, device="meta"), **arguments)
-    except Exception as error:
-        raise RecipeError(
-            f"{key}={arguments}: {name} refuses it ({reason_of(error)}); set values that it takes"
-        ) from error
+    _refuse_values(name, cls, arguments, key)
     check_roles(no_decay, lr_by_role, key=key)
     return OptimizerSpec(
         name, cls, MappingProxyType(arguments), tuple(no_decay), MappingProxyType(dict(lr_by_role)), key
     )
+
+
+def _refuse_values(name: str, cls: type[torch.optim.Optimizer], arguments: Mapping[str, Any], key: str) -> None:
+    """Fail on a value that the class refuses, or an argument that a base class of it does not know.
+
+    Raises:
+        RecipeError: names the argument, its value, and the reason.
+    """
+    reason = _reason_against(cls, arguments)
+    if reason is None:
+        return
+    # Argument after argument, so that the message names the one from which on it fails.
+    parameters = inspect.signature(getattr(cls, "from_model", cls)).parameters
+    needed = {word for word, parameter in parameters.items() if parameter.default is parameter.empty}
+    given = {word: value for word, value in arguments.items() if word in needed}
+    for word, value in arguments.items():
+        given[word] = value
+        if (here := _reason_against(cls, given)) is not None:
+            key, reason = f"{key}.{word}={value}", here
+            break
+    raise RecipeError(f"{key}: {name} refuses it ({reason}); set a value that it takes")
+
+
+def _reason_against(cls: type[torch.optim.Optimizer], arguments: Mapping[str, Any]) -> str | None:
+    """Why the class refuses these arguments, tried on one matrix; None if it takes them.
+
+    The matrix that stands for a model is larger than any rank, and on no device.
+    """
+    try:
+        with contained():
+            if hasattr(cls, "from_model"):
+                cls.from_model(nn.Linear(2**15, 2**15, bias=False, device="meta"), **arguments)
+            else:
+                cls(nn.Linear(2, 2, bias=False).parameters(), **arguments)
+    except Exception as error:
+        return reason_of(error)
+    return None
 
 
 def build_optimizer(

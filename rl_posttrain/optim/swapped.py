@@ -19,6 +19,8 @@ from rl_posttrain.errors import one_line
 NAME, OPTIONS, NOTES = "RL_POSTTRAIN_OPTIMIZER", "RL_POSTTRAIN_OPTIMIZER_OPTIONS", "RL_POSTTRAIN_OPTIMIZER_NOTES"
 # In that folder: the process that tells in the end, where no `optim run` does. It stays the same through os.exec*.
 _OWNER = "owner"
+# In that folder, from the start: whoever cannot write a note takes it away, which needs no room on a full disk.
+_COMPLETE = "complete"
 _SAVE_EVERY_S = 0.2
 _MOST_LINES = 20
 
@@ -108,6 +110,8 @@ def _keep(text: str, ending: str, file: Path | None = None) -> Path | None:
         aside.write_text(text, encoding="utf-8")
         aside.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            Path(folder, _COMPLETE).unlink(missing_ok=True)
         if os.path.isdir(folder):
             _say_once(f"{NOTES}={folder}: {error.strerror}; the lines at the end may not name every trainer")
         return None
@@ -117,6 +121,16 @@ def _keep(text: str, ending: str, file: Path | None = None) -> Path | None:
 @functools.cache
 def _say_once(line: str) -> None:
     say(line)
+
+
+def begin_notes(folder: Path) -> None:
+    """Prepare a new folder of notes."""
+    Path(folder, _COMPLETE).touch()
+
+
+def are_complete(folder: Path) -> bool:
+    """Whether every process could write its notes in a folder that `begin_notes` prepared."""
+    return Path(folder, _COMPLETE).exists()
 
 
 def read_notes(folder: Path) -> tuple[list[Note], list[str]]:

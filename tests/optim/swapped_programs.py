@@ -1,26 +1,22 @@
 """Programs with trainers of transformers under the swap by environment, for the tests of it."""
 
 from conftest import run_python
+from linear_model import SOURCE
 
 from rl_posttrain.optim.swapped import NAME
 
-BEGIN = """
+BEGIN = (
+    f"""
 import os, sys
 import rl_posttrain.optim.autoswap
-import torch
+{SOURCE}"""
+    + """
 from transformers import Trainer, TrainingArguments
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 3)
-    def forward(self, x, labels):
-        return {"loss": (self.linear(x) - labels).square().mean()}
 
 def make(kind=Trainer, optimizers=(None, None), optimizer_cls_and_kwargs=None, **fields):
     quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
     fields = {"max_steps": 2, "use_cpu": True} | quiet | fields
-    rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 4
+    rows = [ROW] * 4
     given = {"optimizers": optimizers, "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs}
     return kind(Model(), TrainingArguments("out", **fields), train_dataset=rows, **given)
 
@@ -54,6 +50,7 @@ def step(optimizer, model, times=1):
         optimizer.step()
 
 """
+)
 ADAMS = "rl_posttrain.optim.adams.AdamS"
 
 

@@ -247,7 +247,7 @@ def test_what_is_no_average_of_gradients_is_refused_or_told():
         AdamS(groups_of(model, "two")).load_state_dict(saved)
 
 
-@pytest.mark.parametrize("name", ["lion", "sign_sgd", "muon", "apollo", "galore", "fira", "adam_mini"])
+@pytest.mark.parametrize("name", ["sgd", "lion", "sign_sgd", "muon", "apollo", "galore", "fira", "adam_mini"])
 def test_others_refuse_adamws_state_in_one_line(name):
     _, other = trained_by(torch.optim.AdamW)
     with pytest.raises(ValueError, match=r"of another optimizer .* cannot go on from; start anew") as raised:

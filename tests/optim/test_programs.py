@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_environment, command, run_command
+from linear_model import SOURCE
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.optim import injected
@@ -62,7 +63,7 @@ def test_words_after_the_program_are_the_programs_own(run_main):
     [
         (("--optimizer", "adms", "--", "true"), "--optimizer=adms: no built-in of that name; did you mean 'adams'?"),
         ((*RUN[2:], "--set", "bets=1", "--", "true"), "--optimizer.bets=1: AdamS takes no such argument; did you mean"),
-        ((*RUN[2:], "--set", "betas=[2,3]", "--", "true"), "--optimizer={"),
+        ((*RUN[2:], "--set", "betas=[2,3]", "--", "true"), "--optimizer.betas=(2.0, 3.0): adams refuses it (Val"),
         ((*RUN[2:], "--set", "betas", "--", "true"), "--set betas: it is written key=value, such as --set betas="),
         ((*RUN[2:], "--no-decay", "heads", "--", "true"), "--optimizer.no_decay=heads: "),
         (
@@ -132,6 +133,37 @@ def test_a_signal_is_the_programs_to_handle(number, tmp_path):
         os.kill(started.pid, number)
         assert started.stdout.readline() == f"got {int(number)}\n"
         assert started.wait() == 7
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_full_disk_is_one_line_and_the_status_stays_the_programs(status, run_main, tmp_path):
+    """A note is lost then, and nobody may say that nothing ran."""
+    (tmp_path / "program.py").write_text(
+        "from pathlib import Path\n"
+        "from rl_posttrain.optim.swapped import Note\n"
+        "def full(self, *args, **kwargs):\n    raise OSError(28, 'No space left on device', str(self))\n"
+        "Path.write_text = full\n"
+        "note = Note('Trainer', 0, 'AdamS', calls=1)\n"
+        "note.save(), note.save()\n"
+        f"raise SystemExit({status})\n"
+    )
+    ended, _, err = run_main(*RUN, "--", str(tmp_path / "program.py"))
+    assert ended == status
+    assert len(err.splitlines()) == 1
+    assert "No space left on device; the lines at the end may not name every trainer" in err
+
+
+def test_without_a_folder_for_notes_the_program_runs_all_the_same(run_main, monkeypatch):
+    def full(**kwargs):
+        raise OSError(28, "No space left on device", "/tmp/rl-posttrain-x")
+
+    monkeypatch.setattr("rl_posttrain.optim.launch.tempfile.TemporaryDirectory", full)
+    status, out, err = run_main(*RUN, "--", "python", "-c", "print('here'); raise SystemExit(3)")
+    assert (status, out) == (3, "here\n")
+    assert err == (
+        "rl-posttrain: no line at the end says which optimizer ran: /tmp/rl-posttrain-x: the disk is full; free some "
+        "space there\n"
+    )
 
 
 # What runs in every Python process
@@ -225,23 +257,19 @@ def test_every_rank_of_a_launcher_is_reached_and_the_first_speaks(trl_script, tm
     assert ours(done.stderr)[-1] == swapped("adams", "SFTTrainer")
 
 
-SCRIPT = """
+SCRIPT = (
+    SOURCE
+    + """
 import sys, torch
 from transformers import Trainer, TrainingArguments
 
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 3)
-    def forward(self, x, labels):
-        return {"loss": (self.linear(x) - labels).square().mean()}
-
-rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 16
+rows = [ROW] * 16
 args = TrainingArguments("out", max_steps=2, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True)
 trainer = Trainer(Model(), args, train_dataset=rows)
 trainer.train()
 print(args.process_index, args.world_size, type(trainer.optimizer.optimizer).__name__, sys.argv[1:], flush=True)
 """
+)
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ import torch
 import transformers
 import trl
 from conftest import run_python
+from linear_model import SOURCE
 
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.optim import SCALE, AdamS, use_optimizer
@@ -122,25 +123,19 @@ def test_what_was_put_in_is_logged_once_when_training_begins(tiny_model, tmp_pat
     ]
 
 
-SCRIPT = """
+SCRIPT = (
+    SOURCE
+    + """
 import sys
-import torch
 from transformers import Trainer, TrainingArguments
 from rl_posttrain.optim import use_optimizer
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 1)
-    def forward(self, x, labels):
-        return {"loss": (self.linear(x) - labels).square().mean()}
-
-rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 4
+rows = [ROW] * 4
 args = TrainingArguments(sys.argv[1], max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
 trainer = Trainer(Model(), args, train_dataset=rows)
 use_optimizer(trainer, "adams", weight_decay=0.1)
 trainer.train()
 """
+)
 
 
 def test_a_script_that_sets_up_no_logging_shows_the_line(tmp_path):
@@ -148,8 +143,8 @@ def test_a_script_that_sets_up_no_logging_shows_the_line(tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if "optimizer adams" in line)
     assert line == (
-        "rl_posttrain: optimizer adams (rl_posttrain.optim.adams.AdamS); matrices: 2 parameters, lr 5e-05, "
-        "weight decay 0.1; biases: 1 parameters, lr 5e-05, weight decay 0"
+        "rl_posttrain: optimizer adams (rl_posttrain.optim.adams.AdamS); matrices: 6 parameters, lr 5e-05, "
+        "weight decay 0.1; biases: 3 parameters, lr 5e-05, weight decay 0"
     )
 
 

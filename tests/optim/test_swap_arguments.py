@@ -3,20 +3,12 @@
 import pytest
 import torch
 import transformers
+from linear_model import ROW, Model
 from transformers.trainer_utils import HPSearchBackend
 
 from rl_posttrain.errors import EngineError, RecipeError
 from rl_posttrain.optim import SCALE, AdamS, build_optimizer, use_optimizer
 from rl_posttrain.optim.swap import OptimizerCheck, running_optimizer
-
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 3)
-
-    def forward(self, x, labels):
-        return {"loss": (self.linear(x) - labels).square().mean()}
 
 
 @pytest.fixture
@@ -27,7 +19,7 @@ def make(tmp_path):
             str(tmp_path), max_steps=1, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
             lr_scheduler_type="constant", weight_decay=0.1, learning_rate=1e-3, **fields
         )  # fmt: skip
-        rows = [{"x": [1.0, 2.0], "labels": [3.0]}] * 4
+        rows = [ROW] * 4
         return transformers.Trainer(model_init=Model, args=args, train_dataset=rows)
 
     return make

@@ -165,3 +165,13 @@ def test_refusals_are_noted_for_the_command_to_tell(run, tmp_path):
     assert not any(line.startswith("rl-posttrain: ") for line in lines)
     _, (refusal,) = read_notes(tmp_path)
     assert refusal.startswith("optimizer: AdamS was asked for, but torch.optim.adamw.AdamW runs; Own.create_optimizer")
+
+
+@pytest.mark.parametrize(
+    ("leave", "status"), [("raise SystemExit(3)", 3), ("raise SystemExit('bad')", 1), ("raise SystemExit(0)", 2)]
+)
+def test_a_status_that_the_program_raises_stays_too(leave, status, run):
+    ended, lines, everything = run(f"import atexit\natexit.register(print, 'last', file=sys.stderr)\n{leave}")
+    assert ended == status
+    assert [line.partition(" no trainer ran it")[0] for line in lines] == ["rl-posttrain: optimizer=adams:"]
+    assert everything.count("last\n") == 1
