@@ -233,7 +233,7 @@ def test_a_local_model_that_cannot_be_read_is_an_error_and_not_a_note(tiny_recip
         ("rewards.0.fn=nothing", "rewards.0.fn=nothing: "),
         ("rewards.0.args.x=1", "rewards.0.args.x=1: "),
         ("optimizer.name=adms", "optimizer.name=adms: "),
-        ("optimizer.eps=0", "optimizer={"),
+        ("optimizer.eps=0", "optimizer.eps=0.0: adams refuses it"),
     ],
 )
 def test_what_cannot_run_does_not_check_out(tiny_recipe, override, message):
