@@ -1,5 +1,6 @@
 """What tests share: a tiny Llama with a character tokenizer, saved to a folder, and a recipe that trains it."""
 
+import gc
 import os
 import shutil
 import signal
@@ -46,6 +47,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """The process that forks imports what it needs while the first tests run."""
     if len(session.items) > 500:
         forks.start()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Garbage collections need not look at what earlier files of tests imported: a sixth of the time went there."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
