@@ -16,6 +16,7 @@ from rl_posttrain.study.measures import common_ruler, run_statistics
 from rl_posttrain.study.notices import notices_of, what_it_cannot_exclude, why_no_verdict
 from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.pairs import pairing, pairs_with
+from rl_posttrain.study.survival import TimeTo, times_to_threshold
 from rl_posttrain.study.terms import Terms, check_terms, make_terms
 
 
@@ -27,6 +28,7 @@ class Judgement:
         statistics: by run name, as `run_statistics` gives them; of absent runs nothing.
         counted: by run name, absent ones too, what the verdict counted; None where nothing can be.
         failed, collapsed: by variant, how many of its planned runs did so.
+        times: by axis and variant, how long it took to the threshold.
         comparisons: one for each variant but the baseline.
         notices: what a reader must know before reading any number.
         checks: whether runs of one seed started equal, in sentences.
@@ -38,6 +40,7 @@ class Judgement:
     counted: dict[str, float | None]
     failed: dict[str, Share]
     collapsed: dict[str, Share]
+    times: dict[str, dict[str, TimeTo]]
     measure: str
     margin: float
     threshold: float
@@ -50,17 +53,12 @@ class Judgement:
     def values(self, variant: str, key: str) -> list[float | None]:
         """A statistic of every run of a variant that counts.
 
-        Of the measure, what was counted for each planned run. Of the time to the threshold, that of every run with
-        steps, None where it did not get there. Of anything else, that of the finished runs.
+        Of the measure, what was counted for each planned run. Of anything else, that of the finished runs.
         """
         if key == self.measure:
             return [self.counted[run.name] for run in self.collection.planned[variant] if not run.outcome.running]
         runs = self.collection.variants.get(variant, [])
-        if key.endswith("_to"):
-            runs = [run for run in runs if not run.outcome.running]
-        else:
-            runs = [run for run in runs if run.finished]
-        return [self.statistics[run.name][key] for run in runs]
+        return [self.statistics[run.name][key] for run in runs if run.finished]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain data, for ``--json``."""
@@ -82,6 +80,10 @@ class Judgement:
                 }
                 for variant, runs in self.collection.planned.items()
             ],
+            "time_to_threshold": {
+                axis: {variant: dataclasses.asdict(found) for variant, found in by_variant.items()}
+                for axis, by_variant in self.times.items()
+            },
             "runs": [
                 {
                     "run": run.name,
@@ -164,6 +166,7 @@ def judge(
         counted=counted,
         failed={name: Share(len(failed_runs[name]), len(runs)) for name, runs in planned.items()},
         collapsed={name: Share(len(collapsed[name]), len(runs)) for name, runs in planned.items()},
+        times=times_to_threshold(collection, statistics),
         measure=measure,
         margin=terms.margin,
         threshold=terms.threshold,

@@ -32,12 +32,6 @@ def mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float | N
     return statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None
 
 
-def median_and_count(values: Sequence[float | None]) -> tuple[float, int] | None:
-    """Median of the known values, and how many they are; None where no value is known."""
-    found = known(values)
-    return (statistics.median(found), len(found)) if found else None
-
-
 def phase_seconds(collection: Collection) -> dict[str, list[float | None]]:
     """Mean seconds per step of each phase that some run recorded: a value for each variant."""
     found = {phase: [_mean(runs, f"time/{phase}") for runs in collection.variants.values()] for phase in PHASES}

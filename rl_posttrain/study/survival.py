@@ -11,6 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from rl_posttrain.study.absent import Absent
+from rl_posttrain.study.histories import Collection, History
+
+# Axis of the metrics to the words of the tables.
+AXES_TO = {"step": "steps", "tokens": "tokens", "seconds": "seconds"}
+
 
 @dataclass(frozen=True)
 class Followed:
@@ -49,6 +55,53 @@ class TimeTo:
     shares: list[float]
     shares_low: list[float | None]
     shares_high: list[float | None]
+
+
+def times_to_threshold(
+    collection: Collection, statistics: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, dict[str, TimeTo]]:
+    """By axis (step, tokens, seconds) and variant. Axes that no run recorded are left out, and so are running runs.
+
+    A run that failed never gets there, whatever it had reached before; it is followed to its planned length.
+
+    Args:
+        statistics: by run, as `run_statistics` gives them.
+    """
+    planned = {
+        variant: [run for run in runs if not run.outcome.running] for variant, runs in collection.planned.items()
+    }
+    found = {}
+    for axis, words in AXES_TO.items():
+        if not any(axis in run.columns for run in collection.runs):
+            continue
+        known = {
+            variant: [
+                one for run in runs if (one := _followed(run, axis, statistics.get(run.name, {}).get(f"{words}_to")))
+            ]
+            for variant, runs in planned.items()
+        }
+        longest = max((one.time for runs in known.values() for one in runs), default=1.0)
+        # Of a run without a step it is only known that it never got there.
+        found[axis] = times_to(
+            {
+                variant: [*known[variant], *[Followed(longest, False)] * (len(runs) - len(known[variant]))]
+                for variant, runs in planned.items()
+            }
+        )
+    return found
+
+
+def _followed(run: History | Absent, axis: str, time: float | None) -> Followed | None:
+    """How long a run was followed; None where it recorded nothing on that axis."""
+    if time is not None and not run.outcome.failed:
+        return Followed(time, True)
+    if isinstance(run, Absent) or axis not in run.columns:
+        return None
+    known = np.isfinite(run.columns[axis])
+    steps, values = run.columns["step"][known], run.columns[axis][known]
+    planned = max(float(run.num_planned or 0), float(steps[-1]))
+    # A failed run would have needed the tokens and seconds of its planned steps, at its own mean rate.
+    return Followed(float(values[-1] * planned / steps[-1]) if steps[-1] > 0 else planned, False)
 
 
 def times_to(groups: Mapping[str, Sequence[Followed]]) -> dict[str, TimeTo]:

@@ -1,6 +1,6 @@
 """The tables of a judgement, for the terminal and the page.
 
-A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kind``: text or number, ``help``) and
+A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kind``: text, interval or number, ``help``) and
 ``rows``. A cell is text, or a dict of ``text``, the ``value`` that it is sorted by, and the ``class`` of a verdict
 (good, bad, even, open).
 """
@@ -12,7 +12,8 @@ from rl_posttrain.study.absent import Absent
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.outcomes import Share
-from rl_posttrain.study.summaries import largest, mean_and_deviation, median_and_count, total
+from rl_posttrain.study.summaries import largest, mean_and_deviation, total
+from rl_posttrain.study.survival import AXES_TO, TimeTo
 
 _CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
 _WORDS = {"none": "no verdict"}
@@ -34,8 +35,8 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         }
         for key in ("final", "auc", "accuracy"):
             row[key] = _mean_and_spread(judgement.values(variant, key))
-        for axis in ("steps", "tokens", "seconds"):
-            row[f"{axis}_to"] = _reached(judgement.values(variant, f"{axis}_to"))
+        for axis, words in AXES_TO.items():
+            row[f"{words}_to"] = _median_and_count(judgement.times.get(axis, {}).get(variant))
         row["seconds_per_step"] = _mean_and_spread(judgement.values(variant, "seconds_per_step"), ".2f")
         if variant == judgement.baseline:
             row["verdict"] = "baseline"
@@ -56,13 +57,13 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         "title": f"Verdicts against {judgement.baseline}",
         "note": f"{judgement.terms} Numbers are means over seeds ± standard deviation; in the measure failed runs "
         "count, in the others they do not. Shares of runs that failed or collapsed have their 95 % interval. Steps, "
-        "tokens and seconds to the threshold are medians over the seeds that reached it. P values are corrected for "
-        "the number of variants by Holm's method.",
+        "tokens and seconds to the threshold are medians over all seeds, also those that never got there. P values are "
+        "corrected for the number of variants by Holm's method.",
         "columns": [
             _column("variant", "Variant", "text"),
             _column("verdict", "Verdict", "text"),
             _column("difference", "Difference", help=f"Variant minus baseline, of the measure {judgement.measure}."),
-            _column("interval", "95 % interval", "text", help="Of the difference."),
+            _column("interval", "95 % interval", "interval", help="Of the difference."),
             _column("p_different", "p different", help="P value of the two-sided test that the difference is 0."),
             _column("p_equivalent", "p equivalent", help=f"P value of the test that it is {margin} or more."),
             _column("seeds", "Seeds", help="Runs that were planned, and those of them that still train."),
@@ -76,6 +77,43 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
             _column("seconds_to", f"Seconds to {threshold}"),
             _column("seconds_per_step", "s/step", help="Median seconds per step."),
             _column("needed", "Seeds to decide", help="With a power of 0.8, if difference and spread stay the same."),
+        ],
+        "rows": rows,
+    }  # fmt: skip
+
+
+def times_table(judgement: Judgement) -> dict[str, Any]:
+    """A row per variant and axis: how long it took to the threshold."""
+    rows = []
+    for axis, by_variant in judgement.times.items():
+        for variant, found in by_variant.items():
+            rows.append(
+                {
+                    "variant": variant,
+                    "axis": AXES_TO[axis],
+                    "reached": {"text": f"{found.num_reached} of {found.num_runs}", "value": found.num_reached},
+                    "median": _median_time(found),
+                    "median_interval": _time_interval(found.median_low, found.median_high),
+                    "mean": _number(found.mean, ",.0f"),
+                    "mean_interval": _time_interval(found.mean_low, found.mean_high),
+                    "horizon": _number(found.horizon, ",.0f"),
+                }
+            )
+    return {
+        "title": f"Time to a reward of {judgement.threshold:.3g}",
+        "note": f"Until the mean reward of 5 steps is {judgement.threshold:.3g}. Every run counts (Kaplan and Meier): "
+        "one that did not get there is longer than its planned length, and so is one that failed.",
+        "columns": [
+            _column("variant", "Variant", "text"),
+            _column("axis", "In", "text"),
+            _column("reached", "Got there", help="Runs."),
+            _column("median", "Median", help="When half of the runs are there."),
+            _column("median_interval", "95 % interval", "interval", help="Of the median, from log-log limits. Few runs do "
+            "not bound it above."),
+            _column("mean", "Restricted mean", help="Mean of the smaller of the time and the horizon."),
+            _column("mean_interval", "95 % interval", "interval", help="Of the restricted mean, by Student's t."),
+            _column("horizon", "Horizon", help="As far as every variant was followed; a run that never got there counts "
+            "so much in the restricted mean."),
         ],
         "rows": rows,
     }  # fmt: skip
@@ -199,10 +237,23 @@ def _mean_and_spread(values: Sequence[float | None], form: str = ".3f") -> dict[
     return {"text": f"{mean:{form}}{spread}", "value": mean}
 
 
-def _reached(values: Sequence[float | None]) -> dict[str, Any] | None:
-    found = median_and_count(values)
+def _median_time(found: TimeTo) -> dict[str, Any]:
+    if found.median is None:
+        return {"text": f"over {found.times[-1]:,.0f}", "value": found.times[-1]}
+    return {"text": f"{found.median:,.0f}", "value": found.median}
+
+
+def _median_and_count(found: TimeTo | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    median, count = found
-    missing = f" ({count} of {len(values)} seeds)" if count < len(values) else ""
-    return {"text": f"{median:,.0f}{missing}", "value": median}
+    cell = _median_time(found)
+    if found.num_reached < found.num_runs:
+        cell["text"] += f" ({found.num_reached} of {found.num_runs} got there)"
+    return cell
+
+
+def _time_interval(low: float | None, high: float | None) -> str | None:
+    """An interval of a time; an end that the runs do not bound is open."""
+    if low is None and high is None:
+        return None
+    return f"{'0' if low is None else format(low, ',.0f')} to {'no bound' if high is None else format(high, ',.0f')}"

@@ -2,13 +2,14 @@
 "use strict";
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
-const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [] } = data;
+const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [], reached = null } = data;
 const GRID_POINTS = 200;
+const MANY_RUNS = 30;  // the lines of more runs hide their means, so that they are not drawn before the reader asks
 const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
 const touch = matchMedia("(pointer: coarse)").matches;
 const state = {
-  axis: Object.keys(axes)[0], window: Math.min(50, Math.max(1, data.smoothing || 1)), log: false, seeds: true,
-  mean: true, on: runs.map(() => true),
+  axis: Object.keys(axes)[0], window: Math.min(50, Math.max(1, data.smoothing || 1)), log: false, mean: true,
+  seeds: runs.length <= MANY_RUNS, on: runs.map(() => true),
 };
 const find = (selector, root = document) => root.querySelector(selector);
 
@@ -200,8 +201,20 @@ function lineTrace(series, chart, variant, title, more) {
   };
 }
 
+// A cross at the last value of a run that failed.
+function failure(run, series, chart, variant) {
+  const last = seen(series.y).findLastIndex((value) => value !== null);
+  return {
+    type: "scatter", mode: "markers", name: `${run.name} failed`,
+    x: [series.x[last] ?? null], y: [series.y[last] ?? null],
+    marker: { symbol: "x-thin", size: 9, line: { width: 2.5, color: colours.line[variant] } },
+    meta: [variants[variant].label, seedOf(run), chart.title].map(plain),
+    hovertemplate: "<b>%{meta[0]}</b><br>%{meta[1]} failed<br>%{meta[2]} %{y:.4g}<extra></extra>",
+  };
+}
+
 function drawLines(chart, div) {
-  const bands = [], lines = [], means = [], spoken = [];
+  const bands = [], lines = [], means = [], spoken = [], failures = [];
   let low = Infinity, high = -Infinity, drawn = 0;
   const groups = variants.map((_, variant) => runs
     .map((run, i) => (run.variant === variant && state.on[i] ? { run, series: recorded(run, chart.id) } : null))
@@ -219,6 +232,7 @@ function drawLines(chart, div) {
       const line = { width: 1.2, dash: state.mean ? "solid" : dash };
       const opacity = state.mean ? colours.thin : 0.8;
       if (state.seeds) lines.push(lineTrace(series, chart, variant, seedOf(run), { name: run.name, opacity, line }));
+      if (run.state === "failed") failures.push(failure(run, series, chart, variant));
     }
     // A run that is on its way would cut the mean short, so it is no part of it where another has come to its end.
     const ended = group.filter(({ run }) => run.state === "finished");
@@ -228,7 +242,10 @@ function drawLines(chart, div) {
     if (last !== undefined) spoken.push(`${label} ends at ${Number(last.toPrecision(3))}`);
     if (!state.mean) return;
     const band = middle.half.some((half) => half !== null);
-    means.push(lineTrace(middle, chart, variant, middle.count > 1 ? `mean of ${middle.count} runs` : "one run", {
+    const failed = group.filter(({ run }) => run.state === "failed").length;
+    const without = ended.length && failed ? `, without ${failed} that failed` : "";
+    const title = `${middle.count > 1 ? `mean of ${middle.count} runs` : "one run"}${without}`;
+    means.push(lineTrace(middle, chart, variant, title, {
       name: label, line: { width: 2.4, dash }, customdata: middle.half, extra: band ? " ± %{customdata:.2g}" : "",
     }));
     if (band) {
@@ -240,25 +257,54 @@ function drawLines(chart, div) {
   });
   const axis = axes[state.axis];
   const lead = `a line for each of ${drawn} runs${state.mean ? ", with mean and band of each variant" : ""}`;
-  const said = drawn ? `${lead}. ${spoken.join("; ")}` : "no values";
+  const failed = failures.map(({ name }) => name).join(", ");
+  const lost = failed ? `. A cross stands where a run failed: ${failed}` : "";
+  const said = drawn ? `${lead}${lost}. ${spoken.join("; ")}` : "no values";
   div.setAttribute("aria-label", `${chart.title} by ${axis}: ${said}.`);
   // A band of two runs may be a hundred times as high as what they did: lines say how far the axis goes.
   const room = (high - low) / 2, ratio = Math.sqrt(high / low);
   const clip = high > low ? (state.log ? [low, high * ratio] : [low - room, high + room]) : null;
+  // Lines that all stay at one value stand in the middle; the browser's rounding would be drawn as if it were a change.
+  const around = (Math.abs(low) || 2) / 2, isFlat = drawn && !state.log && high - low < 1e-9 * Math.abs(high || 1);
+  const flat = isFlat ? { range: [low - around, low + around] } : {};
   const y = {
     type: state.log ? "log" : "linear", nticks: 6, ...(state.log ? { dtick: high / low > 50 ? 1 : undefined } : {}),
-    ...(clip ? { autorangeoptions: { clipmin: clip[0], clipmax: clip[1] } } : {}),
+    ...(clip ? { autorangeoptions: { clipmin: clip[0], clipmax: clip[1] } } : {}), ...flat,
   };
   const x = { title: { text: plain(axis ?? ""), standoff: 6, font: { size: 12 } }, nticks: 7 };
   const why = !drawn ? "no values here" : high === -Infinity ? "no value above 0" : null;
-  return Plotly.react(div, [...bands, ...lines, ...means],
+  return Plotly.react(div, [...bands, ...lines, ...means, ...failures],
     layout(div, 270, x, y, { uirevision: `${state.axis} ${state.log}`, ...(why ? nothing(why) : {}) }), config);
+}
+
+const isOff = (variant) => (
+  runs.some((run) => run.variant === variant) && !runs.some((run, i) => run.variant === variant && state.on[i]));
+
+// The share of each variant's runs that is at the threshold. It is of all of its runs, whichever are shown above.
+function drawStairs(div) {
+  const stairs = reached.stairs[state.axis] ?? [], axis = axes[state.axis];
+  const traces = [], spoken = [];
+  stairs.forEach((stair, variant) => {
+    if (!stair || isOff(variant)) return;
+    const { label, dash } = variants[variant];
+    spoken.push(`${label} ${Math.round(100 * stair.y.at(-1))} % at ${stair.x.at(-1)}`);
+    const interval = stair.low.map((low, i) => (
+      low === null ? "" : ` (95 %: ${low.toFixed(2)} to ${stair.high[i].toFixed(2)})`));
+    traces.push({
+      type: "scatter", mode: "lines", name: label, x: stair.x, y: stair.y, customdata: interval,
+      line: { color: colours.line[variant], width: 2.4, dash, shape: "hv" }, meta: [label, axis].map(plain),
+      hovertemplate: "<b>%{meta[0]}</b><br>%{meta[1]} %{x:,.6~r}<br>share %{y:.2f}%{customdata}<extra></extra>",
+    });
+  });
+  div.setAttribute("aria-label", `${reached.title}, by ${axis}: ${spoken.join("; ") || "no values"}.`);
+  const x = { title: { text: plain(axis ?? ""), standoff: 6, font: { size: 12 } }, nticks: 7, rangemode: "tozero" };
+  const y = { range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1] };
+  return Plotly.react(div, traces, layout(div, 270, x, y, traces.length ? {} : nothing("no values here")), config);
 }
 
 // A bar for each variant but those whose runs are all off, the first on top.
 function drawBars(title, parts, div) {
-  const off = (i) => runs.some((run) => run.variant === i) && !runs.some((run, j) => run.variant === i && state.on[j]);
-  const shown = variants.map((_, i) => i).filter((i) => !off(i));
+  const shown = variants.map((_, i) => i).filter((i) => !isOff(i));
   const traces = parts.map(({ name, values, colour, unit }) => ({
     type: "bar", orientation: "h", name: plain(name), y: shown.map((_, i) => i), x: shown.map((i) => values[i] ?? null),
     customdata: shown.map((i) => plain(variants[i].label)), meta: [plain(name)], width: 0.62,
@@ -304,8 +350,9 @@ function addView(grid, { id, title, unit, note, keys }, draw) {
 }
 
 function addViews() {
-  const lines = element("div", { class: "grid" }), bars = element("div", { class: "grid" });
+  const [lines, comparing, bars] = [1, 2, 3].map(() => element("div", { class: "grid" }));
   for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
+  if (reached && Object.keys(reached.stairs).length) addView(comparing, { id: "reached", ...reached }, drawStairs);
   const known = (values) => values?.some((value) => value !== null);
   if (phases?.seconds?.some(known)) {
     const title = "Seconds per step by phase";
@@ -318,7 +365,7 @@ function addViews() {
     const part = { name: label, values: gib, unit: "GiB" };
     addView(bars, { id: `memory/${label}`, title }, (div) => drawBars(title, [part], div));
   }
-  find(".views").append(...[lines, bars].filter((grid) => grid.childElementCount));
+  find(".views").append(...[lines, comparing, bars].filter((grid) => grid.childElementCount));
 }
 
 let latest = 0, settled = Promise.resolve();
@@ -489,16 +536,27 @@ if (!find("#charts").hidden) {
   }).observe(find(".views"));
   const repaint = () => { paintSwatches(); redraw(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-  const closed = [];
+  // What is closed opens, but for the list of runs: paper has no boxes to tick, and 60 runs would fill three sheets.
+  let closed = [], lists = [];
+  const tables = [...document.querySelectorAll(".scroll > table")];
   addEventListener("beforeprint", () => {
-    closed.push(...document.querySelectorAll("details:not([open])"));
+    closed = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest(".variant"));
+    lists = [...document.querySelectorAll(".variant details[open]")];
     for (const one of closed) one.open = true;
+    for (const one of lists) one.open = false;
     document.documentElement.dataset.printing = "";
+    // A sheet does not scroll, so that a wide table gets smaller.
+    for (const table of tables) {
+      const room = table.parentElement.clientWidth / table.scrollWidth;
+      if (room < 1) table.style.zoom = room;
+    }
     paintSwatches();
     drawAll();
   });
   addEventListener("afterprint", () => {
-    for (const one of closed.splice(0)) one.open = false;
+    for (const one of closed) one.open = false;
+    for (const one of lists) one.open = true;
+    for (const table of tables) table.style.zoom = "";
     delete document.documentElement.dataset.printing;
     repaint();
   });

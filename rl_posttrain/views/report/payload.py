@@ -15,8 +15,9 @@ from rl_posttrain.study.bands import t95
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.summaries import memory_gib, phase_seconds
+from rl_posttrain.study.survival import TimeTo
 from rl_posttrain.views.report.looks import look
-from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, verdict_table
+from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, times_table, verdict_table
 from rl_posttrain.views.text import as_text
 
 _MOST_POINTS = 24_000  # of all runs together, for each metric
@@ -66,9 +67,11 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "smoothing": 1 if peaks else 5,
         "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
         "phases": {"names": list(phases), "seconds": [_rounded(values) for values in phases.values()]},
+        "reached": _reached(judgement, variants),
         "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
         "tables": {
             "verdict": verdict_table(judgement),
+            "times": times_table(judgement),
             "stability": stability_table(judgement),
             "seeds": seeds_table(judgement),
             "differences": differences_table(judgement),
@@ -102,6 +105,38 @@ def _headline(judgement: Judgement) -> list[str]:
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
     said = ", ".join(f"{number} {'no verdict' if word == 'none' else word}" for word, number in counts.items())
     return [f"{len(comparisons)} variants against {judgement.baseline}: {said}. The table shows each of them."]
+
+
+def _reached(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any]:
+    """By axis, and of each variant in its place: the share of its runs that is at the threshold, as steps of a stair."""
+
+    def stair(found: TimeTo | None, end: float) -> dict[str, Any] | None:
+        if found is None:
+            return None
+        # A variant whose runs are all there stays so.
+        last = [None] if found.shares[-1] == 1 and found.times[-1] < end else []
+        return {
+            "x": [0.0, *found.times, *(end for _ in last)],
+            "y": [0.0, *_rounded(found.shares), *(1.0 for _ in last)],
+            "low": [None, *_rounded(found.shares_low), *last],
+            "high": [None, *_rounded(found.shares_high), *last],
+        }
+
+    note = (
+        f"Share of the runs whose mean reward of 5 steps has reached {judgement.threshold:.3g}. A run that failed never "
+        "does."
+    )
+    return {
+        "title": f"Runs that reached {judgement.threshold:.3g}",
+        "note": note,
+        "stairs": {
+            axis: [
+                stair(by_variant.get(variant), max(found.times[-1] for found in by_variant.values()))
+                for variant in variants
+            ]
+            for axis, by_variant in judgement.times.items()
+        },
+    }
 
 
 def _run(run: History, variant: int, charts: Sequence[str], most: int, peaks: bool) -> dict[str, Any]:
