@@ -20,6 +20,14 @@ RunsArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+PoolTasksOption = Annotated[
+    bool,
+    typer.Option(
+        "--pool-tasks",
+        help="One verdict over runs of several tasks or rewards: each reward as a share of its task's range, and "
+        "--margin and --threshold too. Of runs of other programs, the folder is the task.",
+    ),
+]
 MeasureOption = Annotated[
     str,
     typer.Option(

@@ -13,6 +13,7 @@ from rl_posttrain.cli.options import (
     JsonOption,
     MarginOption,
     MeasureOption,
+    PoolTasksOption,
     RangeOption,
     RunsArgument,
     ThresholdOption,
@@ -43,22 +44,23 @@ def curves(
     every_run: Annotated[
         bool, typer.Option("--every-run", help="Draw a line per run, also where variants have several seeds.")
     ] = False,
+    pool_tasks: PoolTasksOption = False,
 ) -> None:
     """Draw the curves of runs in the terminal. Judge variants where they have several seeds."""
     from rich.console import Console
 
     from rl_posttrain.study.histories import read_runs
-    from rl_posttrain.study.judging import judge
+    from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.views import terminal
 
     if axis not in AXES:
         raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(AXES)}")
-    console, collection = Console(), read_runs(runs)
+    console, collection = Console(), read_runs(runs, pool_tasks=pool_tasks)
     terminal.print_curves(
         collection, keys=key or ["reward"], axis=axis, smoothing=smoothing, every_run=every_run, console=console
     )
     if collection.is_study and not every_run:
-        terminal.print_verdicts(judge(collection), console)
+        terminal.print_verdicts(judge_runs(collection), console)
     else:
         terminal.print_runs(collection, console)
         terminal.print_notices(terminal.unfinished_and_left_out(collection), console)
@@ -87,6 +89,7 @@ def report(
             "--paired", help="Runs of one seed are pairs, too, where nothing shows that they had the same prompts."
         ),
     ] = False,
+    pool_tasks: PoolTasksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge variants over seeds, and write a page.
@@ -95,11 +98,11 @@ def report(
     which a run still trains has no verdict.
     """
     from rl_posttrain.study.histories import read_runs
-    from rl_posttrain.study.judging import judge
+    from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.study.terms import parse_failed, parse_range
 
-    judgement = judge(
-        read_runs(runs, planned_steps=planned_steps),
+    judgement = judge_runs(
+        read_runs(runs, planned_steps=planned_steps, pool_tasks=pool_tasks),
         baseline=baseline,
         measure=measure,
         margin=margin,

@@ -27,6 +27,7 @@ class Absent:
     seed: int | None
     recipe: dict[str, Any]
     outcome: Outcome
+    task: str = ""
 
 
 def planned_in(folder: Path) -> dict[Path, Mapping[str, Any]]:

@@ -5,7 +5,6 @@ nothing to draw is absent, and counts as failed. What is no run is left out, wit
 compared are refused.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,8 @@ from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.absent import Absent, never_began, planned_in
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
 from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
-from rl_posttrain.study.variants import SAME_TASK, not_yet_taken, variant_keys, variants_of_runs
+from rl_posttrain.study.tasks import refuse_different_tasks, shown_value, tasks_of
+from rl_posttrain.study.variants import not_yet_taken, variant_keys, variants_of_runs
 
 _UNKNOWN = Outcome("")
 _WITH_SEED = re.compile(r"(?P<variant>.*?)[-_. ]*seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
@@ -41,6 +41,7 @@ class History:
         num_planned: steps that it was to make: of a run of ours by its recipe; of another program's by its own file, by
             the user, or else the longest of the runs that are compared.
         plan_is_guessed: whether `num_planned` is that of the longest.
+        task: its task's name, where runs of several tasks are read; else empty.
         prompts: of each step the hash of its prompts; empty where some step has none.
     """
 
@@ -56,6 +57,7 @@ class History:
     source: RunDirectory | ForeignRun = field(repr=False)
     prompts: tuple[str, ...] = field(default=(), repr=False)
     plan_is_guessed: bool = False
+    task: str = ""
 
     @property
     def finished(self) -> bool:
@@ -101,6 +103,17 @@ class Collection:
         return groups
 
     @property
+    def by_task(self) -> dict[str, "Collection"]:
+        """The runs of each task; one part under an empty name where they all have the same."""
+        everything = [*self.runs, *self.absent]
+        return {
+            task: Collection(
+                [run for run in self.runs if run.task == task], [], [run for run in self.absent if run.task == task]
+            )
+            for task in dict.fromkeys(run.task for run in everything)
+        }
+
+    @property
     def is_study(self) -> bool:
         """Whether some variant was run more than once."""
         return len(self.variants) < len(self.runs)
@@ -111,6 +124,7 @@ def read_runs(
     *,
     planned: Mapping[Path, Mapping[str, Any]] | None = None,
     planned_steps: int | None = None,
+    pool_tasks: bool = False,
 ) -> Collection:
     """The runs at `paths`: run directories, folders of them, and files of other programs.
 
@@ -120,9 +134,11 @@ def read_runs(
         planned: more run directories that count, whether they are there or not, each with its recipe as plain data.
         planned_steps: steps that every run of another program was to make; later ones are left out. By default what its
             own file says, or else the steps of the longest run.
+        pool_tasks: read runs of several tasks or rewards, too. A variant is then what has one name on every task.
 
     Raises:
-        RunError: a path holds no run, no run has anything to show, or they were trained on different tasks or rewards.
+        RunError: a path holds no run, no run has anything to show, or they were trained on different tasks or rewards
+            and these are not to be pooled.
     """
     expected = dict(planned or {})
     sources: list[RunDirectory | ForeignRun] = [RunDirectory(path) for path in expected if RunDirectory.is_at(path)]
@@ -143,11 +159,15 @@ def read_runs(
         said = [*left_out, *(f"{run.path}: {run.outcome.reason}" for run in absent)]
         raise RunError(said[0] if said else "RUN: no run was named; name run directories, or a folder of them")
     everything = [*found, *absent]
-    _refuse_different_tasks(everything)
-    names = [run.name for run in everything]
+    if pool_tasks:
+        tasks = tasks_of(everything)
+    else:
+        refuse_different_tasks(everything)
+        tasks = [""] * len(everything)
+    names, labels = [run.name for run in everything], _variants(everything, tasks)
     named = [
-        replace(run, variant=label, name=run.name if names.count(run.name) == 1 else str(run.path))
-        for run, label in zip(everything, _variants(everything), strict=True)
+        replace(run, variant=label, task=task, name=run.name if names.count(run.name) == 1 else str(run.path))
+        for run, label, task in zip(everything, labels, tasks, strict=True)
     ]
     return Collection(_with_outcomes(named[: len(found)]), left_out, named[len(found) :])
 
@@ -155,8 +175,10 @@ def read_runs(
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
     """Recipe keys in which variants differ: key to variant to value, as text; "default" where a recipe has no value."""
     flat = {run.variant: variant_keys(run.recipe) for run in runs if run.recipe}
-    differing = [key for key in keys_of(flat.values()) if len({_text(recipe.get(key)) for recipe in flat.values()}) > 1]
-    return {key: {variant: _text(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
+    differing = [
+        key for key in keys_of(flat.values()) if len({shown_value(recipe.get(key)) for recipe in flat.values()}) > 1
+    ]
+    return {key: {variant: shown_value(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
 
 
 def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
@@ -245,12 +267,6 @@ def _check_columns(columns: Columns, source: RunDirectory | ForeignRun) -> None:
         raise RunError(f"{source.path}: no finished step recorded 'reward'; its columns are {known}")
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "default"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
     if recipe:
         return recipe.get("run", {}).get("seed")
@@ -258,7 +274,17 @@ def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
     return int(match["seed"]) if match else None
 
 
-def _variants(runs: Sequence[History | Absent]) -> list[str]:
+def _variants(runs: Sequence[History | Absent], tasks: Sequence[str]) -> list[str]:
+    """The variant of each run. Variants are told apart on each task by itself."""
+    found = [""] * len(runs)
+    for task in dict.fromkeys(tasks):
+        places = [place for place, name in enumerate(tasks) if name == task]
+        for place, name in zip(places, _variants_of_task([runs[place] for place in places]), strict=True):
+            found[place] = name
+    return found
+
+
+def _variants_of_task(runs: Sequence[History | Absent]) -> list[str]:
     """The variant of each run; that of a run of another program comes from the names of files and folders."""
     own = [index for index, run in enumerate(runs) if run.recipe]
     names = dict(zip(own, variants_of_runs([(runs[i].name, runs[i].seed, runs[i].recipe) for i in own]), strict=True))
@@ -282,16 +308,3 @@ def _variants_from_files(runs: Sequence[History | Absent]) -> dict[int, str]:
     if 1 < len(set(without_seed.values())) < len(without_seed):
         found |= {index: folder.name for index, folder in without_seed.items()}
     return found
-
-
-def _refuse_different_tasks(runs: Sequence[History | Absent]) -> None:
-    known = [(run.path, variant_keys(run.recipe)) for run in runs if run.recipe]
-    for path, recipe in known[1:]:
-        first, before = known[0]
-        for key in keys_of([before, recipe]):
-            what = key.partition(".")[0]
-            if what in ("task", "rewards") and key not in SAME_TASK and before.get(key) != recipe.get(key):
-                raise RunError(
-                    f"{key}={_text(recipe.get(key))}: {path} has another task or other rewards than {first} "
-                    f"({key}={_text(before.get(key))}), so their rewards cannot be compared; report them separately"
-                )

@@ -6,7 +6,7 @@ A failed run counts as the worst reward that there is (terms.py). A variant of w
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.study.collapses import collapsed_runs
 from rl_posttrain.study.equivalence import Comparison, check_baseline, estimate, judge_differences, no_verdict
@@ -19,20 +19,27 @@ from rl_posttrain.study.pairs import pairing, pairs_with
 from rl_posttrain.study.survival import TimeTo, times_to_threshold
 from rl_posttrain.study.terms import Terms, check_terms, make_terms
 
+if TYPE_CHECKING:
+    from rl_posttrain.study.several_tasks import TaskResults
+
 
 @dataclass(frozen=True)
 class Judgement:
     """Runs, their statistics, and the verdicts.
+
+    Of several tasks `counted`, the margin, final and area are shares of the range of each task's reward.
 
     Attributes:
         statistics: by run name, as `run_statistics` gives them; of absent runs nothing.
         counted: by run name, absent ones too, what the verdict counted; None where nothing can be.
         failed, collapsed: by variant, how many of its planned runs did so.
         times: by axis and variant, how long it took to the threshold.
+        differences: by variant, what its comparison was made from.
         comparisons: one for each variant but the baseline.
         notices: what a reader must know before reading any number.
         checks: whether runs of one seed started equal, in sentences.
         terms: the measure, margin, threshold and the value of a failed run in words.
+        tasks: what several tasks say, each and together; None where there is one.
     """
 
     collection: Collection
@@ -45,10 +52,12 @@ class Judgement:
     margin: float
     threshold: float
     baseline: str
+    differences: dict[str, Estimate | Comparison]
     comparisons: list[Comparison]
     notices: list[str]
     checks: list[str]
     terms: str
+    tasks: "TaskResults | None" = None
 
     def values(self, variant: str, key: str) -> list[float | None]:
         """A statistic of every run of a variant that counts.
@@ -84,10 +93,12 @@ class Judgement:
                 axis: {variant: dataclasses.asdict(found) for variant, found in by_variant.items()}
                 for axis, by_variant in self.times.items()
             },
+            "tasks": None if self.tasks is None else self.tasks.as_dict(),
             "runs": [
                 {
                     "run": run.name,
                     "variant": run.variant,
+                    "task": run.task or None,
                     "seed": run.seed,
                     "finished": run.outcome.finished,
                     "outcome": run.outcome.word,
@@ -133,7 +144,7 @@ def judge(
     """
     check_terms(measure, margin, reward_range, failed)
     planned = collection.planned
-    baseline = _default_baseline(collection) if baseline is None else baseline
+    baseline = default_baseline(collection) if baseline is None else baseline
     check_baseline(baseline, planned)
     terms = make_terms(
         collection,
@@ -171,6 +182,7 @@ def judge(
         margin=terms.margin,
         threshold=terms.threshold,
         baseline=baseline,
+        differences=differences,
         comparisons=[
             what_it_cannot_exclude(comparison, lost)
             for comparison in judge_differences(baseline, differences, terms.margin, alpha)
@@ -195,7 +207,7 @@ def _counted(
     return counted
 
 
-def _default_baseline(collection: Collection) -> str:
+def default_baseline(collection: Collection) -> str:
     """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant."""
     variants = collection.planned
 

@@ -15,7 +15,8 @@ from rl_posttrain.recipe.schema import BY_ALGORITHM, CompareSection, OptimizerSe
 from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.yaml12 import YamlError, read_yaml, write_yaml
-from rl_posttrain.study.variants import SAME_TASK, SAME_VARIANT, not_yet_taken, variant_keys, variant_name
+from rl_posttrain.study.tasks import SAME_TASK
+from rl_posttrain.study.variants import SAME_VARIANT, not_yet_taken, variant_keys, variant_name
 
 _CALL = re.compile(r"(?P<name>[^()]+)(\((?P<arguments>.*)\))?", re.DOTALL)
 

@@ -92,6 +92,12 @@ def stratified(estimates: Sequence[Estimate]) -> Estimate:
         freedom=sum(parts) ** 2 / rest if rest else sum(estimate.freedom for estimate in estimates),
         num_pairs=sum(estimate.num_pairs for estimate in estimates),
         paired=all(estimate.paired for estimate in estimates),
+        unit=f"pairs over {number} tasks",
+        singles=(
+            sum(estimate.singles[0] for estimate in estimates),
+            sum(estimate.singles[1] for estimate in estimates),
+        ),
+        p_without_spread=max(estimate.p_without_spread for estimate in estimates),
     )
 
 

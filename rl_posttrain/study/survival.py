@@ -128,11 +128,10 @@ def time_to(runs: Sequence[Followed], horizon: float) -> TimeTo:
         horizon: as `common_horizon` gives it.
     """
     below = _curve(runs)
-    pseudo = _pseudo_values(runs, horizon)
-    mean, number = float(pseudo.mean()), len(runs)
-    half = None
+    mean, number, half = _restricted_mean(runs, horizon), len(runs), None
     if number > 1:
-        half = float(stats.t.ppf(0.975, number - 1) * pseudo.std(ddof=1) / np.sqrt(number))
+        spread = _pseudo_values(runs, horizon).std(ddof=1)
+        half = float(stats.t.ppf(0.975, number - 1) * spread / np.sqrt(number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all or no runs are there: None below
         limits = below.confidence_interval(0.95, method="log-log")
@@ -172,14 +171,11 @@ def _restricted_mean(runs: Sequence[Followed], horizon: float) -> float:
 
 
 def _pseudo_values(runs: Sequence[Followed], horizon: float) -> np.ndarray:
-    """What each run adds to the restricted mean, (R,) (Andersen, Hansen and Klein 2004, doi:10.1007/s10985-004-4771-0).
+    """What each of several runs adds to the restricted mean, (R,) (Andersen, Hansen and Klein 2004, doi:10.1007/s10985-004-4771-0).
 
     Where no run is censored before the horizon these are the smaller of time and horizon.
     """
-    number = len(runs)
-    whole = _restricted_mean(runs, horizon)
-    if number == 1:
-        return np.array([whole])
+    number, whole = len(runs), _restricted_mean(runs, horizon)
     without = [_restricted_mean([*runs[:index], *runs[index + 1 :]], horizon) for index in range(number)]
     return number * whole - (number - 1) * np.array(without)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 # Sections whose keys make no other variant: which run it is, what is kept of it, and what is shown of it.
 SAME_VARIANT = ("run", "checkpoint", "logging", "eval", "compare")
-# Keys of a task that make no other task: rewards of such runs can be compared.
-SAME_TASK = ("task.num_train", "task.num_eval", "task.eval_share", "task.max_overlap", "task.max_unreadable_golds")
 
 
 def variant_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def variant_name(keys: Mapping[str, Any], named: Iterable[str]) -> str:
     parts = [str(keys.get("optimizer.name", "run")).rpartition(":")[2]]
     for name in named:
         found = [key for key in keys if key == name or key.startswith(f"{name}.")]
-        parts += [f"{_short(key)}={_value(keys[key])}" for key in found]
+        parts += [f"{short_key(key)}={value_text(keys[key])}" for key in found]
     return re.sub(r"[^A-Za-z0-9._=,-]+", "-", "-".join(parts)).strip("._=,-") or "run"
 
 
@@ -94,16 +92,17 @@ def _tell_apart(recipes: Sequence[dict[str, Any]]) -> list[str]:
     return [variant_name(recipe, keys) for recipe, keys in zip(recipes, named, strict=True)]
 
 
-def _short(key: str) -> str:
+def short_key(key: str) -> str:
     """``lr`` for ``optimizer.lr``; ``algorithm`` for ``algorithm.name``; in full where a critic has the same."""
     if key in ("algorithm.name", "critic.warmup_steps") or key.startswith("critic.optimizer."):
         return key.removesuffix(".name")
     return key.rpartition(".")[2]
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of a recipe's key in a name."""
     if isinstance(value, float):
         return repr(value).replace("e+", "e").replace("e-0", "e-")  # 2e-05 is written 2e-5
     if isinstance(value, list | tuple):
-        return ",".join(map(_value, value))
+        return ",".join(map(value_text, value))
     return json.dumps(value) if isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
 """The tables of a judgement, for the terminal and the page.
 
-A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kind``: text, interval or number, ``help``) and
-``rows``. A cell is text, or a dict of ``text``, the ``value`` that it is sorted by, and the ``class`` of a verdict
+A table is a dict of ``title``, ``note``, ``columns`` (``key``, ``label``, ``kind``: text, interval or number, ``help``)
+and ``rows``. A cell is text, or a dict of ``text``, the ``value`` that it is sorted by, and the ``class`` of a verdict
 (good, bad, even, open).
 """
 
@@ -44,12 +44,12 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
             row["verdict"] = {"text": _WORDS[result.word], "class": _CLASSES[result.word]}
         else:
             row |= {
-                "difference": _number(result.difference, "+.3f"),
+                "difference": number_cell(result.difference, "+.3f"),
                 "interval": f"{result.low:+.3f} to {result.high:+.3f}",
-                "p_different": _number(result.p_different, ".2g"),
-                "p_equivalent": _number(result.p_equivalent, ".2g"),
+                "p_different": number_cell(result.p_different, ".2g"),
+                "p_equivalent": number_cell(result.p_equivalent, ".2g"),
                 "verdict": {"text": _WORDS.get(result.word, result.word), "class": _CLASSES[result.word]},
-                "needed": _number(result.seeds_needed, "d"),
+                "needed": number_cell(result.seeds_needed, "d"),
             }
         rows.append(row)
     threshold, margin = f"{judgement.threshold:.3g}", f"{judgement.margin:.3g}"
@@ -60,23 +60,23 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         "tokens and seconds to the threshold are medians over all seeds, also those that never got there. P values are "
         "corrected for the number of variants by Holm's method.",
         "columns": [
-            _column("variant", "Variant", "text"),
-            _column("verdict", "Verdict", "text"),
-            _column("difference", "Difference", help=f"Variant minus baseline, of the measure {judgement.measure}."),
-            _column("interval", "95 % interval", "interval", help="Of the difference."),
-            _column("p_different", "p different", help="P value of the two-sided test that the difference is 0."),
-            _column("p_equivalent", "p equivalent", help=f"P value of the test that it is {margin} or more."),
-            _column("seeds", "Seeds", help="Runs that were planned, and those of them that still train."),
-            _column("failed", "Failed", help="Ended early or in values that are not finite; they count as the worst."),
-            _column("collapsed", "Collapsed", help="Ended far below what they or their other seeds had reached."),
-            _column("final", "Final reward", help="Mean of the last tenth of the steps."),
-            _column("auc", "Area", help="Area under the reward curve, divided by the number of steps."),
-            _column("accuracy", "Accuracy", help="Mean of the last tenth of the steps."),
-            _column("steps_to", f"Steps to {threshold}", help=f"Until the mean reward of 5 steps is {threshold}."),
-            _column("tokens_to", f"Tokens to {threshold}"),
-            _column("seconds_to", f"Seconds to {threshold}"),
-            _column("seconds_per_step", "s/step", help="Median seconds per step."),
-            _column("needed", "Seeds to decide", help="With a power of 0.8, if difference and spread stay the same."),
+            column("variant", "Variant", "text"),
+            column("verdict", "Verdict", "text"),
+            column("difference", "Difference", help=f"Variant minus baseline, of the measure {judgement.measure}."),
+            column("interval", "95 % interval", "interval", help="Of the difference."),
+            column("p_different", "p different", help="P value of the two-sided test that the difference is 0."),
+            column("p_equivalent", "p equivalent", help=f"P value of the test that it is {margin} or more."),
+            column("seeds", "Seeds", help="Runs that were planned, and those of them that still train."),
+            column("failed", "Failed", help="Ended early or in values that are not finite; they count as the worst."),
+            column("collapsed", "Collapsed", help="Ended far below what they or their other seeds had reached."),
+            column("final", "Final reward", help="Mean of the last tenth of the steps."),
+            column("auc", "Area", help="Area under the reward curve, divided by the number of steps."),
+            column("accuracy", "Accuracy", help="Mean of the last tenth of the steps."),
+            column("steps_to", f"Steps to {threshold}", help=f"Until the mean reward of 5 steps is {threshold}."),
+            column("tokens_to", f"Tokens to {threshold}"),
+            column("seconds_to", f"Seconds to {threshold}"),
+            column("seconds_per_step", "s/step", help="Median seconds per step."),
+            column("needed", "Seeds to decide", help="With a power of 0.8, if difference and spread stay the same."),
         ],
         "rows": rows,
     }  # fmt: skip
@@ -94,9 +94,9 @@ def times_table(judgement: Judgement) -> dict[str, Any]:
                     "reached": {"text": f"{found.num_reached} of {found.num_runs}", "value": found.num_reached},
                     "median": _median_time(found),
                     "median_interval": _time_interval(found.median_low, found.median_high),
-                    "mean": _number(found.mean, ",.0f"),
+                    "mean": number_cell(found.mean, ",.0f"),
                     "mean_interval": _time_interval(found.mean_low, found.mean_high),
-                    "horizon": _number(found.horizon, ",.0f"),
+                    "horizon": number_cell(found.horizon, ",.0f"),
                 }
             )
     return {
@@ -104,15 +104,15 @@ def times_table(judgement: Judgement) -> dict[str, Any]:
         "note": f"Until the mean reward of 5 steps is {judgement.threshold:.3g}. Every run counts (Kaplan and Meier): "
         "one that did not get there is longer than its planned length, and so is one that failed.",
         "columns": [
-            _column("variant", "Variant", "text"),
-            _column("axis", "In", "text"),
-            _column("reached", "Got there", help="Runs."),
-            _column("median", "Median", help="When half of the runs are there."),
-            _column("median_interval", "95 % interval", "interval", help="Of the median, from log-log limits. Few runs do "
-            "not bound it above."),
-            _column("mean", "Restricted mean", help="Mean of the smaller of the time and the horizon."),
-            _column("mean_interval", "95 % interval", "interval", help="Of the restricted mean, by Student's t."),
-            _column("horizon", "Horizon", help="As far as every variant was followed; a run that never got there counts "
+            column("variant", "Variant", "text"),
+            column("axis", "In", "text"),
+            column("reached", "Got there", help="Runs."),
+            column("median", "Median", help="When half of the runs are there."),
+            column("median_interval", "95 % interval", "interval", help="Of the median, from log-log limits. "
+            "Few runs do not bound it above."),
+            column("mean", "Restricted mean", help="Mean of the smaller of the time and the horizon."),
+            column("mean_interval", "95 % interval", "interval", help="Of the restricted mean, by Student's t."),
+            column("horizon", "Horizon", help="As far as every variant was followed; a run that never got there counts "
             "so much in the restricted mean."),
         ],
         "rows": rows,
@@ -127,10 +127,10 @@ def stability_table(judgement: Judgement) -> dict[str, Any]:
         rows.append(
             {
                 "variant": variant,
-                "largest_drop": _number(largest(drops), ".3f"),
-                "mean_drop": _number(mean[0] if mean else None, ".3f"),
-                "spikes": _number(total(judgement.values(variant, "spikes")), ".0f"),
-                "non_finite": _number(total(judgement.values(variant, "non_finite")), ".0f"),
+                "largest_drop": number_cell(largest(drops), ".3f"),
+                "mean_drop": number_cell(mean[0] if mean else None, ".3f"),
+                "spikes": number_cell(total(judgement.values(variant, "spikes")), ".0f"),
+                "non_finite": number_cell(total(judgement.values(variant, "non_finite")), ".0f"),
             }
         )
     return {
@@ -138,11 +138,11 @@ def stability_table(judgement: Judgement) -> dict[str, Any]:
         "note": "A drop is how far the mean reward of 5 steps falls below its highest earlier value. A spike is a step "
         "whose gradient norm is more than 3 times the median of the 20 steps before it.",
         "columns": [
-            _column("variant", "Variant", "text"),
-            _column("largest_drop", "Largest drop", help="The largest of all seeds."),
-            _column("mean_drop", "Mean drop", help="The largest drop of each seed, averaged over the seeds."),
-            _column("spikes", "Gradient spikes", help="Number of steps, of all seeds together."),
-            _column("non_finite", "Not finite", help="Steps with a reward, loss or gradient norm that was not finite."),
+            column("variant", "Variant", "text"),
+            column("largest_drop", "Largest drop", help="The largest of all seeds."),
+            column("mean_drop", "Mean drop", help="The largest drop of each seed, averaged over the seeds."),
+            column("spikes", "Gradient spikes", help="Number of steps, of all seeds together."),
+            column("non_finite", "Not finite", help="Steps with a reward, loss or gradient norm that was not finite."),
         ],
         "rows": rows,
     }  # fmt: skip
@@ -154,7 +154,8 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
     for run in [*judgement.collection.runs, *judgement.collection.absent]:
         found = judgement.statistics.get(run.name, {})
         row: dict[str, Any] = {
-            "run": run.name, "variant": run.variant, "seed": _number(run.seed, "d"), "state": state_of(run),
+            "run": run.name, "variant": run.variant, "task": run.task, "seed": number_cell(run.seed, "d"),
+            "state": state_of(run),
         }  # fmt: skip
         for key, form in (
             ("final", ".3f"),
@@ -162,9 +163,9 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
             ("accuracy", ".3f"),
             ("largest_drop", ".3f"),
         ):
-            row[key] = _number(found.get(key), form)
+            row[key] = number_cell(found.get(key), form)
         for key in ("steps_to", "tokens_to", "seconds_to"):
-            row[key] = _number(found.get(key), ",.0f")
+            row[key] = number_cell(found.get(key), ",.0f")
         rows.append(row)
     threshold = f"{judgement.threshold:.3g}"
     return {
@@ -172,17 +173,18 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
         "note": "A dash stands where a run did not record a value or never reached the threshold, and for the final "
         "reward and the area of a failed run.",
         "columns": [
-            _column("run", "Run", "text"),
-            _column("variant", "Variant", "text"),
-            _column("seed", "Seed"),
-            _column("state", "State", "text"),
-            _column("final", "Final reward"),
-            _column("auc", "Area"),
-            _column("accuracy", "Accuracy"),
-            _column("steps_to", f"Steps to {threshold}"),
-            _column("tokens_to", f"Tokens to {threshold}"),
-            _column("seconds_to", f"Seconds to {threshold}"),
-            _column("largest_drop", "Largest drop"),
+            column("run", "Run", "text"),
+            column("variant", "Variant", "text"),
+            *([column("task", "Task", "text")] if judgement.tasks else []),
+            column("seed", "Seed"),
+            column("state", "State", "text"),
+            column("final", "Final reward"),
+            column("auc", "Area"),
+            column("accuracy", "Accuracy"),
+            column("steps_to", f"Steps to {threshold}"),
+            column("tokens_to", f"Tokens to {threshold}"),
+            column("seconds_to", f"Seconds to {threshold}"),
+            column("largest_drop", "Largest drop"),
         ],
         "rows": rows,
     }
@@ -198,7 +200,7 @@ def differences_table(judgement: Judgement) -> dict[str, Any]:
     return {
         "title": "What differs between the recipes",
         "note": "All other keys are equal in all variants." if differences else "The recipes do not differ.",
-        "columns": [_column("variant", "Variant", "text"), *(_column(key, key, "text") for key in differences)],
+        "columns": [column("variant", "Variant", "text"), *(column(key, key, "text") for key in differences)],
         "rows": rows,
     }
 
@@ -216,11 +218,13 @@ def cell_text(cell: Any) -> str:
     return "-" if cell is None else cell["text"] if isinstance(cell, dict) else str(cell)
 
 
-def _column(key: str, label: str, kind: str = "number", help: str = "") -> dict[str, str]:
+def column(key: str, label: str, kind: str = "number", help: str = "") -> dict[str, str]:
+    """A column of a table."""
     return {"key": key, "label": label, "kind": kind, "help": help}
 
 
-def _number(value: float | None, form: str) -> dict[str, Any] | None:
+def number_cell(value: float | None, form: str) -> dict[str, Any] | None:
+    """A number in the format `form`; an empty cell for None."""
     return None if value is None else {"text": format(value, form), "value": value}
 
 

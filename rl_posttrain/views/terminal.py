@@ -44,7 +44,7 @@ def print_curves(
     every_run: bool = False,
     console: Console,
 ) -> None:
-    """Print one plot for each key: a line per run, or one per variant, its mean over seeds, where it has several.
+    """Print one plot for each key and task: a line per run, or the mean of each variant where it has several seeds.
 
     In a pipe or a file there are no colour codes, and each line has its own plotting character instead.
 
@@ -61,12 +61,17 @@ def print_curves(
     for run in collection.runs:
         for key in keys:
             _require(run, key, axis)
-    groups = {run.name: [run] for run in collection.runs}
-    if collection.is_study and not every_run:
-        groups = {label: whole(runs) for label, runs in collection.variants.items()}
-    plots = {
-        key: {label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()} for key in keys
-    }
+    plots = {}
+    for task, part in collection.by_task.items():
+        groups = {run.name: [run] for run in part.runs}
+        if collection.is_study and not every_run:
+            groups = {label: whole(runs) for label, runs in part.variants.items()}
+        plots |= {
+            f"{key} on {task}" if task else key: {
+                label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()
+            }
+            for key in keys
+        }
     for key, curves in plots.items():
         for label, (x, _) in curves.items():
             if not len(x):

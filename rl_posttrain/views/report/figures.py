@@ -24,16 +24,25 @@ def plot_rewards(judgement: Judgement, path: Path) -> None:
 
     variants = judgement.collection.variants
     recorded = [metric for metric in plotted("rewards") if _recorded(judgement, metric)]
-    rows = [metric for metric in recorded if not _repeats_reward(judgement, metric)]
+    drawn_metrics = [metric for metric in recorded if not _repeats_reward(judgement, metric)]
+    rows = [(metric, task) for metric in drawn_metrics for task in judgement.collection.by_task]
     figure = Figure(figsize=(13, 1.2 + 3.4 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(AXES), sharey="row", squeeze=False)
-    for metric, line in zip(rows, panels, strict=True):
+    for (metric, task), line in zip(rows, panels, strict=True):
         for axis, axes in zip(AXES, line, strict=True):
-            _draw(axes, variants, metric.name, axis)
-            axes.set(xlabel=AXES[axis], ylabel=f"{metric.words}, mean of {_WINDOW} steps" if axis == "step" else "")
-    same = ", ".join(metric.words for metric in recorded if metric not in rows)
+            of_task = {label: [run for run in runs if run.task == task] for label, runs in variants.items()}
+            _draw(axes, of_task, metric.name, axis)
+            words = f"{task}\n{metric.words}" if task else metric.words
+            axes.set(xlabel=AXES[axis], ylabel=f"{words}, mean of {_WINDOW} steps" if axis == "step" else "")
+    same = ", ".join(metric.words for metric in recorded if metric not in drawn_metrics)
     title = f"reward ({same} is the same)" if same else "reward"
-    _finish(figure, panels, variants, f"{title}; thin lines: seeds, band: 95 % interval of the mean", path)
+    _finish(
+        figure,
+        panels,
+        variants,
+        f"{title}; thin lines: seeds, band: 95 % interval of the mean at each point by itself",
+        path,
+    )
 
 
 def plot_training(judgement: Judgement, path: Path) -> None:
@@ -49,7 +58,7 @@ def plot_training(judgement: Judgement, path: Path) -> None:
     for metric, axes in zip(metrics, panels.flat, strict=False):
         _draw(axes, variants, metric.name, "step")
         axes.set(xlabel=AXES["step"], ylabel=metric.y_label)
-    _finish(figure, panels, variants, f"means of {_WINDOW} steps", path)
+    _finish(figure, panels, variants, f"means of {_WINDOW} steps; bands as in the figure of rewards", path)
 
 
 def plot_cost(judgement: Judgement, path: Path) -> None:
@@ -114,6 +123,8 @@ def _draw(axes, variants: dict[str, list[History]], key: str, axis: str) -> None
             shown = extremes([y], _NUM_BINS)
             marker = "." if len(x) == 1 else None
             axes.plot(x[shown], y[shown], color=colour, linewidth=0.7, alpha=0.35, marker=marker)
+        for x, y in drawn([run for run in runs if run.outcome.failed], key, axis, _WINDOW):
+            axes.plot(x[-1:], y[-1:], color=colour, marker="x", markersize=7, markeredgewidth=2)
         if averaged := drawn(whole(runs), key, axis, _WINDOW):
             x, mean, half = band(averaged)
             ends = np.clip([mean - half, mean + half], heights.min() - room, heights.max() + room)
@@ -132,6 +143,9 @@ def _finish(figure, panels, variants: dict[str, list[History]], title: str, path
     lines = [Line2D([], [], color=colour, linestyle=DASHES[dash], linewidth=2) for colour, dash in looks]
     # matplotlib leaves an entry that starts with "_" out of a legend.
     labels = [f" {label}" if label.startswith("_") else label for label in variants]
+    if any(run.outcome.failed for runs in variants.values() for run in runs):
+        lines.append(Line2D([], [], color="black", linestyle="", marker="x", markersize=7, markeredgewidth=2))
+        labels.append("a run that failed")
     figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     figure.suptitle(title, fontsize=10)
     write_png(figure, path)

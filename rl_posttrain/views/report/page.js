@@ -2,7 +2,8 @@
 "use strict";
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
-const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [], reached = null } = data;
+const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [], reached = null,
+  profiles = null } = data;
 const GRID_POINTS = 200;
 const MANY_RUNS = 30;  // the lines of more runs hide their means, so that they are not drawn before the reader asks
 const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
@@ -176,7 +177,7 @@ const nothing = (text) => ({
 
 // ---- Charts
 
-const seedOf = (run) => (run.seed === null || run.seed === undefined ? run.name : `seed ${run.seed}`);
+const seedOf = ({ name, seed }) => (seed === null || seed === undefined ? name : `seed ${seed}`);
 const seen = (values) => (state.log ? values.map((value) => (value > 0 ? value : null)) : values);
 
 // Lines alone do not show a point between two gaps.
@@ -217,7 +218,8 @@ function drawLines(chart, div) {
   const bands = [], lines = [], means = [], spoken = [], failures = [];
   let low = Infinity, high = -Infinity, drawn = 0;
   const groups = variants.map((_, variant) => runs
-    .map((run, i) => (run.variant === variant && state.on[i] ? { run, series: recorded(run, chart.id) } : null))
+    .map((run, i) => (run.variant === variant && state.on[i] && (chart.task ?? run.task) === run.task
+      ? { run, series: recorded(run, chart.key ?? chart.id) } : null))
     .filter((one) => one?.series));
   for (const { series } of groups.flat()) {
     for (const y of series.y) {
@@ -302,6 +304,31 @@ function drawStairs(div) {
   return Plotly.react(div, traces, layout(div, 270, x, y, traces.length ? {} : nothing("no values here")), config);
 }
 
+// The share of each variant's runs above each score, with its band.
+function drawProfiles(div) {
+  const bands = [], lines = [], spoken = [];
+  profiles.curves.forEach((curve, variant) => {
+    if (!curve || isOff(variant)) return;
+    const { label, dash } = variants[variant];
+    bands.push({
+      type: "scatter", name: `${label} band`, mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip",
+      x: [...curve.x, ...curve.x.toReversed()], y: [...curve.high, ...curve.low.toReversed()],
+      fillcolor: colours.fill[variant],
+    });
+    lines.push({
+      type: "scatter", mode: "lines", name: label, x: curve.x, y: curve.y, meta: [plain(label)],
+      line: { color: colours.line[variant], width: 2.4, dash, shape: "hv" },
+      hovertemplate: "<b>%{meta[0]}</b><br>score %{x:.3f}<br>share above %{y:.2f}<extra></extra>",
+    });
+    spoken.push(`${label} half at ${curve.x[curve.y.findLastIndex((share) => share >= 0.5)] ?? curve.x[0]}`);
+  });
+  div.setAttribute("aria-label", `${profiles.title}: ${spoken.join("; ") || "no values"}.`);
+  const x = { title: { text: "score", standoff: 6, font: { size: 12 } }, nticks: 7 };
+  const y = { range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1] };
+  return Plotly.react(div, [...bands, ...lines], layout(div, 270, x, y, lines.length ? {} : nothing("no values here")),
+    config);
+}
+
 // A bar for each variant but those whose runs are all off, the first on top.
 function drawBars(title, parts, div) {
   const shown = variants.map((_, i) => i).filter((i) => !isOff(i));
@@ -353,6 +380,7 @@ function addViews() {
   const [lines, comparing, bars] = [1, 2, 3].map(() => element("div", { class: "grid" }));
   for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
   if (reached && Object.keys(reached.stairs).length) addView(comparing, { id: "reached", ...reached }, drawStairs);
+  if (profiles) addView(comparing, { id: "profiles", ...profiles }, drawProfiles);
   const known = (values) => values?.some((value) => value !== null);
   if (phases?.seconds?.some(known)) {
     const title = "Seconds per step by phase";

@@ -18,7 +18,7 @@ PLOTLY_JS: str = get_plotlyjs()
 _VERDICT_CLASSES = ("good", "bad", "even", "open")
 _MISSING = ("", "-", "\N{EN DASH}")
 # The parts of the payload that page.js reads; the other parts are written into the page as text.
-_NUMBERS = ("axes", "charts", "variants", "runs", "smoothing", "t95", "phases", "memory", "reached")
+_NUMBERS = ("axes", "charts", "variants", "runs", "smoothing", "t95", "phases", "memory", "reached", "profiles")
 # Characters that browsers ignore, that cannot be encoded, or that turn around or hide the text next to them. Joiners
 # are not among them, because scripts and emoji need them; nor are tab and line feed, which are shown.
 _UNSEEN = re.compile(
@@ -33,10 +33,12 @@ def render_page(payload: dict[str, Any]) -> str:
     Args:
         payload: JSON-able values, None where a value is missing. ``title``, ``headline``, ``notices``, ``checks``,
             ``footer``: texts. ``axes``: key to label. ``charts``: ``id`` (a key of the runs' ``y``), ``title``,
-            ``unit``, ``note``. ``variants``: ``label``, ``colour``, ``dash``. ``runs``: ``name``, ``variant`` (index),
+            ``unit``, ``note``; where runs of one task alone are drawn, ``task`` (as in the runs) and ``key`` (of the
+            ``y``). ``variants``: ``label``, ``colour``, ``dash``. ``runs``: ``name``, ``variant`` (index),
             ``seed``, ``state`` and the lists of ``x`` and ``y`` by key, all of a run of one length. ``smoothing``:
             points. ``t95``: two-sided t by number of runs. ``phases``, ``memory``: bars. ``reached``: ``title``,
-            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``tables``:
+            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``: so,
+            with ``curves``. ``tables``:
             shown in their order. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
 
     Raises:

@@ -18,6 +18,7 @@ from rl_posttrain.study.summaries import memory_gib, phase_seconds
 from rl_posttrain.study.survival import TimeTo
 from rl_posttrain.views.report.looks import look
 from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, times_table, verdict_table
+from rl_posttrain.views.task_tables import robust_table, tasks_table
 from rl_posttrain.views.text import as_text
 
 _MOST_POINTS = 24_000  # of all runs together, for each metric
@@ -39,6 +40,7 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
     variants = list(collection.variants)
     most = min(_MOST_OF_A_RUN, max(_FEWEST_POINTS, _MOST_POINTS // len(collection.runs)))
     charts = [metric for metric in plotted("page") if any(metric.name in run.columns for run in collection.runs)]
+    tasks = list(collection.by_task)
     binned = max(-(-len(run.columns["step"]) // most) for run in collection.runs)
     # Variants of several seeds are drawn as means over them, and a mean of peaks would be no mean.
     peaks = binned > 1 and not collection.is_study
@@ -53,24 +55,25 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "checks": judgement.checks,
         "footer": f"Made {made} by rl_posttrain from {len(collection.runs)} runs.",
         "axes": {axis: label for axis, label in AXES.items() if any(axis in run.columns for run in collection.runs)},
-        "charts": [
-            {"id": metric.name, "title": metric.heading, "unit": metric.unit, "note": _note(metric) + binning}
-            for metric in charts
-        ],
+        "charts": [chart for metric in charts for chart in _charts(metric, _note(metric) + binning, tasks)],
         "variants": [
             {"label": label, "colour": look(index)[0], "dash": look(index)[1]} for index, label in enumerate(variants)
         ],
         "runs": [
             _run(run, variants.index(run.variant), [metric.name for metric in charts], most, peaks)
+            | ({"task": tasks.index(run.task)} if judgement.tasks else {})
             for run in collection.runs
         ],
         "smoothing": 1 if peaks else 5,
         "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
         "phases": {"names": list(phases), "seconds": [_rounded(values) for values in phases.values()]},
         "reached": _reached(judgement, variants),
+        "profiles": _profiles(judgement, variants),
         "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
         "tables": {
             "verdict": verdict_table(judgement),
+            "robust": robust_table(judgement),
+            "tasks": tasks_table(judgement),
             "times": times_table(judgement),
             "stability": stability_table(judgement),
             "seeds": seeds_table(judgement),
@@ -88,9 +91,44 @@ def _note(metric: Metric) -> str:
     return metric.meaning.replace("`", "") + direction
 
 
+def _charts(metric: Metric, note: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """One chart; of several tasks one for each where rewards are drawn, which have no mean over tasks."""
+    chart = {"id": metric.name, "title": metric.heading, "unit": metric.unit, "note": note}
+    if len(tasks) == 1 or metric not in plotted("rewards"):
+        return [chart]
+    return [
+        chart | {"id": f"{metric.name}/{task}", "key": metric.name, "title": f"{metric.heading}: {task}", "task": place}
+        for place, task in enumerate(tasks)
+    ]
+
+
+def _profiles(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any] | None:
+    """Of each variant in its place the share of its runs above each score; None where there is one task."""
+    if judgement.tasks is None:
+        return None
+    found = [judgement.tasks.profiles.get(variant) for variant in variants]
+    return {
+        "title": "Performance profile",
+        "note": "Share of the runs whose score is higher, the mean over tasks. A score is the share of the range of "
+        "its task's reward. The band is a stratified bootstrap at each score by itself.",
+        "curves": [
+            profile
+            and {
+                "x": _rounded(profile.scores),
+                "y": _rounded(profile.shares),
+                "low": _rounded(profile.low),
+                "high": _rounded(profile.high),
+            }
+            for profile in found
+        ],
+    }
+
+
 def _title(judgement: Judgement) -> str:
     runs = judgement.collection.runs
     task = next((run.recipe["task"]["name"] for run in runs if run.recipe.get("task")), None)
+    if judgement.tasks:
+        task = f"{len(judgement.tasks.ranges)} tasks"
     model = {run.recipe["model"]["name"] for run in runs if run.recipe.get("model")}
     about = f"{model.pop()} on {task}" if len(model) == 1 and task else task or "runs of another program"
     variants = list(judgement.collection.variants)
@@ -108,7 +146,7 @@ def _headline(judgement: Judgement) -> list[str]:
 
 
 def _reached(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any]:
-    """By axis, and of each variant in its place: the share of its runs that is at the threshold, as steps of a stair."""
+    """By axis, and of each variant in its place: the share of its runs at the threshold, as steps of a stair."""
 
     def stair(found: TimeTo | None, end: float) -> dict[str, Any] | None:
         if found is None:
@@ -122,12 +160,10 @@ def _reached(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any]:
             "high": [None, *_rounded(found.shares_high), *last],
         }
 
-    note = (
-        f"Share of the runs whose mean reward of 5 steps has reached {judgement.threshold:.3g}. A run that failed never "
-        "does."
-    )
+    share = " of the range" if judgement.tasks else ""
+    note = "Share of all runs; the mean reward of 5 steps counts. A run that failed never gets there."
     return {
-        "title": f"Runs that reached {judgement.threshold:.3g}",
+        "title": f"Runs that reached {judgement.threshold:.3g}{share}",
         "note": note,
         "stairs": {
             axis: [
