@@ -208,7 +208,7 @@ def _seeds_needed(found: Estimate, margin: float, alpha: float) -> int | None:
 
 
 def _most_seeds(found: Estimate) -> int:
-    return _MOST_SEEDS if found.unit == "seeds" else 100 * _MOST_SEEDS
+    return 100 * _MOST_SEEDS if found.unit == "questions" else _MOST_SEEDS
 
 
 def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed, alpha) -> str:

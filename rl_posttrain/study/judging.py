@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rl_posttrain.study.along import Along, differences_along
 from rl_posttrain.study.collapses import collapsed_runs
 from rl_posttrain.study.equivalence import Comparison, check_baseline, estimate, judge_differences, no_verdict
 from rl_posttrain.study.estimates import ALPHA, Estimate
@@ -34,6 +35,7 @@ class Judgement:
         counted: by run name, absent ones too, what the verdict counted; None where nothing can be.
         failed, collapsed: by variant, how many of its planned runs did so.
         times: by axis and variant, how long it took to the threshold.
+        along: by variant, its difference from the baseline in each tenth of the steps; of several tasks nothing.
         differences: by variant, what its comparison was made from.
         comparisons: one for each variant but the baseline.
         notices: what a reader must know before reading any number.
@@ -52,6 +54,7 @@ class Judgement:
     margin: float
     threshold: float
     baseline: str
+    along: dict[str, Along]
     differences: dict[str, Estimate | Comparison]
     comparisons: list[Comparison]
     notices: list[str]
@@ -93,6 +96,7 @@ class Judgement:
                 axis: {variant: dataclasses.asdict(found) for variant, found in by_variant.items()}
                 for axis, by_variant in self.times.items()
             },
+            "along": {variant: dataclasses.asdict(found) for variant, found in self.along.items()},
             "tasks": None if self.tasks is None else self.tasks.as_dict(),
             "runs": [
                 {
@@ -182,6 +186,7 @@ def judge(
         margin=terms.margin,
         threshold=terms.threshold,
         baseline=baseline,
+        along=differences_along(collection, baseline, pairs.seeds, terms.failed, ruler),
         differences=differences,
         comparisons=[
             what_it_cannot_exclude(comparison, lost)

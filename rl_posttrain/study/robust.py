@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rl_posttrain.study.equivalence import Estimate
+from rl_posttrain.study.estimates import Estimate
 
 Scores = Sequence[np.ndarray]
 NUM_DRAWS = 5000

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.study.equivalence import ALPHA, Comparison, Estimate, judge_differences, no_verdict
+from rl_posttrain.study.equivalence import Comparison, estimate, judge_differences, no_verdict
+from rl_posttrain.study.estimates import ALPHA, Estimate
 from rl_posttrain.study.histories import Collection
 from rl_posttrain.study.judging import Judgement, default_baseline, judge
 from rl_posttrain.study.measures import MEASURES
@@ -128,6 +129,7 @@ def judge_tasks(
     }
     variants = [variant for variant in collection.planned if variant != baseline]
     differences = {variant: _over_tasks(variant, baseline, estimates) for variant in variants}
+    comparisons = judge_differences(baseline, differences, margin, alpha)
     failures, collapses = (
         {
             variant: _sum(
@@ -160,12 +162,11 @@ def judge_tasks(
         margin=margin,
         threshold=share,
         baseline=baseline,
+        along={},
         differences=differences,
-        comparisons=[
-            what_it_cannot_exclude(comparison, lost)
-            for comparison in judge_differences(baseline, differences, margin, alpha)
-        ],
+        comparisons=[what_it_cannot_exclude(comparison, lost) for comparison in comparisons],
         notices=[
+            *_alike_at_a_seed(comparisons, judged, ranges, alpha),
             *_other_differences(collection),
             *(f"{task}: {notice}" for task, found in judged.items() for notice in found.notices),
         ],
@@ -241,6 +242,38 @@ def _results(
             variant: performance_profile(by_task, float(low), float(high)) for variant, by_task in scores.items()
         },
     )
+
+
+def _alike_at_a_seed(
+    comparisons: Sequence[Comparison], judged: Mapping[str, Judgement], ranges: Mapping[str, RewardRange], alpha: float
+) -> list[str]:
+    """Differences that stand only where runs of one seed on different tasks are independent.
+
+    One value for each seed, the mean over tasks of the differences at it, needs no such assumption.
+    """
+    found = []
+    for one in comparisons:
+        if one.word not in ("better", "worse"):
+            continue
+        by_task = []
+        for task, part in judged.items():
+            mine, theirs = (
+                {run.seed: _score(part.counted[run.name], ranges[task]) for run in part.collection.planned[name]}
+                for name in (one.variant, one.baseline)
+            )
+            by_task.append({seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs and seed is not None})
+        seeds = [seed for seed in by_task[0] if all(seed in differences for differences in by_task)]
+        means = [(seed, float(np.mean([differences[seed] for differences in by_task]))) for seed in seeds]
+        at_seeds = estimate(one.variant, means, one.baseline, [(seed, 0.0) for seed in seeds], seeds)
+        if isinstance(at_seeds, Comparison):
+            continue
+        p_value = at_seeds.p_different
+        if p_value >= alpha:
+            found.append(
+                f"{one.variant} is {one.word} than {one.baseline} only if runs of one seed on different tasks are "
+                f"independent: with one value for each of {len(seeds)} seeds, the mean over tasks, p = {p_value:.2g}"
+            )
+    return found
 
 
 def _other_differences(collection: Collection) -> list[str]:

@@ -171,9 +171,10 @@ def _restricted_mean(runs: Sequence[Followed], horizon: float) -> float:
 
 
 def _pseudo_values(runs: Sequence[Followed], horizon: float) -> np.ndarray:
-    """What each of several runs adds to the restricted mean, (R,) (Andersen, Hansen and Klein 2004, doi:10.1007/s10985-004-4771-0).
+    """What each of several runs adds to the restricted mean, (R,).
 
-    Where no run is censored before the horizon these are the smaller of time and horizon.
+    They are pseudo-values (Andersen, Hansen and Klein 2004, doi:10.1007/s10985-004-4771-0). Where no run
+    is censored before the horizon these are the smaller of time and horizon.
     """
     number, whole = len(runs), _restricted_mean(runs, horizon)
     without = [_restricted_mean([*runs[:index], *runs[index + 1 :]], horizon) for index in range(number)]

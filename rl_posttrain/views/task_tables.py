@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rl_posttrain.study.equivalence import Estimate
+from rl_posttrain.study.estimates import Estimate
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.robust import Interval
 from rl_posttrain.views.tables import column, number_cell

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rl_posttrain.study.equivalence import Estimate, estimate
+from rl_posttrain.study.equivalence import estimate
+from rl_posttrain.study.estimates import Estimate
 from rl_posttrain.study.robust import (
     improvement_interval,
     interquartile_interval,
@@ -73,7 +74,7 @@ def test_the_test_over_tasks_by_hand():
 
 
 def test_two_tasks_of_equal_spread_are_welchs_test():
-    """The mean of two tasks' differences has the t and the degrees of Welch's test of the one against minus the other."""
+    """The mean of two tasks' differences has the t and the degrees of Welch's test of one against minus the other."""
     generator = np.random.default_rng(2)
     one, other = generator.normal(0.1, 1.0, 6), generator.normal(0.2, 2.0, 5)
     both = stratified([of_task(one, np.zeros(6)), of_task(other, np.zeros(5))])

@@ -78,6 +78,20 @@ def test_scores_are_shares_of_each_tasks_range():
     json.dumps(judgement.as_dict(), allow_nan=False)
 
 
+def test_runs_of_one_seed_that_are_alike_on_all_tasks_are_noticed():
+    # Differences 0.02, 0.1 and 0.18 at seeds 0, 1 and 2 on both tasks. As six values: t = 3.06 of 4 degrees, p = 0.038.
+    # As three: t = 0.1 / (0.08 / sqrt(3)) = 2.17 of 2 degrees, p = 0.16.
+    alike = both({"adams": [0.72, 0.8, 0.88], "adamw": [0.7] * 3}, {"adams": [3.2, 4.0, 4.8], "adamw": [3.0] * 3})
+    judgement = judge_tasks(alike)
+    assert judgement.comparisons[0].p_different == pytest.approx(0.0376, abs=1e-4)
+    assert judgement.notices[0] == (
+        "adams is better than adamw only if runs of one seed on different tasks are independent: with one value for "
+        "each of 3 seeds, the mean over tasks, p = 0.16"
+    )
+    other = both({"adams": [0.79, 0.8, 0.81], "adamw": [0.7] * 3}, {"adams": [4.1, 4.0, 3.9], "adamw": [3.0] * 3})
+    assert judge_tasks(other).notices == []
+
+
 def test_failed_runs_count_as_the_floor_of_their_task():
     collection = both()
     failed = dataclasses.replace(collection.runs[6], outcome=FAILED)

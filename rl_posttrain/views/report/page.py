@@ -18,7 +18,19 @@ PLOTLY_JS: str = get_plotlyjs()
 _VERDICT_CLASSES = ("good", "bad", "even", "open")
 _MISSING = ("", "-", "\N{EN DASH}")
 # The parts of the payload that page.js reads; the other parts are written into the page as text.
-_NUMBERS = ("axes", "charts", "variants", "runs", "smoothing", "t95", "phases", "memory", "reached", "profiles")
+_NUMBERS = (
+    "axes",
+    "charts",
+    "variants",
+    "runs",
+    "smoothing",
+    "t95",
+    "phases",
+    "memory",
+    "reached",
+    "profiles",
+    "along",
+)
 # Characters that browsers ignore, that cannot be encoded, or that turn around or hide the text next to them. Joiners
 # are not among them, because scripts and emoji need them; nor are tab and line feed, which are shown.
 _UNSEEN = re.compile(
@@ -37,8 +49,8 @@ def render_page(payload: dict[str, Any]) -> str:
             ``y``). ``variants``: ``label``, ``colour``, ``dash``. ``runs``: ``name``, ``variant`` (index),
             ``seed``, ``state`` and the lists of ``x`` and ``y`` by key, all of a run of one length. ``smoothing``:
             points. ``t95``: two-sided t by number of runs. ``phases``, ``memory``: bars. ``reached``: ``title``,
-            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``: so,
-            with ``curves``. ``tables``:
+            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``,
+            ``along``: so, with ``curves``. ``tables``:
             shown in their order. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
 
     Raises:

@@ -1,6 +1,7 @@
 """What the page shows, as plain data."""
 
 import datetime
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "smoothing": 1 if peaks else 5,
         "t95": [None, None, *(round(t95(number), 4) for number in range(2, max(3, len(collection.runs) + 1)))],
         "phases": {"names": list(phases), "seconds": [_rounded(values) for values in phases.values()]},
+        "along": _along(judgement, variants),
         "reached": _reached(judgement, variants),
         "profiles": _profiles(judgement, variants),
         "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
@@ -100,6 +102,29 @@ def _charts(metric: Metric, note: str, tasks: Sequence[str]) -> list[dict[str, A
         chart | {"id": f"{metric.name}/{task}", "key": metric.name, "title": f"{metric.heading}: {task}", "task": place}
         for place, task in enumerate(tasks)
     ]
+
+
+def _along(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any] | None:
+    """Of each variant in its place its difference in each tenth of the steps; None where there is none."""
+    if not judgement.along:
+        return None
+    found = [judgement.along.get(variant) for variant in variants]
+    return {
+        "title": f"Difference from {judgement.baseline} along the run",
+        "note": "Mean reward in each tenth of the steps, failed runs counted. The intervals of a variant hold all ten "
+        "at once with 95 %. Differences within the grey band are smaller than the margin.",
+        "margin": judgement.margin,
+        "curves": [
+            one
+            and {
+                "x": _rounded([(start + end) / 2 for start, end in itertools.pairwise(one.edges)]),
+                "y": _rounded(one.differences),
+                "low": _rounded(one.low),
+                "high": _rounded(one.high),
+            }
+            for one in found
+        ],
+    }
 
 
 def _profiles(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any] | None:
