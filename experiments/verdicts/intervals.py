@@ -1,6 +1,6 @@
 """How often 95 % intervals hold what is true, at few seeds: over tasks, along curves, and for the time to a threshold.
 
-    python experiments/verdicts/intervals.py [--studies 2000] [--seed 0]
+    python experiments/verdicts/intervals.py [--studies 1000] [--seed 0]
 
 Tasks: scores of two variants without a true difference. How often does a stratified bootstrap of the difference of
 interquartile means (or of means) exclude 0, and how often does the t test over tasks, on which verdicts stand, find a
@@ -29,7 +29,7 @@ from rl_posttrain.study.robust import stratified
 from rl_posttrain.study.survival import Followed, time_to
 
 NUM_SEEDS = (3, 5, 10)
-NUM_TASKS = (1, 2, 4, 8)
+NUM_TASKS = (1, 4)
 NUM_DRAWS = 1000
 SMOOTHING = 5
 TRUE_MEDIAN, SPREAD, END = 50.0, 0.5, 80.0  # of lognormal times, and the planned length
@@ -37,7 +37,7 @@ TRUE_MEDIAN, SPREAD, END = 50.0, 0.5, 80.0  # of lognormal times, and the planne
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     number, seed = arguments.studies, arguments.seed

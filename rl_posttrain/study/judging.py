@@ -4,9 +4,9 @@ A failed run counts as the worst reward that there is (terms.py). A variant of w
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rl_posttrain.study.along import Along, differences_along
 from rl_posttrain.study.collapses import collapsed_runs
@@ -17,11 +17,48 @@ from rl_posttrain.study.measures import common_ruler, run_statistics
 from rl_posttrain.study.notices import notices_of, what_it_cannot_exclude, why_no_verdict
 from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.pairs import pairing, pairs_with
+from rl_posttrain.study.robust import Interval, Profile
 from rl_posttrain.study.survival import TimeTo, times_to_threshold
-from rl_posttrain.study.terms import Terms, check_terms, make_terms
+from rl_posttrain.study.terms import RewardRange, Terms, check_terms, make_terms
 
-if TYPE_CHECKING:
-    from rl_posttrain.study.several_tasks import TaskResults
+
+@dataclass(frozen=True)
+class TaskResults:
+    """What several tasks say, each and together. Scores are shares of a task's reward range.
+
+    Attributes:
+        judgements: of each task by itself, in units of its reward.
+        ranges: of each task's reward.
+        estimates: by task and variant, the difference in scores from the baseline; a comparison where there is none.
+        middle: by variant the interquartile mean of its scores.
+        improvement: by variant the probability that one of its runs is better than one of the baseline's.
+        profiles: by variant the share of its runs above each score.
+    """
+
+    judgements: dict[str, "Judgement"]
+    ranges: dict[str, RewardRange]
+    estimates: dict[str, dict[str, Estimate | Comparison]]
+    middle: dict[str, Interval]
+    improvement: dict[str, Interval]
+    profiles: dict[str, Profile]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain data, for ``--json``."""
+        return {
+            "ranges": {task: [found.low, found.high] for task, found in self.ranges.items()},
+            "differences": {
+                task: {
+                    variant: {"difference": one.shown, "interval": one.interval()}
+                    if isinstance(one, Estimate)
+                    else None
+                    for variant, one in found.items()
+                }
+                for task, found in self.estimates.items()
+            },
+            "interquartile_mean": _plain(self.middle),
+            "probability_of_improvement": _plain(self.improvement),
+            "performance_profile": _plain(self.profiles),
+        }
 
 
 @dataclass(frozen=True)
@@ -60,7 +97,7 @@ class Judgement:
     notices: list[str]
     checks: list[str]
     terms: str
-    tasks: "TaskResults | None" = None
+    tasks: TaskResults | None = None
 
     def values(self, variant: str, key: str) -> list[float | None]:
         """A statistic of every run of a variant that counts.
@@ -222,3 +259,7 @@ def default_baseline(collection: Collection) -> str:
 
     found = [name for name, runs in variants.items() if is_adamw(name, runs)]
     return min(found, key=len, default=next(iter(variants)))
+
+
+def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {variant: dataclasses.asdict(one) for variant, one in found.items()}

@@ -6,7 +6,6 @@ share of its task's range, and the verdict is a t test of the mean over tasks of
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,11 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.study.equivalence import Comparison, estimate, judge_differences, no_verdict
 from rl_posttrain.study.estimates import ALPHA, Estimate
 from rl_posttrain.study.histories import Collection
-from rl_posttrain.study.judging import Judgement, default_baseline, judge
+from rl_posttrain.study.judging import Judgement, TaskResults, default_baseline, judge
 from rl_posttrain.study.measures import MEASURES
 from rl_posttrain.study.notices import what_it_cannot_exclude
 from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.robust import (
-    Interval,
-    Profile,
     improvement_interval,
     interquartile_interval,
     performance_profile,
@@ -33,45 +30,6 @@ from rl_posttrain.study.terms import RewardRange, check_terms, range_of_recipes
 from rl_posttrain.study.variants import variant_keys
 
 _MARGIN, _THRESHOLD = 0.05, 0.5  # shares of a task's range
-
-
-@dataclass(frozen=True)
-class TaskResults:
-    """What several tasks say, each and together. Scores are shares of a task's reward range.
-
-    Attributes:
-        judgements: of each task by itself, in units of its reward.
-        ranges: of each task's reward.
-        estimates: by task and variant, the difference in scores from the baseline; a comparison where there is none.
-        middle: by variant the interquartile mean of its scores.
-        improvement: by variant the probability that one of its runs is better than one of the baseline's.
-        profiles: by variant the share of its runs above each score.
-    """
-
-    judgements: dict[str, Judgement]
-    ranges: dict[str, RewardRange]
-    estimates: dict[str, dict[str, Estimate | Comparison]]
-    middle: dict[str, Interval]
-    improvement: dict[str, Interval]
-    profiles: dict[str, Profile]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain data, for ``--json``."""
-        return {
-            "ranges": {task: [found.low, found.high] for task, found in self.ranges.items()},
-            "differences": {
-                task: {
-                    variant: {"difference": one.shown, "interval": one.interval()}
-                    if isinstance(one, Estimate)
-                    else None
-                    for variant, one in found.items()
-                }
-                for task, found in self.estimates.items()
-            },
-            "interquartile_mean": _plain(self.middle),
-            "probability_of_improvement": _plain(self.improvement),
-            "performance_profile": _plain(self.profiles),
-        }
 
 
 def judge_runs(collection: Collection, **terms: Any) -> Judgement:
@@ -293,7 +251,3 @@ def _score(value: float | None, found: RewardRange) -> float | None:
 
 def _sum(shares: Sequence[Share]) -> Share:
     return Share(sum(share.count for share in shares), sum(share.number for share in shares))
-
-
-def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {variant: dataclasses.asdict(one) for variant, one in found.items()}

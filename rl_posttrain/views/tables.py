@@ -154,9 +154,11 @@ def seeds_table(judgement: Judgement) -> dict[str, Any]:
     for run in [*judgement.collection.runs, *judgement.collection.absent]:
         found = judgement.statistics.get(run.name, {})
         row: dict[str, Any] = {
-            "run": run.name, "variant": run.variant, "task": run.task, "seed": number_cell(run.seed, "d"),
+            "run": run.name, "variant": run.variant, "seed": number_cell(run.seed, "d"),
             "state": state_of(run),
         }  # fmt: skip
+        if judgement.tasks:
+            row["task"] = run.task
         for key, form in (
             ("final", ".3f"),
             ("auc", ".3f"),
@@ -251,8 +253,8 @@ def _median_and_count(found: TimeTo | None) -> dict[str, Any] | None:
     if found is None:
         return None
     cell = _median_time(found)
-    if found.num_reached < found.num_runs:
-        cell["text"] += f" ({found.num_reached} of {found.num_runs} got there)"
+    if 0 < found.num_reached < found.num_runs:
+        cell["text"] += f" ({found.num_reached} of {found.num_runs} seeds)"
     return cell
 
 

@@ -88,7 +88,7 @@ def test_runs_of_one_seed_that_are_alike_on_all_tasks_are_noticed():
         "adams is better than adamw only if runs of one seed on different tasks are independent: with one value for "
         "each of 3 seeds, the mean over tasks, p = 0.16"
     )
-    other = both({"adams": [0.79, 0.8, 0.81], "adamw": [0.7] * 3}, {"adams": [4.1, 4.0, 3.9], "adamw": [3.0] * 3})
+    other = both({"adams": [0.79, 0.8, 0.81], "adamw": [0.7] * 3}, {"adams": [4.0, 4.1, 3.9], "adamw": [3.0] * 3})
     assert judge_tasks(other).notices == []
 
 

@@ -248,6 +248,74 @@ def test_run_on_its_way_does_not_cut_the_mean_short(show):
     assert values(page, "AdamW") == ([1, 2, 3], [3, 4, 5])
 
 
+def test_a_failed_run_is_marked_and_no_part_of_the_mean(show):
+    runs = [*PAYLOAD["runs"][:2], run("a-2", 0, 2, [4.0, 8.0, None, None], state="failed"), *PAYLOAD["runs"][3:]]
+    page = show(PAYLOAD | {"runs": runs})
+    assert values(page, "AdamS") == (STEPS, [1, 2, 3, 4])
+    # At its last good value, whatever the other runs do.
+    assert values(page, "a-2 failed") == ([2], [8])
+    assert "(failed)" in page.locator("input[data-run='a-2']").locator("xpath=../..").inner_text()
+    said = page.locator("[data-chart=reward]").get_attribute("aria-label")
+    assert "A cross stands where a run failed: a-2 failed." in said
+    switch(page, "input[data-run='a-2']")
+    assert "a-2 failed" not in names(page)
+
+
+def test_charts_that_compare_variants(show):
+    stairs = [{"x": [0, 20, 30], "y": [0, 0.5, 0.5], "low": [None, 0.1, 0.1], "high": [None, 0.9, 0.9]}, None]
+    curve = {"x": [0, 0.5, 1], "y": [1, 0.4, 0], "low": [1, 0.2, 0], "high": [1, 0.6, 0]}
+    parts = {"x": [5, 15], "y": [0.1, 0.2], "low": [-0.1, 0.1], "high": [0.3, 0.3]}
+    texts = {"title": "A title", "note": "A note."}
+    page = show(
+        PAYLOAD
+        | {
+            "reached": texts | {"stairs": {"step": stairs}},
+            "profiles": texts | {"curves": [curve, curve]},
+            "along": texts | {"margin": 0.05, "curves": [parts, None]},
+        }
+    )
+    assert values(page, "AdamS", "reached") == ([0, 20, 30], [0, 0.5, 0.5])
+    assert names(page, "reached") == ["AdamS"]
+    assert page.locator("[data-chart=reached]").get_attribute("aria-label") == "A title, by step: AdamS 50 % at 30."
+    assert names(page, "profiles") == ["AdamS band", "AdamW band", "AdamS", "AdamW"]
+    assert values(page, "AdamS band", "profiles") == ([0, 0.5, 1, 1, 0.5, 0], [1, 0.6, 0, 0, 0.2, 1])
+    assert values(page, "AdamS", "along") == ([5, 15], [0.1, 0.2])
+    bars = page.evaluate("document.querySelector('[data-chart=along]').data[0].error_y")
+    assert (bars["array"], bars["arrayminus"]) == (pytest.approx([0.2, 0.1]), pytest.approx([0.2, 0.1]))
+    switch(page, "input[data-variant='0']")
+    assert names(page, "along") == []
+    assert names(page, "profiles") == ["AdamW band", "AdamW"]
+
+
+def test_a_chart_of_one_task_has_its_runs_alone(show):
+    charts = [
+        {"id": f"reward/{task}", "key": "reward", "title": task, "unit": "", "note": "", "task": place}
+        for place, task in enumerate(("easy", "long"))
+    ]
+    runs = [one | {"task": place % 2} for place, one in enumerate(PAYLOAD["runs"])]
+    page = show(PAYLOAD | {"charts": charts, "runs": runs})
+    assert {"a-0", "a-2", "b-1"} < set(names(page, "reward/easy"))
+    assert {"a-1", "b-0"} < set(names(page, "reward/long"))
+    assert values(page, "AdamS", "reward/long") == (STEPS, [2, 3, 4, 5])
+
+
+def test_a_wide_table_and_a_flat_line_fit_the_sheet(show):
+    payload = changed(runs=[run("a-0", 0, 0, [0.1, 0.1, 0.1 + 1e-17])])
+    verdict = payload["tables"]["verdict"]
+    verdict["columns"] += [{"key": f"more {place}", "label": f"more {place}", "kind": "number"} for place in range(40)]
+    page = show(payload)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    box = "document.querySelector('#table-verdict .scroll')"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth + 1")
+    assert page.evaluate("document.querySelector('[data-chart=reward]').layout.yaxis.range") == pytest.approx(
+        [0.05, 0.15]
+    )
+    assert page.locator(".variant details[open]").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".variant details[open]").count() == 1
+    assert page.evaluate(f"{box}.scrollWidth > {box}.clientWidth")
+
+
 def test_metric_measured_now_and_then_is_joined(show):
     page = show()
     assert values(page, "a-0", "eval/accuracy") == ([2, 4], [0.5, 0.75])

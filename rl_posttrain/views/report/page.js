@@ -299,7 +299,8 @@ function drawStairs(div) {
     });
   });
   div.setAttribute("aria-label", `${reached.title}, by ${axis}: ${spoken.join("; ") || "no values"}.`);
-  const x = { title: { text: plain(axis ?? ""), standoff: 6, font: { size: 12 } }, nticks: 7, rangemode: "tozero" };
+  const end = 1.02 * Math.max(0, ...stairs.map((stair) => stair?.x.at(-1) ?? 0));
+  const x = { title: { text: plain(axis ?? ""), standoff: 6, font: { size: 12 } }, nticks: 7, range: [0, end || 1] };
   const y = { range: [-0.03, 1.03], tickvals: [0, 0.25, 0.5, 0.75, 1] };
   return Plotly.react(div, traces, layout(div, 270, x, y, traces.length ? {} : nothing("no values here")), config);
 }
@@ -328,7 +329,7 @@ function drawAlong(div) {
   const band = (y0, y1, line) => ({ type: "rect", xref: "paper", x0: 0, x1: 1, y0, y1, layer: "below", ...line });
   const shapes = [
     band(-along.margin, along.margin, { fillcolor: colours.grid, line: { width: 0 } }),
-    band(0, 0, { line: { width: 1, color: colours.dim } }),
+    band(0, 0, { type: "line", line: { width: 1, color: colours.dim } }),
   ];
   return Plotly.react(div, traces, layout(div, 270,
     { title: { text: "step", standoff: 6, font: { size: 12 } }, nticks: 7 },
