@@ -5,11 +5,13 @@ was not found may still be there. P values of several variants are corrected by 
 `experiments/verdicts/calibration.py` measures how often verdicts are wrong.
 """
 
+import bisect
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from rl_posttrain.errors import RunError, did_you_mean
 from rl_posttrain.study.estimates import ALPHA, Estimate, overlapping
@@ -196,15 +198,20 @@ def _seeds_needed(found: Estimate, margin: float, alpha: float) -> int | None:
     Args:
         alpha: the level divided by the number of tests, as Holm's correction does for the smallest p value.
     """
-    numbers = np.arange(found.number + 1, _most_seeds(found) + 1)
-    freedom = found.freedom * (numbers - 1) / (found.number - 1)
-    error = found.error * np.sqrt(found.number / numbers)
-    two_sided, one_sided = stats.t.ppf(1 - alpha / 2, freedom), stats.t.ppf(1 - alpha, freedom)
-    seen = stats.nct.sf(two_sided, freedom, abs(found.difference) / error)
-    inside = stats.nct.sf(one_sided, freedom, (found.difference + margin) / error)
-    inside += stats.nct.cdf(-one_sided, freedom, (found.difference - margin) / error) - 1
-    enough = np.flatnonzero(np.maximum(seen, inside) >= _POWER)
-    return int(numbers[enough[0]]) if len(enough) else None
+
+    def decides(number: int) -> bool:
+        freedom = found.freedom * (number - 1) / (found.number - 1)
+        error = found.error * math.sqrt(found.number / number)
+        two_sided, one_sided = special.stdtrit(freedom, [1 - alpha / 2, 1 - alpha])
+        seen = stats.nct.sf(two_sided, freedom, abs(found.difference) / error)
+        inside = stats.nct.sf(one_sided, freedom, (found.difference + margin) / error)
+        inside += stats.nct.cdf(-one_sided, freedom, (found.difference - margin) / error) - 1
+        return max(seen, inside) >= _POWER
+
+    # The power grows with the number of seeds.
+    numbers = range(found.number + 1, _most_seeds(found) + 1)
+    place = bisect.bisect_left(numbers, True, key=decides)
+    return numbers[place] if place < len(numbers) else None
 
 
 def _most_seeds(found: Estimate) -> int:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 ALPHA = 0.05
 
@@ -63,7 +63,7 @@ class Estimate:
         return max(self.p_below(margin), self.p_above(-margin)) if self.error else 1.0
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
-        half = float(stats.t.ppf(1 - alpha / 2, self.freedom)) * self.error
+        half = float(special.stdtrit(self.freedom, 1 - alpha / 2)) * self.error
         return self.difference - half, self.difference + half
 
 
@@ -97,4 +97,4 @@ def overlapping(one: np.ndarray, other: np.ndarray, alone: np.ndarray, other_alo
 
 
 def _t_tail(distance: float, error: float, freedom: float) -> float:
-    return stats.t.sf(distance / error, freedom)
+    return special.stdtr(freedom, -distance / error)

@@ -66,10 +66,10 @@ def _alike(one, other) -> str:
     if not (isinstance(one, History) and isinstance(other, History)):
         return NOT_CHECKED
     weights = [run.environment.get("initial_weights_sha256") for run in (one, other)]
-    prompts = list(zip(one.prompts, other.prompts, strict=False))
-    if (None not in weights and weights[0] != weights[1]) or any(first != second for first, second in prompts):
+    number = min(len(one.prompts), len(other.prompts))  # one of them may have failed early
+    if (None not in weights and weights[0] != weights[1]) or one.prompts[:number] != other.prompts[:number]:
         return DIFFERENT
-    return SAME if None not in weights and prompts else NOT_CHECKED
+    return SAME if None not in weights and number else NOT_CHECKED
 
 
 def _in_words(
@@ -123,6 +123,9 @@ def _same_prompts(shared: dict[int, list[History]]) -> str:
     for seed, runs in shared.items():
         if not all(run.prompts for run in runs):
             return "prompts: not recorded by every run, so not checked"
+        number = min(len(run.prompts) for run in runs)
+        if len({run.prompts[:number] for run in runs}) == 1:
+            continue
         for step, marks in enumerate(zip(*(run.prompts for run in runs), strict=False), start=1):
             if len(set(marks)) > 1:
                 unequal[seed] = step
