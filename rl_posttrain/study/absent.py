@@ -1,13 +1,13 @@
 """Runs that were planned and have nothing to draw. They count in a verdict as the others do."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rl_posttrain.runs.lock import is_locked
 from rl_posttrain.runs.yaml12 import read_yaml
-from rl_posttrain.study.outcomes import Outcome
+from rl_posttrain.study.outcomes import Outcome, listed
 
 # In the folder of a comparison: the recipe of each run that it planned, and what a living comparison has locked.
 RECIPES_FOLDER, LOCK_FILE = "recipes", ".lock"
@@ -48,3 +48,17 @@ def never_began(path: Path, recipe: Mapping[str, Any]) -> Absent:
     waiting = is_locked(path.parent / RECIPES_FOLDER / LOCK_FILE)
     outcome = Outcome("running", "it has not begun") if waiting else Outcome("failed", "planned, and never begun")
     return Absent(path.name, path, "", recipe.get("run", {}).get("seed"), dict(recipe), outcome)
+
+
+def not_named(folders: Iterable[Path], known: Collection[Path]) -> list[str]:
+    """Of each folder of a comparison some of whose runs were named, those that it planned and that nobody named.
+
+    Args:
+        known: resolved paths of the runs that are judged.
+    """
+    found = []
+    for folder in sorted(set(folders)):
+        others = [path.name for path in planned_in(folder) if path.resolve() not in known]
+        if others:
+            found.append(f"{listed(others)}: planned by the comparison in {folder}, and not named")
+    return found

@@ -16,7 +16,7 @@ import numpy as np
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import NON_FINITE, Columns, keys_of
 from rl_posttrain.runs.directory import RunDirectory
-from rl_posttrain.study.absent import Absent, never_began, planned_in
+from rl_posttrain.study.absent import Absent, never_began, not_named, planned_in
 from rl_posttrain.study.foreign import ForeignRun, is_foreign
 from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
 from rl_posttrain.study.tasks import refuse_different_tasks, shown_value, tasks_of
@@ -142,11 +142,13 @@ def read_runs(
     """
     expected = dict(planned or {})
     sources: list[RunDirectory | ForeignRun] = [RunDirectory(path) for path in expected if RunDirectory.is_at(path)]
+    folders: set[Path] = set()
     for path in map(Path, paths):
         expected |= planned_in(path)
-        sources += _sources(path)
+        sources += (named := _sources(path))
+        folders |= {source.path.parent for source in named if isinstance(source, RunDirectory)}
     unique = {source.path.resolve(): source for source in sources}
-    found, absent, left_out = [], [], []
+    found, absent, left_out = [], [], not_named(folders, {*unique, *(path.resolve() for path in expected)})
     for source in unique.values():
         try:
             read = _read(source, planned_steps)

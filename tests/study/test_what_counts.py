@@ -116,6 +116,11 @@ def test_runs_that_a_comparison_planned_and_that_never_began_count_too(tmp_path,
     assert (missing["outcome"], missing["reason"]) == ("failed", "planned, and never begun")
     assert (missing["variant"], missing["counted"]) == ("adams", 0.0)
     assert found["comparisons"][0]["word"] == "undecided"
+    # Whoever names some of the runs reads of the others.
+    some = read_runs([tmp_path / "cmp" / f"{name}-seed{seed}" for name in ("adams", "adamw") for seed in (0, 1)])
+    assert some.left_out == [
+        f"adams-seed2, adamw-seed2: planned by the comparison in {tmp_path / 'cmp'}, and not named"
+    ]
     # While the comparison lives, it may still begin.
     with (tmp_path / "cmp" / "recipes" / ".lock").open("a") as lock:
         assert try_lock(lock)
