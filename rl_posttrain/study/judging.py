@@ -55,6 +55,7 @@ class TaskResults:
                 }
                 for task, found in self.estimates.items()
             },
+            "along": {task: _plain(found.along) for task, found in self.judgements.items()},
             "interquartile_mean": _plain(self.middle),
             "probability_of_improvement": _plain(self.improvement),
             "performance_profile": _plain(self.profiles),
@@ -72,7 +73,8 @@ class Judgement:
         counted: by run name, absent ones too, what the verdict counted; None where nothing can be.
         failed, collapsed: by variant, how many of its planned runs did so.
         times: by axis and variant, how long it took to the threshold.
-        along: by variant, its difference from the baseline in each tenth of the steps; of several tasks nothing.
+        along: by variant, its difference from the baseline in each tenth of the steps; of several tasks nothing (each
+            of them has its own).
         differences: by variant, what its comparison was made from.
         comparisons: one for each variant but the baseline.
         notices: what a reader must know before reading any number.
@@ -133,7 +135,7 @@ class Judgement:
                 axis: {variant: dataclasses.asdict(found) for variant, found in by_variant.items()}
                 for axis, by_variant in self.times.items()
             },
-            "along": {variant: dataclasses.asdict(found) for variant, found in self.along.items()},
+            "along": _plain(self.along),
             "tasks": None if self.tasks is None else self.tasks.as_dict(),
             "runs": [
                 {

@@ -100,8 +100,8 @@ def times_table(judgement: Judgement) -> dict[str, Any]:
                 }
             )
     return {
-        "title": f"Time to a reward of {judgement.threshold:.3g}",
-        "note": f"Until the mean reward of 5 steps is {judgement.threshold:.3g}. Every run counts (Kaplan and Meier): "
+        "title": f"Time to a reward of {judgement.threshold:.3g}{' of the range' if judgement.tasks else ''}",
+        "note": "Until the mean reward of 5 steps gets there. Every run counts (Kaplan and Meier): "
         "one that did not get there is longer than its planned length, and so is one that failed.",
         "columns": [
             column("variant", "Variant", "text"),

@@ -42,7 +42,7 @@ def test_the_last_tenth_is_the_measure_of_the_verdict():
     judgement = judge(Collection([*runs, *BASE], []), baseline="adamw", margin=0.05)
     assert judgement.along["adams"].differences[-1] == pytest.approx(judgement.comparisons[0].difference)
     assert judgement.as_dict()["along"]["adams"]["differences"] == judgement.along["adams"].differences
-    payload = make_payload(judgement, "command")["along"]
+    payload = make_payload(judgement, "command")["along"][0]
     assert [curve and curve["y"][-1] for curve in payload["curves"]] == [pytest.approx(0.21667), None]
     assert payload["title"] == "Difference from adamw along the run"
 

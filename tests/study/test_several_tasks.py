@@ -144,6 +144,10 @@ def test_tables_and_page_have_each_task_and_all_together():
     assert shown[:2] == [("reward/easy", "reward", 0), ("reward/long", "reward", 1)]
     assert [run["task"] for run in payload["runs"]] == [0] * 6 + [1] * 6
     assert len(payload["profiles"]["curves"]) == 2
+    # Each in units of its own task's reward.
+    assert [(chart["id"], chart["curves"][0]["y"][-1]) for chart in payload["along"]] == [
+        ("along/easy", pytest.approx(0.1)), ("along/long", pytest.approx(2 / 3, abs=1e-4)),
+    ]  # fmt: skip
     alone = judge(Collection([dataclasses.replace(run, task="") for run in runs_of("easy", EASY)], []))
     assert (tasks_table(alone), robust_table(alone)) == (None, None)
     assert make_payload(alone, "command")["profiles"] is None

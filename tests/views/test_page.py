@@ -271,7 +271,7 @@ def test_charts_that_compare_variants(show):
         | {
             "reached": texts | {"stairs": {"step": stairs}},
             "profiles": texts | {"curves": [curve, curve]},
-            "along": texts | {"margin": 0.05, "curves": [parts, None]},
+            "along": [texts | {"id": "along", "margin": 0.05, "curves": [parts, None]}],
         }
     )
     assert values(page, "AdamS", "reached") == ([0, 20, 30], [0, 0.5, 0.5])

@@ -3,7 +3,7 @@
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
 const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [], reached = null,
-  profiles = null, along = null } = data;
+  profiles = null, along = [] } = data;
 const GRID_POINTS = 200;
 const MANY_RUNS = 30;  // the lines of more runs hide their means, so that they are not drawn before the reader asks
 const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
@@ -306,10 +306,10 @@ function drawStairs(div) {
 }
 
 // The difference of each variant from the baseline in each tenth of the steps; side by side, so that none is hidden.
-function drawAlong(div) {
-  const shown = variants.map((_, i) => i).filter((i) => along.curves[i] && !isOff(i));
+function drawAlong(chart, div) {
+  const shown = variants.map((_, i) => i).filter((i) => chart.curves[i] && !isOff(i));
   const traces = shown.map((variant, place) => {
-    const { x, y, low, high } = along.curves[variant], { label } = variants[variant];
+    const { x, y, low, high } = chart.curves[variant], { label } = variants[variant];
     const apart = (x[1] - x[0]) * 0.8 / Math.max(3, shown.length) * (place - (shown.length - 1) / 2);
     return {
       type: "scatter", mode: "markers", name: label, x: x.map((one) => one + apart), y,
@@ -322,13 +322,13 @@ function drawAlong(div) {
       hovertemplate: "<b>%{meta[0]}</b><br>around step %{x:.4~r}<br>%{y:.3f} (%{customdata})<extra></extra>",
     };
   });
-  const last = shown.map((i) => `${variants[i].label} ${along.curves[i].y.at(-1)} in the last`);
-  div.setAttribute("aria-label", `${along.title}, in ten parts: ${last.join("; ") || "no values"}.`);
+  const last = shown.map((i) => `${variants[i].label} ${chart.curves[i].y.at(-1)} in the last`);
+  div.setAttribute("aria-label", `${chart.title}, in ten parts: ${last.join("; ") || "no values"}.`);
   // An interval of three runs may be far wider than the differences, which say how far the axis goes.
-  const most = Math.max(2 * along.margin, ...shown.flatMap((i) => along.curves[i].y.map(Math.abs)));
+  const most = Math.max(2 * chart.margin, ...shown.flatMap((i) => chart.curves[i].y.map(Math.abs)));
   const band = (y0, y1, line) => ({ type: "rect", xref: "paper", x0: 0, x1: 1, y0, y1, layer: "below", ...line });
   const shapes = [
-    band(-along.margin, along.margin, { fillcolor: colours.grid, line: { width: 0 } }),
+    band(-chart.margin, chart.margin, { fillcolor: colours.grid, line: { width: 0 } }),
     band(0, 0, { type: "line", line: { width: 1, color: colours.dim } }),
   ];
   return Plotly.react(div, traces, layout(div, 270,
@@ -412,7 +412,7 @@ function addView(grid, { id, title, unit, note, keys }, draw) {
 function addViews() {
   const [lines, comparing, bars] = [1, 2, 3].map(() => element("div", { class: "grid" }));
   for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
-  if (along) addView(comparing, { id: "along", ...along }, drawAlong);
+  for (const chart of along) addView(comparing, chart, (div) => drawAlong(chart, div));
   if (reached && Object.keys(reached.stairs).length) addView(comparing, { id: "reached", ...reached }, drawStairs);
   if (profiles) addView(comparing, { id: "profiles", ...profiles }, drawProfiles);
   const known = (values) => values?.some((value) => value !== null);

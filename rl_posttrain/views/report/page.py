@@ -49,8 +49,8 @@ def render_page(payload: dict[str, Any]) -> str:
             ``y``). ``variants``: ``label``, ``colour``, ``dash``. ``runs``: ``name``, ``variant`` (index),
             ``seed``, ``state`` and the lists of ``x`` and ``y`` by key, all of a run of one length. ``smoothing``:
             points. ``t95``: two-sided t by number of runs. ``phases``, ``memory``: bars. ``reached``: ``title``,
-            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``,
-            ``along``: so, with ``curves``. ``tables``:
+            ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``:
+            so, with ``curves``. ``along``: such charts, with ``id`` and ``margin``. ``tables``:
             shown in their order. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.metric import Metric
 from rl_posttrain.runs.metrics import AXES, plotted
+from rl_posttrain.study.along import Along
 from rl_posttrain.study.bands import t95
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
@@ -104,26 +105,31 @@ def _charts(metric: Metric, note: str, tasks: Sequence[str]) -> list[dict[str, A
     ]
 
 
-def _along(judgement: Judgement, variants: Sequence[str]) -> dict[str, Any] | None:
-    """Of each variant in its place its difference in each tenth of the steps; None where there is none."""
-    if not judgement.along:
+def _along(judgement: Judgement, variants: Sequence[str]) -> list[dict[str, Any]]:
+    """A chart for each task: of each variant in its place its difference in each tenth of the steps."""
+    parts = judgement.tasks.judgements if judgement.tasks else {"": judgement}
+    return [
+        {
+            "id": f"along/{task}" if task else "along",
+            "title": f"Difference from {judgement.baseline} along the run{f': {task}' if task else ''}",
+            "note": "Mean reward in each tenth of the steps, failed runs counted. The intervals of a variant hold all "
+            "ten at once with 95 %. Differences within the grey band are smaller than the margin.",
+            "margin": part.margin,
+            "curves": [_tenths(part.along.get(variant)) for variant in variants],
+        }
+        for task, part in parts.items()
+        if part.along
+    ]
+
+
+def _tenths(found: Along | None) -> dict[str, Any] | None:
+    if found is None:
         return None
-    found = [judgement.along.get(variant) for variant in variants]
     return {
-        "title": f"Difference from {judgement.baseline} along the run",
-        "note": "Mean reward in each tenth of the steps, failed runs counted. The intervals of a variant hold all ten "
-        "at once with 95 %. Differences within the grey band are smaller than the margin.",
-        "margin": judgement.margin,
-        "curves": [
-            one
-            and {
-                "x": _rounded([(start + end) / 2 for start, end in itertools.pairwise(one.edges)]),
-                "y": _rounded(one.differences),
-                "low": _rounded(one.low),
-                "high": _rounded(one.high),
-            }
-            for one in found
-        ],
+        "x": _rounded([(start + end) / 2 for start, end in itertools.pairwise(found.edges)]),
+        "y": _rounded(found.differences),
+        "low": _rounded(found.low),
+        "high": _rounded(found.high),
     }
 
 
