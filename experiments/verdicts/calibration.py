@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_posttrain.study.foreign import ForeignRun
+from rl_posttrain.study.foreign.run import ForeignRun
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import Judgement, judge
 from rl_posttrain.study.outcomes import FINISHED, Outcome

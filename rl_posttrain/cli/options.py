@@ -16,7 +16,24 @@ RunsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUN",
-        help="Run directories, or folders of them; of other programs, a trainer_state.json or a CSV file.",
+        help="Run directories, or folders of them; of other programs trainer_state.json, CSV and JSON lines files, "
+        "TensorBoard's and W&B's folders (docs/foreign_runs.md).",
+    ),
+]
+RewardColumnOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The reward's column in logs of other programs. Default: the known names."),
+]
+StepColumnOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The step's column in logs of other programs. Default: the known names."),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="What is variant and what is seed in names or paths of runs of other programs: "
+        "'(?P<variant>.+)-(?P<seed>[0-9]+)'. Default: the usual spellings of seeds.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

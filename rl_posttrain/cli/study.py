@@ -10,12 +10,15 @@ import typer
 from rl_posttrain.cli.options import (
     BaselineOption,
     FailedOption,
+    GroupOption,
     JsonOption,
     MarginOption,
     MeasureOption,
     PoolTasksOption,
     RangeOption,
+    RewardColumnOption,
     RunsArgument,
+    StepColumnOption,
     ThresholdOption,
 )
 from rl_posttrain.errors import RunError
@@ -45,6 +48,9 @@ def curves(
         bool, typer.Option("--every-run", help="Draw a line per run, also where variants have several seeds.")
     ] = False,
     pool_tasks: PoolTasksOption = False,
+    reward_column: RewardColumnOption = None,
+    step_column: StepColumnOption = None,
+    group: GroupOption = None,
 ) -> None:
     """Draw the curves of runs in the terminal. Judge variants where they have several seeds."""
     from rich.console import Console
@@ -55,7 +61,10 @@ def curves(
 
     if axis not in AXES:
         raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(AXES)}")
-    console, collection = Console(), read_runs(runs, pool_tasks=pool_tasks)
+    console = Console()
+    collection = read_runs(
+        runs, pool_tasks=pool_tasks, reward_column=reward_column, step_column=step_column, group=group
+    )
     terminal.print_curves(
         collection, keys=key or ["reward"], axis=axis, smoothing=smoothing, every_run=every_run, console=console
     )
@@ -90,6 +99,9 @@ def report(
         ),
     ] = False,
     pool_tasks: PoolTasksOption = False,
+    reward_column: RewardColumnOption = None,
+    step_column: StepColumnOption = None,
+    group: GroupOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge variants over seeds, and write a page.
@@ -102,7 +114,14 @@ def report(
     from rl_posttrain.study.terms import parse_failed, parse_range
 
     judgement = judge_runs(
-        read_runs(runs, planned_steps=planned_steps, pool_tasks=pool_tasks),
+        read_runs(
+            runs,
+            planned_steps=planned_steps,
+            pool_tasks=pool_tasks,
+            reward_column=reward_column,
+            step_column=step_column,
+            group=group,
+        ),
         baseline=baseline,
         measure=measure,
         margin=margin,

@@ -10,6 +10,7 @@ COSTS: tuple[Metric, ...] = (
     Metric(
         "seconds", "Wall-clock time since training began, evaluations and checkpoints included.", unit="s",
         detail="Start-up is not included. A resumed run continues the count.", x_label="wall-clock (s)",
+        spellings=("_runtime",),
     ),
     Metric(
         "time/rollout", "Time that the step spent sampling completions.", unit="s", verl="timing_s/gen",

@@ -1,11 +1,10 @@
 """Runs read back to be judged: metrics in columns, how each run ended, and runs grouped into variants.
 
-Run directories and runs of other programs (foreign.py) are read into the same shape. A run that was planned and has
+Run directories and runs of other programs (foreign/) are read into the same shape. A run that was planned and has
 nothing to draw is absent, and counts as failed. What is no run is left out, with the reason; runs that must not be
 compared are refused.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +16,14 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import NON_FINITE, Columns, keys_of
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.absent import Absent, never_began, not_named, planned_in
-from rl_posttrain.study.foreign import ForeignRun, is_foreign
+from rl_posttrain.study.foreign.files import KNOWN, foreign_inside, is_foreign
+from rl_posttrain.study.foreign.reading import read_foreign_runs
+from rl_posttrain.study.foreign.run import ForeignRun
 from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
 from rl_posttrain.study.tasks import refuse_different_tasks, shown_value, tasks_of
 from rl_posttrain.study.variants import not_yet_taken, variant_keys, variants_of_runs
 
 _UNKNOWN = Outcome("")
-_WITH_SEED = re.compile(r"(?P<variant>.*?)[-_. ]*seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,13 @@ class Collection:
     Attributes:
         left_out: of each file or folder that is no run, its path and the reason.
         absent: runs that were planned, and count, and have nothing to draw.
+        notices: how runs of other programs were read, in sentences.
     """
 
     runs: list[History]
     left_out: list[str]
     absent: list[Absent] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def variants(self) -> dict[str, list[History]]:
@@ -125,6 +127,9 @@ def read_runs(
     planned: Mapping[Path, Mapping[str, Any]] | None = None,
     planned_steps: int | None = None,
     pool_tasks: bool = False,
+    reward_column: str | None = None,
+    step_column: str | None = None,
+    group: str | None = None,
 ) -> Collection:
     """The runs at `paths`: run directories, folders of them, and files of other programs.
 
@@ -135,27 +140,37 @@ def read_runs(
         planned_steps: steps that every run of another program was to make; later ones are left out. By default what its
             own file says, or else the steps of the longest run.
         pool_tasks: read runs of several tasks or rewards, too. A variant is then what has one name on every task.
+        reward_column, step_column, group: how runs of other programs are read, see foreign/reading.py.
 
     Raises:
         RunError: a path holds no run, no run has anything to show, or they were trained on different tasks or rewards
             and these are not to be pooled.
     """
     expected = dict(planned or {})
-    sources: list[RunDirectory | ForeignRun] = [RunDirectory(path) for path in expected if RunDirectory.is_at(path)]
+    named: list[RunDirectory | Path] = [RunDirectory(path) for path in expected if RunDirectory.is_at(path)]
     folders: set[Path] = set()
     for path in map(Path, paths):
         expected |= planned_in(path)
-        sources += (named := _sources(path))
-        folders |= {source.path.parent for source in named if isinstance(source, RunDirectory)}
-    unique = {source.path.resolve(): source for source in sources}
-    found, absent, left_out = [], [], not_named(folders, {*unique, *(path.resolve() for path in expected)})
+        named += (sources := _sources(path))
+        folders |= {source.path.parent for source in sources if isinstance(source, RunDirectory)}
+    unique = {(source if isinstance(source, Path) else source.path).resolve(): source for source in named}
+    foreign = read_foreign_runs(
+        [source for source in unique.values() if isinstance(source, Path)],
+        reward_column=reward_column,
+        step_column=step_column,
+        group=group,
+        folders_are_tasks=pool_tasks,
+    )
+    found, absent = [], []
+    left_out = not_named(folders, {*unique, *(path.resolve() for path in expected)}) + foreign.left_out
     for source in unique.values():
-        try:
-            read = _read(source, planned_steps)
-        except RunError as error:
-            left_out.append(str(error))
-        else:
-            (found if isinstance(read, History) else absent).append(read)
+        for run in foreign.runs.get(source, []) if isinstance(source, Path) else [source]:
+            try:
+                read = _read(run, planned_steps)
+            except RunError as error:
+                left_out.append(str(error))
+            else:
+                (found if isinstance(read, History) else absent).append(read)
     absent += [never_began(path, recipe) for path, recipe in expected.items() if path.resolve() not in unique]
     if not found:
         said = [*left_out, *(f"{run.path}: {run.outcome.reason}" for run in absent)]
@@ -167,11 +182,12 @@ def read_runs(
         refuse_different_tasks(everything)
         tasks = [""] * len(everything)
     names, labels = [run.name for run in everything], _variants(everything, tasks)
-    named = [
+    labelled = [
         replace(run, variant=label, task=task, name=run.name if names.count(run.name) == 1 else str(run.path))
         for run, label, task in zip(everything, labels, tasks, strict=True)
     ]
-    return Collection(_with_outcomes(named[: len(found)]), left_out, named[len(found) :])
+    runs, absent = _with_outcomes(labelled[: len(found)]), labelled[len(found) :]
+    return Collection(runs, left_out, absent, foreign.notices)
 
 
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
@@ -183,48 +199,49 @@ def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
     return {key: {variant: shown_value(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
 
 
-def _sources(path: Path) -> list[RunDirectory | ForeignRun]:
-    if (path / "recipe.yaml").is_file():
+def _sources(path: Path) -> list[RunDirectory | Path]:
+    """Run directories, and paths of runs of other programs."""
+    if RunDirectory.is_at(path):
         return [RunDirectory.open(path)]
     if is_foreign(path):
-        return [ForeignRun(path)]
-    inside = [child for child in sorted(path.iterdir()) if _is_run(child)] if path.is_dir() else []
+        return [path]
+    inside: list[RunDirectory | Path] = []
+    if path.is_dir():
+        ours = [RunDirectory.open(child) for child in path.iterdir() if RunDirectory.is_at(child)]
+        inside = sorted([*ours, *foreign_inside(path)], key=lambda run: run if isinstance(run, Path) else run.path)
     if not inside:
-        known = "a folder that `rl-posttrain train` wrote, a folder of such folders, a trainer_state.json or a CSV"
+        known = f"a folder that `rl-posttrain train` wrote, a folder of such folders, or of other programs {KNOWN}"
         reason = "there is no run in it" if path.exists() else "there is no such file or folder"
         raise RunError(f"RUN={path}: {reason}; name {known}")
-    return [source for child in inside for source in _sources(child)]
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "recipe.yaml").is_file() or (is_foreign(path) and (path.is_dir() or path.suffix.lower() == ".csv"))
+    return inside
 
 
 def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> History | Absent:
-    """One run. Its variant stays empty: it cannot be named before the other runs are read.
+    """One run. The variant of ours stays empty: it cannot be named before the other runs are read.
 
-    So does the outcome of a run of another program, because the longest run may say how many steps were planned.
+    The outcome of another program's run is not known yet, because the longest run may say how many steps were planned.
     """
     columns, prompts = source.columns()
     recipe = source.recipe()
-    seed = _seed(source, recipe)
+    seed = recipe.get("run", {}).get("seed") if isinstance(source, RunDirectory) else source.seed
     if isinstance(source, RunDirectory):
-        num_planned = recipe.get("algorithm", {}).get("num_steps")
+        variant, num_planned = "", recipe.get("algorithm", {}).get("num_steps")
         outcome = outcome_of_ours(source, columns, num_planned)
     else:
-        num_planned, outcome = planned_steps or source.planned_steps(), _UNKNOWN
+        variant, outcome = source.variant, _UNKNOWN
+        num_planned = planned_steps or source.planned_steps()
         if planned_steps and columns:
             made = columns["step"] <= planned_steps
             columns = {key: column[made] for key, column in columns.items()}
     if _has_no_reward(columns, source):
         if not outcome.running:
             outcome = Outcome("failed", "no step has a reward that is finite" if columns else "it made no step")
-        return Absent(source.name, source.path, "", seed, recipe, outcome)
+        return Absent(source.name, source.path, variant, seed, recipe, outcome)
     _check_columns(columns, source)
     return History(
         name=source.name,
         path=source.path,
-        variant="",
+        variant=variant,
         seed=seed,
         columns=columns,
         recipe=recipe,
@@ -269,13 +286,6 @@ def _check_columns(columns: Columns, source: RunDirectory | ForeignRun) -> None:
         raise RunError(f"{source.path}: no finished step recorded 'reward'; its columns are {known}")
 
 
-def _seed(source: RunDirectory | ForeignRun, recipe: dict) -> int | None:
-    if recipe:
-        return recipe.get("run", {}).get("seed")
-    match = _WITH_SEED.match(source.name)
-    return int(match["seed"]) if match else None
-
-
 def _variants(runs: Sequence[History | Absent], tasks: Sequence[str]) -> list[str]:
     """The variant of each run. Variants are told apart on each task by itself."""
     found = [""] * len(runs)
@@ -287,26 +297,13 @@ def _variants(runs: Sequence[History | Absent], tasks: Sequence[str]) -> list[st
 
 
 def _variants_of_task(runs: Sequence[History | Absent]) -> list[str]:
-    """The variant of each run; that of a run of another program comes from the names of files and folders."""
+    """The variant of each run; another program's run has its own already, from names of files and folders."""
     own = [index for index, run in enumerate(runs) if run.recipe]
     names = dict(zip(own, variants_of_runs([(runs[i].name, runs[i].seed, runs[i].recipe) for i in own]), strict=True))
     ours = set(names.values())
-    for index, name in _variants_from_files(runs).items():
-        # Its recipe is not known, so it cannot be a seed of our variant of the same name.
-        names[index] = not_yet_taken(f"{name}-other-program", ours) if name in ours else name
-    return [names[index] for index in range(len(runs))]
-
-
-def _variants_from_files(runs: Sequence[History | Absent]) -> dict[int, str]:
-    """Of each run without a recipe, its place in `runs` and its variant."""
-    found, without_seed = {}, {}
     for index, run in enumerate(runs):
         if not run.recipe:
-            match = _WITH_SEED.match(run.name)
-            found[index] = (match["variant"] if match else "") or run.name
-            if not match:
-                without_seed[index] = run.path.resolve().parent
-    # Files that name no seed are runs of one variant where they lie in one folder, and others lie in another.
-    if 1 < len(set(without_seed.values())) < len(without_seed):
-        found |= {index: folder.name for index, folder in without_seed.items()}
-    return found
+            # Its recipe is not known, so it cannot be a seed of our variant of the same name.
+            taken = run.variant in ours
+            names[index] = not_yet_taken(f"{run.variant}-other-program", ours) if taken else run.variant
+    return [names[index] for index in range(len(runs))]

@@ -75,7 +75,7 @@ def notices_of(
         collapsed: by variant, the names of its runs that collapsed.
     """
     everything = [run for runs in collection.planned.values() for run in runs]
-    found = [f"left out: {reason}" for reason in collection.left_out]
+    found = [*(f"left out: {reason}" for reason in collection.left_out), *collection.notices]
     if running := [f"{run.name} ({run.outcome.reason})" for run in everything if run.outcome.running]:
         found.append(f"still training, so its variant has no verdict yet: {listed(running)}")
     if failed := [f"{run.name} ({run.outcome.reason})" for run in everything if run.outcome.failed]:

@@ -124,6 +124,8 @@ def judge_tasks(
         differences=differences,
         comparisons=[what_it_cannot_exclude(comparison, lost) for comparison in comparisons],
         notices=[
+            *(f"left out: {reason}" for reason in collection.left_out),
+            *collection.notices,
             *_alike_at_a_seed(comparisons, judged, ranges, alpha),
             *_other_differences(collection),
             *(f"{task}: {notice}" for task, found in judged.items() for notice in found.notices),

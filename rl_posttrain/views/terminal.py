@@ -126,10 +126,10 @@ def print_notices(notices: Sequence[str], console: Console) -> None:
 
 
 def unfinished_and_left_out(collection: Collection) -> list[str]:
-    """A notice for each run that was left out, and for each that failed or still trains."""
+    """A notice for each run that was left out, failed or still trains, and on how others were read."""
     everything = [*collection.runs, *collection.absent]
     states = [f"{run.name}: {state_of(run)}" for run in everything if not run.outcome.finished]
-    return [f"left out: {reason}" for reason in collection.left_out] + states
+    return [f"left out: {reason}" for reason in collection.left_out] + collection.notices + states
 
 
 def _require(run: History, key: str, axis: str) -> None:

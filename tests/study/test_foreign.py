@@ -9,7 +9,7 @@ import pytest
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
-from rl_posttrain.study.foreign import ForeignRun, is_foreign
+from rl_posttrain.study.foreign.files import is_foreign
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.measures import run_statistics
 from rl_posttrain.study.pairs import pairing
@@ -150,7 +150,10 @@ def test_a_run_with_steps_to_come_is_not_finished(tmp_path, state, finished):
         (b'{"log_history": [1, "two", null]}', "it has no log_history"),
         (b'{"log_history": []}', "no finished step yet"),
         (b'{"log_history": [{"step": "1", "reward": 0.5}, {"reward": 0.5}]}', "no finished step yet"),
-        (b'{"log_history": [{"step": 1, "loss": 0.5, "epoch": 1}]}', "'reward'; its columns are step, loss, epoch"),
+        (
+            b'{"log_history": [{"step": 1, "loss": 0.5, "epoch": 1}]}',
+            "none of its columns is known as a reward; set --reward-column to one of: loss, epoch",
+        ),
         (b'{"log_history": [{"step": 1, "reward": NaN}]}', "no step has a reward that is finite"),
     ],
 )
@@ -215,34 +218,25 @@ def test_a_last_line_that_was_cut_short(tmp_path, last):
     assert column(read_one(path), "reward") == expected
 
 
-def one_column(wanted, columns):
-    return f"it needs exactly one column {wanted!r}; its columns are: {columns}"
+def unknown(what, *columns):
+    return f"none of its columns is known as a {what}; set --{what}-column to one of: {', '.join(columns)}"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", one_column("step", "none; rename or remove columns in its first line")),
-        (b"step,loss\n1,0.5\n", one_column("reward", "step, loss;")),
-        (b"epoch,reward\n1,0.5\n", one_column("step", "epoch, reward;")),
-        (b"step;reward\n1;0,5\n", one_column("step", "step;reward;")),
-        (b"1,0.5\n2,0.75\n", one_column("step", "1, 0.5;")),
-        (
-            b"step,reward,train/reward\n1,0.5,0.5\n",
-            one_column("reward", "step, reward, train/reward;"),
-        ),
-        (
-            b"step,reward,reward\n1,0.5,0.75\n",
-            one_column("reward", "step, reward, reward;"),
-        ),
-        (
-            b"Step,global_step,reward\n1,1,0.75\n",
-            one_column("step", "Step, global_step, reward;"),
-        ),
+        (b"", "no finished step yet"),
+        (b"step,loss\n1,0.5\n", unknown("reward", "loss")),
+        (b"step,my_score,loss,reward_std\n1,0.5,1,1\n", unknown("reward", "my_score", "reward_std")),
+        (b"epoch,reward\n1,0.5\n", unknown("step", "epoch")),
+        (b"step;reward\n1;0,5\n", unknown("reward", "step;reward")),
+        (b"1,0.5\n2,0.75\n", unknown("reward", "1", "0.5")),
+        (b"step,reward,train/reward\n1,0.5,0.5\n", "several columns could be the reward: reward, train/reward; set"),
+        (b"step,reward,reward\n1,0.5,0.75\n", "several columns have one name: reward; rename or remove all but one"),
         (b"\x89PNG\r\n\x1a\n\x00\xff\xd8", "not a CSV ("),
         (
             b"PK\x03\x04\x00\x1b[2J\x07" + b"\x00" * 5000,
-            one_column("step", "PK\\x03\\x04\\x00\\x1b[2J"),
+            unknown("reward", "PK\\x03\\x04\\x00\\x1b[2J"),
         ),
         ("step,reward\n1,0.5\n".encode("utf-16"), "not a CSV ("),
         (b'step,reward\n"' + b"x" * 200_000, "not a CSV (field larger than"),
@@ -271,7 +265,7 @@ def test_what_is_no_csv_of_a_run(tmp_path, run_main, content, reason):
         ("adamw-lr1e-5-seed_0", "adamw-lr1e-5", 0),
         ("adamw-3", "adamw-3", None),
         ("adamw", "adamw", None),
-        ("seed5-adamw", "seed5-adamw", None),
+        ("seed5-adamw", "adamw", 5),
         ("adamw-seed1-seed2", "adamw-seed1", 2),
     ],
 )
@@ -300,7 +294,7 @@ def test_which_paths_are_read_as_foreign(tmp_path):
     assert read_one(write_csv(tmp_path / "RUN.CSV", "step,reward\n1,0.5\n")).columns["reward"] == [0.5]
     write_state(tmp_path / "grpo" / "checkpoint-1")
     assert is_foreign(tmp_path / "grpo")
-    assert ForeignRun(tmp_path / "grpo").planned_steps() == 4
+    assert read_one(tmp_path / "grpo").source.planned_steps() == 4
 
 
 def test_ours_beside_runs_of_other_programs(tmp_path):
