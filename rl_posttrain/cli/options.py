@@ -33,7 +33,8 @@ GroupOption = Annotated[
     typer.Option(
         metavar="REGEX",
         help="What is variant and what is seed in names or paths of runs of other programs: "
-        "'(?P<variant>.+)-(?P<seed>[0-9]+)'. Default: the usual spellings of seeds.",
+        "'(?P<variant>.+)-(?P<seed>[0-9]+)'; with --pool-tasks also (?P<task>...). Default: the usual spellings of "
+        "seeds.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -42,7 +43,7 @@ PoolTasksOption = Annotated[
     typer.Option(
         "--pool-tasks",
         help="One verdict over runs of several tasks or rewards: each reward as a share of its task's range, and "
-        "--margin and --threshold too. Of runs of other programs, the folder is the task.",
+        "--margin and --threshold too. Of runs of other programs, the folder is the task, or what --group says.",
     ),
 ]
 MeasureOption = Annotated[

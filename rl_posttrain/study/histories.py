@@ -225,10 +225,10 @@ def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> Histo
     recipe = source.recipe()
     seed = recipe.get("run", {}).get("seed") if isinstance(source, RunDirectory) else source.seed
     if isinstance(source, RunDirectory):
-        variant, num_planned = "", recipe.get("algorithm", {}).get("num_steps")
+        variant, task, num_planned = "", "", recipe.get("algorithm", {}).get("num_steps")
         outcome = outcome_of_ours(source, columns, num_planned)
     else:
-        variant, outcome = source.variant, _UNKNOWN
+        variant, task, outcome = source.variant, source.task, _UNKNOWN
         num_planned = planned_steps or source.planned_steps()
         if planned_steps and columns:
             made = columns["step"] <= planned_steps
@@ -236,7 +236,7 @@ def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> Histo
     if _has_no_reward(columns, source):
         if not outcome.running:
             outcome = Outcome("failed", "no step has a reward that is finite" if columns else "it made no step")
-        return Absent(source.name, source.path, variant, seed, recipe, outcome)
+        return Absent(source.name, source.path, variant, seed, recipe, outcome, task)
     _check_columns(columns, source)
     return History(
         name=source.name,
@@ -250,16 +250,19 @@ def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> Histo
         num_planned=num_planned,
         source=source,
         prompts=prompts if len(prompts) == len(columns["step"]) else (),
+        task=task,
     )
 
 
 def _with_outcomes(runs: list[History]) -> list[History]:
     """The runs, of which those of other programs have their outcome now."""
-    longest = int(max(run.columns["step"][-1] for run in runs))
+    longest: dict[str, int] = {}  # of each task
+    for run in runs:
+        longest[run.task] = max(longest.get(run.task, 0), int(run.columns["step"][-1]))
     decided = []
     for run in runs:
         if not run.recipe:
-            steps = run.num_planned or longest
+            steps = run.num_planned or longest[run.task]
             outcome = outcome_of_other(run.columns, steps)
             run = replace(run, num_planned=steps, outcome=outcome, plan_is_guessed=run.num_planned is None)
         decided.append(run)

@@ -41,14 +41,16 @@ def task_names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def tasks_of(runs: Sequence) -> list[str]:
-    """The task of each run; all are empty where they have one task. Of another program's run it is its folder's name.
+    """The task of each run; all are empty where they have one task.
+
+    Of another program's run it is what the user's pattern said, or else its folder's name.
 
     Args:
         runs: histories, or absent runs.
     """
     own = [run for run in runs if run.recipe]
     names = iter(task_names([run.recipe for run in own]))
-    found = [next(names) if run.recipe else run.path.resolve().parent.name for run in runs]
+    found = [next(names) if run.recipe else run.task or run.path.resolve().parent.name for run in runs]
     return found if len(set(found)) > 1 else [""] * len(found)
 
 
@@ -61,6 +63,13 @@ def refuse_different_tasks(runs: Sequence) -> None:
     Raises:
         RunError: two runs have different tasks or rewards.
     """
+    said = {run.task: run.path for run in runs if run.task}
+    if len(said) > 1:
+        (one, first), (other, second) = list(said.items())[:2]
+        raise RunError(
+            f"--group: {first} is of task {one} and {second} of {other}, so their rewards cannot be compared; report "
+            "them separately, or set --pool-tasks for one verdict over tasks"
+        )
     known = [(run.path, task_keys(run.recipe)) for run in runs if run.recipe]
     for path, task in known[1:]:
         first, before = known[0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -161,6 +162,24 @@ def test_tasks_are_named_by_what_differs():
     ]  # fmt: skip
     paid = [{"task": {"name": "gsm8k"}, "rewards": [{"fn": "a.py:mine", "weight": weight}]} for weight in (1.0, 0.5)]
     assert task_names(paid) == ["gsm8k-rewards=1.0*mine", "gsm8k-rewards=0.5*mine"]
+
+
+def test_group_says_what_is_the_task(tmp_path, run_main):
+    for task, steps in (("easy", 10), ("long", 30)):
+        for variant, level in (("mine", 0.8), ("theirs", 0.6)):
+            for seed in range(3):
+                rows = [f"{step},{level + 0.01 * seed * step / steps}\n" for step in range(1, steps + 1)]
+                (tmp_path / f"{task}_{variant}_{seed}.csv").write_text("step,reward\n" + "".join(rows))
+    group = r"(?P<task>[a-z]+)_(?P<variant>[a-z]+)_(?P<seed>[0-9]+)"
+    pooled = read_runs([tmp_path], group=group, pool_tasks=True)
+    assert {(run.task, run.variant, run.seed) for run in pooled.runs} == {
+        (task, variant, seed) for task in ("easy", "long") for variant in ("mine", "theirs") for seed in range(3)
+    }
+    # Runs are as long as the longest of their own task.
+    assert {(run.num_planned, run.outcome.finished) for run in pooled.runs} == {(10, True), (30, True)}
+    status, _, stderr = run_main("report", tmp_path, "--group", group, "--out", tmp_path / "out")
+    assert status == 2
+    assert re.search(r"--group: .* is of task easy and .* of long, so .* set --pool-tasks", stderr)
 
 
 def test_folders_are_tasks_of_other_programs_and_only_where_it_is_said(tmp_path):

@@ -79,7 +79,7 @@ def read_foreign_runs(
     places = _places([log for _, log, _ in read], pattern, folders_are_tasks, found)
     for (path, log, named), place in zip(read, places, strict=True):
         if place is not None:
-            run = ForeignRun(log.path, log.run, place.variant, place.seed, named.columns, log.planned_steps)
+            run = ForeignRun(log.path, log.run, place.variant, place.seed, named.columns, log.planned_steps, place.task)
             found.runs.setdefault(path, []).append(run)
     return found
 

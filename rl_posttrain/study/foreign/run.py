@@ -17,6 +17,7 @@ class ForeignRun:
         seed: None where it is not known.
         metrics: in columns, by step, under our names.
         planned: steps that it was to make, where its file says so.
+        task: its task, where the user's pattern says it; else empty.
     """
 
     path: Path
@@ -25,6 +26,7 @@ class ForeignRun:
     seed: int | None = None
     metrics: Columns = field(default_factory=dict, repr=False)
     planned: int | None = None
+    task: str = ""
 
     def columns(self) -> tuple[Columns, tuple[str, ...]]:
         """The metrics in columns, by step; the prompts are not known."""

@@ -31,12 +31,14 @@ class Place:
     """Where a run stands in a comparison.
 
     Attributes:
+        task: empty where the user's pattern says none.
         guessed: whether the seed is a bare number, which could be something else.
     """
 
     variant: str
     seed: int | None
     guessed: bool = False
+    task: str = ""
 
 
 def group_pattern(text: str) -> re.Pattern[str]:
@@ -49,8 +51,9 @@ def group_pattern(text: str) -> re.Pattern[str]:
         pattern = re.compile(text)
     except re.error as error:
         raise RunError(f"--group={text}: no regular expression ({error}); {PROPOSED_GROUP} is one") from error
-    if "variant" not in pattern.groupindex or set(pattern.groupindex) - {"variant", "seed"}:
-        raise RunError(f"--group={text}: it needs a group (?P<variant>...) and may have (?P<seed>...), and no others")
+    if "variant" not in pattern.groupindex or set(pattern.groupindex) - {"variant", "seed", "task"}:
+        others = "may have (?P<seed>...) and (?P<task>...), and no others"
+        raise RunError(f"--group={text}: it needs a group (?P<variant>...) and {others}")
     return pattern
 
 
@@ -66,7 +69,8 @@ def place_by_pattern(pattern: re.Pattern[str], name: str, path: str) -> Place | 
     seed = match["seed"] if "seed" in pattern.groupindex else None
     if seed is not None and not seed.isdecimal():
         raise RunError(f"--group={pattern.pattern}: in {name} the seed is {seed!r}, which is no whole number")
-    return Place(match["variant"], None if seed is None else int(seed))
+    task = match["task"] or "" if "task" in pattern.groupindex else ""
+    return Place(match["variant"], None if seed is None else int(seed), task=task)
 
 
 def places_by_names(names: Sequence[str]) -> list[Place]:
