@@ -36,6 +36,7 @@ class Comparison:
         sentence: the verdict in words.
         singles: runs of the variant and of the baseline that are in no pair, beside pairs.
         cannot_exclude: failures and collapses that the seeds leave possible, in words; the sentence ends with them.
+        seeds_between: that number at both ends of the 95 % interval of the spread; None as in `seeds_needed`.
     """
 
     variant: str
@@ -52,6 +53,7 @@ class Comparison:
     sentence: str = ""
     singles: tuple[int, int] = (0, 0)
     cannot_exclude: str = ""
+    seeds_between: tuple[int | None, int | None] | None = None
 
 
 def compare_to_baseline(
@@ -108,14 +110,21 @@ def judge_differences(
             word = "better" if found.difference > 0 else "worse"
         else:
             word = "undecided"
-        needed = _seeds_needed(found, margin, alpha / len(estimates)) if word == "undecided" and found.error else None
+        needed = between = None
+        if word == "undecided" and found.error:
+            needed, *between = (
+                _seeds_needed(found, factor, margin, alpha / len(estimates))
+                for factor in (1.0, *_spread_factors(found))
+            )
+            between = tuple(between)
         low, high = found.interval(alpha)
         results.append(
             Comparison(
                 variant, baseline, word, found.num_pairs, found.paired, found.shown, low, high,
                 p_different, p_equivalent, needed,
-                _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed, alpha),
-                found.singles,
+                _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, alpha)
+                + (_advice(found, needed, between) if word == "undecided" and found.error else ""),
+                found.singles, seeds_between=between,
             )
         )  # fmt: skip
     return results
@@ -192,16 +201,23 @@ def _by_seed(values: Sequence[tuple[int | None, float]]) -> dict[int, float]:
     return {seed: sum(found) / len(found) for seed, found in runs.items()}
 
 
-def _seeds_needed(found: Estimate, margin: float, alpha: float) -> int | None:
+def _spread_factors(found: Estimate) -> tuple[float, float]:
+    """By how much the spread may be smaller and larger than it was measured: its 95 % interval (chi-square)."""
+    quantiles = stats.chi2.ppf([0.975, 0.025], found.freedom)
+    return tuple(float(factor) for factor in np.sqrt(found.freedom / quantiles))
+
+
+def _seeds_needed(found: Estimate, factor: float, margin: float, alpha: float) -> int | None:
     """The smallest number of seeds with which a test decides with a power of 0.8, if all stays as measured.
 
     Args:
+        factor: that the spread is multiplied by.
         alpha: the level divided by the number of tests, as Holm's correction does for the smallest p value.
     """
 
     def decides(number: int) -> bool:
         freedom = found.freedom * (number - 1) / (found.number - 1)
-        error = found.error * math.sqrt(found.number / number)
+        error = factor * found.error * math.sqrt(found.number / number)
         two_sided, one_sided = special.stdtrit(freedom, [1 - alpha / 2, 1 - alpha])
         seen = stats.nct.sf(two_sided, freedom, abs(found.difference) / error)
         inside = stats.nct.sf(one_sided, freedom, (found.difference + margin) / error)
@@ -218,7 +234,7 @@ def _most_seeds(found: Estimate) -> int:
     return 100 * _MOST_SEEDS if found.unit == "questions" else _MOST_SEEDS
 
 
-def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, needed, alpha) -> str:
+def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent, alpha) -> str:
     low, high = found.interval(alpha)
     kind = f"{found.num_pairs} {found.unit if found.paired else 'runs, unpaired'}"
     if any(found.singles):
@@ -236,6 +252,14 @@ def _sentence(variant, baseline, word, found, margin, p_different, p_equivalent,
         )
         return f"{verdict}: {found.shown:+.3g} ({kind})"
     if word == "undecided":
-        seeds = f"{f'about {needed}' if needed else f'more than {_most_seeds(found)}'} {found.unit}"
-        return f"{variant} against {baseline} is undecided: {shown}); {seeds} would decide, if all stays as it is"
+        return f"{variant} against {baseline} is undecided: {shown})"
     return f"{variant} is {word} than {baseline}: {shown}, p = {p_different:.2g})"
+
+
+def _advice(found: Estimate, needed: int | None, between: tuple[int | None, int | None]) -> str:
+    """How many seeds would decide, and what it takes to add them."""
+    low, high = (f"{number}" if number else f"more than {_most_seeds(found)}" for number in between)
+    about = f"about {needed}" if needed else f"more than {_most_seeds(found)}"
+    ends = f" ({low} to {high}, by the interval of the spread)" if low != high else ""
+    how = "; adding seeds to a result that was seen needs compare --until-decided" if found.unit == "seeds" else ""
+    return f"; {about} {found.unit} would decide, if all stays as it is{ends}{how}"

@@ -4,7 +4,7 @@ A failed run counts as the worst reward that there is (terms.py). A variant of w
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from rl_posttrain.study.equivalence import Comparison, check_baseline, estimate,
 from rl_posttrain.study.estimates import ALPHA, Estimate
 from rl_posttrain.study.histories import Collection
 from rl_posttrain.study.measures import common_ruler, run_statistics
+from rl_posttrain.study.monitor import Monitor
 from rl_posttrain.study.notices import notices_of, what_it_cannot_exclude, why_no_verdict
 from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.pairs import pairing, pairs_with
 from rl_posttrain.study.robust import Interval, Profile
 from rl_posttrain.study.survival import TimeTo, times_to_threshold
 from rl_posttrain.study.terms import RewardRange, Terms, check_terms, make_terms
+from rl_posttrain.study.tuning import Tuned
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Judgement:
         checks: whether runs of one seed started equal, in sentences.
         terms: the measure, margin, threshold and the value of a failed run in words.
         tasks: what several tasks say, each and together; None where there is one.
+        tuned: how the variants' values were chosen; None where nothing was tuned.
+        monitor: the looks, where seeds were added until all was decided.
     """
 
     collection: Collection
@@ -100,6 +104,8 @@ class Judgement:
     checks: list[str]
     terms: str
     tasks: TaskResults | None = None
+    tuned: Tuned | None = None
+    monitor: Monitor | None = None
 
     def values(self, variant: str, key: str) -> list[float | None]:
         """A statistic of every run of a variant that counts.
@@ -122,6 +128,8 @@ class Judgement:
             "baseline": self.baseline,
             "notices": self.notices,
             "checks": self.checks,
+            "tuning": self.tuned.as_dict() if self.tuned else None,
+            "sequential": self.monitor.as_dict() if self.monitor else None,
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
             "variants": [
                 {"variant": variant, "runs": len(runs)}
@@ -187,7 +195,8 @@ def judge(
     """
     check_terms(measure, margin, reward_range, failed)
     planned = collection.planned
-    baseline = default_baseline(collection) if baseline is None else baseline
+    if baseline is None:
+        baseline = default_baseline({name: runs[0].recipe for name, runs in planned.items()})
     check_baseline(baseline, planned)
     terms = make_terms(
         collection,
@@ -251,16 +260,19 @@ def _counted(
     return counted
 
 
-def default_baseline(collection: Collection) -> str:
-    """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant."""
-    variants = collection.planned
+def default_baseline(recipes: Mapping[str, Mapping[str, Any]]) -> str:
+    """The variant of AdamW with the shortest name, which has the fewest settings of its own; else the first variant.
 
-    def is_adamw(name: str, runs: Sequence) -> bool:
-        optimizer = runs[0].recipe.get("optimizer", {}).get("name")
+    Args:
+        recipes: by variant the recipe as plain data, empty for runs of other programs.
+    """
+
+    def is_adamw(name: str, recipe: Mapping[str, Any]) -> bool:
+        optimizer = recipe.get("optimizer", {}).get("name")
         return optimizer == "adamw" or (optimizer is None and name.partition("-")[0] == "adamw")
 
-    found = [name for name, runs in variants.items() if is_adamw(name, runs)]
-    return min(found, key=len, default=next(iter(variants)))
+    found = [name for name, recipe in recipes.items() if is_adamw(name, recipe)]
+    return min(found, key=len, default=next(iter(recipes)))
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, Any]:

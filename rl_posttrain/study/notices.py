@@ -1,6 +1,7 @@
 """What a reader must know beside a verdict: which runs count and how, why there is none, and what it cannot exclude."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rl_posttrain.study.equivalence import Comparison
@@ -57,6 +58,17 @@ def what_it_cannot_exclude(comparison: Comparison, lost: Mapping[str, Share]) ->
     else:
         text = f"failed or collapsed: {one.words()} of {comparison.variant}, {other.words()} of {comparison.baseline}"
     return dataclasses.replace(comparison, cannot_exclude=text, sentence=f"{comparison.sentence}; {text}")
+
+
+def short_last_tenth(num_steps: int) -> str:
+    """What to know of `final` where the last tenth of the steps is one step or two; empty where it has more."""
+    tenth = math.ceil(num_steps / 10)
+    if tenth > 2:
+        return ""
+    return (
+        f"final is the mean of {'one step' if tenth == 1 else 'two steps'}, the last tenth of {num_steps}: a lucky "
+        "step decides; make more steps, or set --measure auc"
+    )
 
 
 def notices_of(

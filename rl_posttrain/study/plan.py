@@ -3,7 +3,7 @@
 import itertools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,29 +73,17 @@ def read_plan(
         RecipeError: one of them is not written as it should be.
     """
     section = recipe.compare or CompareSection()
-    numbers = None if seeds is None else split_list(seeds)
-    if numbers is not None and not (numbers and all(seed.isascii() and seed.isdigit() for seed in numbers)):
-        raise RecipeError(f"--seeds={seeds}: seeds are whole numbers, separated by commas, such as 0,1,2")
+    numbers = list(section.seeds) if seeds is None else read_seeds(seeds, "--seeds")
     names = list(section.optimizers) if optimizers is None else split_list(optimizers)
     if not names:
         raise RecipeError(f"--optimizers={optimizers}: it has no name; write names with commas, such as adams,adamw")
     settings = list(section.vary) or [{}]
     for text in vary:
-        key, separator, values = text.partition("=")
-        if not separator or not split_list(values):
-            raise RecipeError(f"--vary={text}: write it as key=a,b,c, such as optimizer.lr=1e-6,2e-6")
-        try:
-            varied = [read_yaml(value) for value in split_list(values)]
-        except YamlError as error:
-            raise RecipeError(f"--vary={text}: a value is not valid YAML ({error}); quote it") from None
+        key, varied = read_values(text, "--vary")
         settings = [setting | {key: value} for setting in settings for value in varied]
     for key in dict.fromkeys(key for setting in settings for key in setting):
-        _check_varied(key)
-    return (
-        names,
-        list(section.seeds) if numbers is None else [int(seed) for seed in numbers],
-        settings,
-    )
+        check_varied(key, "--vary")
+    return names, numbers, settings
 
 
 def plan_runs(
@@ -121,29 +109,85 @@ def plan_runs(
     Raises:
         RecipeError: an optimizer, key or value that a recipe cannot have, or two variants or seeds that are the same.
     """
-    if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
-        raise RecipeError(f"--seeds={','.join(map(str, seeds))}: {repeated[0]} is listed twice; list each seed once")
+    return plan_seeds(plan_variants(recipe, itertools.product(optimizers, settings), num_processes), seeds, folder)
+
+
+def plan_variants(
+    recipe: Recipe, pairs: Iterable[tuple[str, Mapping[str, Any]]], num_processes: int = 1
+) -> dict[str, Recipe]:
+    """The recipe of each variant by its name, in the order of `pairs`: an optimizer and a setting, as in `plan_runs`.
+
+    Raises:
+        RecipeError: an optimizer, key or value that a recipe cannot have, or two variants that are the same.
+    """
     variants: dict[str, Recipe] = {}
-    for optimizer, setting in itertools.product(optimizers, settings):
-        section, named = _optimizer_section(recipe, optimizer)
-        data = recipe.model_dump(mode="json") | {"optimizer": section, "compare": None}
-        if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
-            data = _without_algorithm_keys(data)
-        for key, value in setting.items():
-            apply_override(data, f"{key}={write_yaml(value, on_one_line=True)}")
-        variant = parse_recipe(data)
+    for optimizer, setting in pairs:
+        variant, named = variant_recipe(recipe, optimizer, setting)
         keys = variant_keys(variant.model_dump(mode="json"))
         for name, other in variants.items():
             if keys == variant_keys(other.model_dump(mode="json")):
                 raise RecipeError(f"--optimizers={optimizer}: it has the same recipe as {name}; list each variant once")
-        variants[not_yet_taken(variant_name(keys, [*named, *setting]), variants)] = variant
+        variants[not_yet_taken(variant_name(keys, named), variants)] = variant
     for variant in variants.values():
-        _check_variant(variant, num_processes)
+        check_variant(variant, num_processes)
+    return variants
+
+
+def plan_seeds(variants: Mapping[str, Recipe], seeds: Sequence[int], folder: Path) -> list[PlannedRun]:
+    """The runs of `variants`, as `plan_variants` gives them: all at one seed, then all at the next.
+
+    Raises:
+        RecipeError: a seed is listed twice.
+    """
+    if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise RecipeError(f"--seeds={','.join(map(str, seeds))}: {repeated[0]} is listed twice; list each seed once")
     planned = []
     for seed, (name, variant) in itertools.product(seeds, variants.items()):
         run = {"seed": seed, "name": f"{name}-seed{seed}", "output_dir": str(folder)}
         planned.append(PlannedRun(name, seed, parse_recipe(variant.model_dump(mode="json") | {"run": run})))
     return planned
+
+
+def variant_recipe(recipe: Recipe, optimizer: str, setting: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """The recipe of an optimizer with a setting, as in `plan_runs`, and the keys that make its name, each once.
+
+    Raises:
+        RecipeError: an optimizer, key or value that a recipe cannot have.
+    """
+    section, named = _optimizer_section(recipe, optimizer)
+    data = recipe.model_dump(mode="json") | {"optimizer": section, "compare": None}
+    if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
+        data = _without_algorithm_keys(data)
+    for key, value in setting.items():
+        apply_override(data, f"{key}={write_yaml(value, on_one_line=True)}")
+    return parse_recipe(data), list(dict.fromkeys([*named, *setting]))
+
+
+def read_seeds(text: str, option: str) -> list[int]:
+    """Seeds written with commas.
+
+    Raises:
+        RecipeError: it is not written so.
+    """
+    numbers = split_list(text)
+    if not (numbers and all(seed.isascii() and seed.isdigit() for seed in numbers)):
+        raise RecipeError(f"{option}={text}: seeds are whole numbers, separated by commas, such as 0,1,2")
+    return [int(seed) for seed in numbers]
+
+
+def read_values(text: str, option: str) -> tuple[str, list[Any]]:
+    """A recipe key and its values, from ``key=a,b,c``.
+
+    Raises:
+        RecipeError: it is not written so, or runs that differ in the key cannot be compared.
+    """
+    key, separator, values = text.partition("=")
+    if not separator or not split_list(values):
+        raise RecipeError(f"{option}={text}: write it as key=a,b,c, such as optimizer.lr=1e-6,2e-6")
+    try:
+        return key, [read_yaml(value) for value in split_list(values)]
+    except YamlError as error:
+        raise RecipeError(f"{option}={text}: a value is not valid YAML ({error}); quote it") from None
 
 
 def split_list(text: str) -> list[str]:
@@ -158,7 +202,7 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _check_varied(key: str) -> None:
+def check_varied(key: str, option: str) -> None:
     """Fail where runs that differ in `key` cannot be judged side by side.
 
     Raises:
@@ -166,15 +210,21 @@ def _check_varied(key: str) -> None:
     """
     section = key.partition(".")[0]
     if section in SAME_VARIANT:
-        raise RecipeError(f"--vary={key}: it does not change what the run learns, so it makes no variant; leave it out")
+        raise RecipeError(
+            f"{option}={key}: it does not change what the run learns, so it makes no variant; leave it out"
+        )
     if section in ("task", "rewards") and key not in SAME_TASK:
         raise RecipeError(
-            f"--vary={key}: it changes what is rewarded, so rewards could not be compared; run a comparison for each"
+            f"{option}={key}: it changes what is rewarded, so rewards could not be compared; run a comparison for each"
         )
 
 
-def _check_variant(recipe: Recipe, num_processes: int) -> None:
-    """Find a mistake in a variant now, not hours later when its first run starts."""
+def check_variant(recipe: Recipe, num_processes: int) -> None:
+    """Find a mistake in a variant now, not hours later when its first run starts.
+
+    Raises:
+        RecipeError: there is one.
+    """
     derive_sizes(recipe, num_processes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that are allowed and doubtful: the run itself will say so

@@ -60,7 +60,8 @@ def judge_tasks(
         RunError: as `judge`; or a task's reward range is not known, or the baseline has no run on it.
     """
     check_terms(measure, margin, reward_range, failed)
-    baseline = default_baseline(collection) if baseline is None else baseline
+    if baseline is None:
+        baseline = default_baseline({name: runs[0].recipe for name, runs in collection.planned.items()})
     margin = _MARGIN if margin is None else margin
     share = _THRESHOLD if threshold is None else threshold
     ranges, judged = {}, {}

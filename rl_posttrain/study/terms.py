@@ -4,8 +4,9 @@ They are fixed by the recipe, the user or the baseline alone, so that no further
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def make_terms(
     failed: str | float,
 ) -> Terms:
     """The terms of a comparison with `baseline`, from what the user said, the recipe, or else the baseline's runs."""
-    known = RewardRange(*reward_range, "as --range says") if reward_range else range_of_recipes(collection.runs)
+    known = _range((run.recipe for run in collection.runs), reward_range)
     base = [run for run in collection.variants.get(baseline, []) if run.finished]
     notices, where, half = [], "", ""
     if margin is None and known:
@@ -142,10 +143,32 @@ def make_terms(
     )
 
 
-def range_of_recipes(runs: Sequence[History]) -> RewardRange | None:
+def margin_before_runs(
+    recipes: Iterable[Mapping[str, Any]], margin: float | None, reward_range: tuple[float, float] | None
+) -> float:
+    """The margin, where it must be fixed before there is a run.
+
+    Raises:
+        RunError: nobody says it, and no recipe says the range of its rewards.
+    """
+    if margin is not None:
+        return margin
+    if (known := _range(recipes, reward_range)) is None:
+        raise RunError(
+            "--margin: the range of the reward is not known, and the margin must be fixed before the first look; set "
+            "--margin, or --range LOW,HIGH"
+        )
+    return _MARGIN_SHARE * known.width
+
+
+def _range(recipes: Iterable[Mapping[str, Any]], said: tuple[float, float] | None) -> RewardRange | None:
+    return RewardRange(*said, "as --range says") if said else range_of_recipes(recipes)
+
+
+def range_of_recipes(recipes: Iterable[Mapping[str, Any]]) -> RewardRange | None:
     """The range of the reward from the ranges and weights of a recipe; None where no recipe has all of them."""
-    for run in runs:
-        rewards = run.recipe.get("rewards") or ()
+    for recipe in recipes:
+        rewards = recipe.get("rewards") or ()
         if rewards and all(reward.get("range") for reward in rewards):
             # The ends of each, weighted; a weight below 0 swaps them.
             ends = [[reward.get("weight", 1.0) * end for end in reward["range"]] for reward in rewards]

@@ -100,7 +100,7 @@ def short_key(key: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value of a recipe's key in a name."""
+    """A value as it stands in names and on the command line: 2e-5, true, 0.9,0.95."""
     if isinstance(value, float):
         return repr(value).replace("e+", "e").replace("e-0", "e-")  # 2e-05 is written 2e-5
     if isinstance(value, list | tuple):

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rl_posttrain.study.absent import Absent
+from rl_posttrain.study.equivalence import Comparison
 from rl_posttrain.study.histories import History, recipe_differences
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.outcomes import Share
 from rl_posttrain.study.summaries import largest, mean_and_deviation, total
 from rl_posttrain.study.survival import AXES_TO, TimeTo
 
-_CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
+CLASSES = {"better": "good", "worse": "bad", "equivalent": "even", "undecided": "open", "none": "open"}
 _WORDS = {"none": "no verdict"}
 
 
@@ -41,15 +42,15 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
         if variant == judgement.baseline:
             row["verdict"] = "baseline"
         elif (result := results[variant]).difference is None:
-            row["verdict"] = {"text": _WORDS[result.word], "class": _CLASSES[result.word]}
+            row["verdict"] = {"text": _WORDS[result.word], "class": CLASSES[result.word]}
         else:
             row |= {
                 "difference": number_cell(result.difference, "+.3f"),
                 "interval": f"{result.low:+.3f} to {result.high:+.3f}",
                 "p_different": number_cell(result.p_different, ".2g"),
                 "p_equivalent": number_cell(result.p_equivalent, ".2g"),
-                "verdict": {"text": _WORDS.get(result.word, result.word), "class": _CLASSES[result.word]},
-                "needed": number_cell(result.seeds_needed, "d"),
+                "verdict": {"text": _WORDS.get(result.word, result.word), "class": CLASSES[result.word]},
+                "needed": _seeds_needed(result),
             }
         rows.append(row)
     threshold, margin = f"{judgement.threshold:.3g}", f"{judgement.margin:.3g}"
@@ -76,7 +77,7 @@ def verdict_table(judgement: Judgement) -> dict[str, Any]:
             column("tokens_to", f"Tokens to {threshold}"),
             column("seconds_to", f"Seconds to {threshold}"),
             column("seconds_per_step", "s/step", help="Median seconds per step."),
-            column("needed", "Seeds to decide", help="With a power of 0.8, if difference and spread stay the same."),
+            column("needed", "Seeds to decide", help="With a power of 0.8, if all stays as it is; with its interval."),
         ],
         "rows": rows,
     }  # fmt: skip
@@ -232,6 +233,14 @@ def number_cell(value: float | None, form: str) -> dict[str, Any] | None:
 
 def _share(share: Share) -> dict[str, Any]:
     return {"text": share.words(), "value": share.count}
+
+
+def _seeds_needed(result: Comparison) -> dict[str, Any] | None:
+    """The number of seeds that would decide, with its interval; a dash stands for more than anybody runs."""
+    if result.seeds_needed is None:
+        return None
+    low, high = ("-" if number is None else str(number) for number in result.seeds_between)
+    return {"text": f"{result.seeds_needed} ({low} to {high})", "value": result.seeds_needed}
 
 
 def _mean_and_spread(values: Sequence[float | None], form: str = ".3f") -> dict[str, Any] | None:

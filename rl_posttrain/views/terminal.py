@@ -4,6 +4,7 @@ import contextlib
 import io
 import string
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,6 +18,7 @@ from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.bands import Curve, band, drawn, extremes, whole
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.judging import Judgement
+from rl_posttrain.views.designs import looks_table, tuning_table
 from rl_posttrain.views.tables import cell_text, state_of, verdict_table
 
 _CELLS = {  # of the table: key of the summary, format
@@ -31,6 +33,7 @@ _CELLS = {  # of the table: key of the summary, format
 _VERDICT_COLUMNS = ("variant", "verdict", "difference", "interval", "seeds", "failed", "final", "auc", "steps_to")
 _NARROW_COLUMNS = ("variant", "verdict", "difference", "final", "auc")  # where the terminal is narrower than _WIDE
 _WIDE = 110
+_LOOK_COLUMNS = ("look", "seeds", "variant", "verdict", "difference", "interval", "p_different", "level_different")
 _VERDICT_STYLES = {"good": "green", "bad": "red", "even": "blue", "open": "yellow"}
 _MARKERS = "*o+x#@%&" + string.ascii_lowercase
 
@@ -99,25 +102,35 @@ def print_runs(collection: Collection, console: Console) -> None:
 def print_verdicts(judgement: Judgement, console: Console) -> None:
     """Print the notices, a table with one line per variant, and the verdicts in words."""
     print_notices(judgement.notices, console)
-    table = verdict_table(judgement)
-    columns = {column["key"]: column for column in table["columns"]}
-    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    if (tuning := tuning_table(judgement)) is not None:
+        _print_table(tuning, [column["key"] for column in tuning["columns"] if column["key"] != "failed"], console)
+        console.print()
     keys = _VERDICT_COLUMNS if console.width >= _WIDE else _NARROW_COLUMNS
-    for key in keys:
-        number = columns[key]["kind"] == "number"
-        shown.add_column(columns[key]["label"].lower(), justify="right" if number else "left", overflow="fold")
-    for row in table["rows"]:
-        cells = {key: Text(cell_text(row.get(key))) for key in keys}
-        if isinstance(row["verdict"], dict):
-            cells["verdict"].stylize(_VERDICT_STYLES[row["verdict"]["class"]])
-        shown.add_row(*cells.values())
-    console.print(shown)
+    _print_table(verdict_table(judgement), keys, console)
+    if (looks := looks_table(judgement)) is not None:
+        console.print()
+        _print_table(looks, _LOOK_COLUMNS, console)
     console.print(Text(f"\n{judgement.terms}", style="dim"))
     for check in judgement.checks:
         console.print(Text(check, style="bold red" if "DIFFERENT" in check else "dim"))
     console.print()
     for comparison in judgement.comparisons:
         console.print(Text(comparison.sentence), soft_wrap=True)
+
+
+def _print_table(table: dict[str, Any], keys: Sequence[str], console: Console) -> None:
+    """Print some columns of a table, as tables.py describes it."""
+    columns = {column["key"]: column for column in table["columns"]}
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for key in keys:
+        number = columns[key]["kind"] == "number"
+        shown.add_column(columns[key]["label"].lower(), justify="right" if number else "left", overflow="fold")
+    for row in table["rows"]:
+        cells = {key: Text(cell_text(row.get(key))) for key in keys}
+        if isinstance(verdict := row.get("verdict"), dict):
+            cells["verdict"].stylize(_VERDICT_STYLES[verdict["class"]])
+        shown.add_row(*cells.values())
+    console.print(shown)
 
 
 def print_notices(notices: Sequence[str], console: Console) -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import clean_environment, command, fork_command, run_command, wait_until
 from rich.console import Console
+from synthetic import finish
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.recipe.files import bundled_recipes
@@ -22,6 +23,7 @@ from rl_posttrain.runs.columns import columns_of
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.series import summarize
 from rl_posttrain.study.histories import read_runs
+from rl_posttrain.study.notices import short_last_tenth
 from rl_posttrain.study.plan import PlannedRun, plan_runs, read_plan, split_list
 from rl_posttrain.study.runner import Runner
 from rl_posttrain.views.comparison import ComparisonDisplay
@@ -287,6 +289,54 @@ def test_the_time_left_counts_steps(tmp_path, monkeypatch):
         run = RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml())
         run.append_metrics({"step": 1, "reward": 0.5})
         assert display.seconds_left(runner) == pytest.approx(50 * 59)
+
+
+def test_a_comparison_says_how_long_it_takes_and_its_steps(tmp_path):
+    runs = plan("adams,adamw", seeds=(0, 1), folder=tmp_path)
+    for run in runs[:2]:  # 30 steps in 60 s, and in 120 s
+        finish(run, 0.5)
+    row = RunDirectory(runs[1].path)
+    row.append_metrics({"step": 30, "reward": 0.5, "seconds": 120.0})
+    file = io.StringIO()
+    display = ComparisonDisplay(runs, jobs=2, title="tuning optimizer.lr", console=Console(file=file, width=200))
+    runner = Runner(runs)
+    with display:
+        directory = RunDirectory.create(runs[2].path, recipe_yaml=runs[2].recipe.to_yaml())
+        with subprocess.Popen(["sleep", "60"]) as process:
+            runner.running[runner.waiting.pop(0)] = process
+            for step in range(1, 7):
+                directory.append_metrics({"step": step, "reward": 0.25})
+                display.show(runner)
+            process.kill()
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "tuning optimizer.lr: 4 runs of adams, adamw, 30 steps each; already finished: 2"
+    # 60 steps are left, at 2 s and 4 s a step in the mean 3 s; two runs at the same time.
+    assert lines[1] == "about 1m30s left, by 2 finished runs"
+    steps = [line.partition("   ")[0] for line in lines if line.startswith("adams-seed1 step")]
+    assert steps == ["adams-seed1 step 3/30", "adams-seed1 step 6/30"]
+
+
+def test_without_finished_runs_the_time_is_said_after_the_first_steps(tmp_path):
+    runs = plan("adams", folder=tmp_path)
+    file = io.StringIO()
+    with ComparisonDisplay(runs, console=Console(file=file, width=120)) as display:
+        runner = Runner(runs)
+        display.show(runner)
+        RunDirectory.create(runs[0].path, recipe_yaml=runs[0].recipe.to_yaml()).append_metrics({"step": 1, "reward": 1})
+        display.show(runner)
+        display.show(runner)
+    said = file.getvalue()
+    assert "no run is finished yet: how long they take is said after the first steps" in said
+    assert len(re.findall(r"^about \S+ left, by the first steps$", said, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(10, "final is the mean of one step, the last tenth of 10: "), (12, "final is the mean of two steps"), (21, "")],
+)
+def test_a_last_tenth_of_one_step_is_said(steps, said):
+    assert short_last_tenth(steps).startswith(said)
+    assert bool(short_last_tenth(steps)) == bool(said)
 
 
 PICKY = """

@@ -279,6 +279,15 @@ def test_seeds_needed_have_the_power_that_is_said(difference, spread, margin, ki
     assert result.word == "undecided"
     needed = result.seeds_needed
     assert f"about {needed} seeds would decide" in result.sentence
+    # The interval of a standard deviation from five values: 0.599 to 2.874 times what was measured (chi-square tables).
+    low, high = (
+        compare(seeded(*(offsets * factor + difference)), seeded(0, 0, 0, 0, 0), margin).seeds_needed
+        for factor in (0.599, 2.874)
+    )
+    assert result.seeds_between[1] == pytest.approx(high, rel=0.01)
+    assert result.seeds_between[0] == (pytest.approx(low, abs=1) if low else 6)
+    assert f"({result.seeds_between[0]} to {result.seeds_between[1]}, by the interval of the spread)" in result.sentence
+    assert result.sentence.endswith("; adding seeds to a result that was seen needs compare --until-decided")
     assert power_at(needed, difference, spread, margin, kind) == pytest.approx(0.82, abs=0.04)
     assert power_at(needed - 1, difference, spread, margin, kind) < 0.81
     assert power_at(int(needed * 0.6), difference, spread, margin, kind) < 0.65

@@ -92,7 +92,10 @@ def test_the_verdict_tables_words(levels, text, kind):
     assert row["verdict"] == {"text": text, "class": kind}
     assert ("difference" in row) == (len(levels) > 2)
     if text == "undecided":
-        assert row["needed"] == {"text": str(row["needed"]["value"]), "value": judgement.comparisons[0].seeds_needed}
+        comparison = judgement.comparisons[0]
+        low, high = comparison.seeds_between
+        assert high is None  # more than anybody runs
+        assert row["needed"] == {"text": f"{comparison.seeds_needed} ({low} to -)", "value": comparison.seeds_needed}
 
 
 def test_no_verdict_over_runs_without_seeds():

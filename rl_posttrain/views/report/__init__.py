@@ -12,21 +12,22 @@ def write_report(judgement: Judgement, out: Path, *, command: str) -> Path:
         command: the command that makes this report again; the page shows it.
 
     Returns:
-        ``index.html``. Beside it are ``rewards.png``, ``training.png`` and ``cost.png``.
+        ``index.html``. Beside it are ``rewards.png``, ``training.png`` and ``cost.png``,
+        and ``tuning.png`` where values were tuned.
 
     Raises:
         RunError: `out` cannot be written.
     """
     from rl_posttrain.errors import RunError
     from rl_posttrain.runs.files import write_atomically
-    from rl_posttrain.views.report.figures import FIGURES
+    from rl_posttrain.views.report.figures import figures_of
     from rl_posttrain.views.report.page import render_page
     from rl_posttrain.views.report.payload import make_payload
 
     page = out / "index.html"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, draw in FIGURES.items():
+        for name, draw in figures_of(judgement).items():
             draw(judgement, out / name)
         write_atomically(page, render_page(make_payload(judgement, command)))
     except OSError as error:

@@ -11,8 +11,10 @@ from rl_posttrain.runs.picture import write_png
 from rl_posttrain.study.bands import band, drawn, extremes, whole
 from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
+from rl_posttrain.study.sensitivity import sensitivity
 from rl_posttrain.study.summaries import memory_gib, phase_seconds
 from rl_posttrain.views.report.looks import DASHES, look
+from rl_posttrain.views.report.sensitivity import plot_tuning
 
 _WINDOW = 5
 _NUM_BINS = 1000  # about as many as a panel has pixels
@@ -98,6 +100,11 @@ FIGURES: dict[str, Callable[[Judgement, Path], None]] = {
     "training.png": plot_training,
     "cost.png": plot_cost,
 }
+
+
+def figures_of(judgement: Judgement) -> dict[str, Callable[[Judgement, Path], None]]:
+    """The figures of a report, by the names of their files; with the sensitivity curve where values were tuned."""
+    return FIGURES | ({"tuning.png": plot_tuning} if sensitivity(judgement) else {})
 
 
 def _recorded(judgement: Judgement, metric: Metric) -> bool:

@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const { axes = {}, charts = [], variants = [], runs = [], t95 = [], phases = null, memory = [], reached = null,
   profiles = null, along = [] } = data;
+const { sensitivity = [] } = data;
 const GRID_POINTS = 200;
 const MANY_RUNS = 30;  // the lines of more runs hide their means, so that they are not drawn before the reader asks
 const PHASE_COLOURS = ["#3a6ea5", "#8fbbe0", "#dbe7f2", "#e8c874", "#c98a3a", "#8a5a2b"];
@@ -390,6 +391,69 @@ function drawBars(title, parts, div) {
     { barmode: "stack", uniformtext: { minsize: 10, mode: "hide" }, margin: { l: 44, r: 30, t: 8, b: 40 } }), config);
 }
 
+// The measure against a tuned value: runs, mean and band of each variant on the tuning seeds; fresh seeds on the right.
+function drawSensitivity({ key, log, measure, seeds, curves }, div) {
+  const traces = [], spoken = [], labels = [];
+  curves.forEach(({ label, variant, values, spreads, chosen, edge, fresh }, place) => {
+    const { dash } = variants[variant], colour = colours.line[variant], at = values.map(Number);
+    const base = { type: "scatter", meta: [plain(label), plain(key), plain(measure)], cliponaxis: false };
+    const hover = (what) => `<b>%{meta[0]}</b><br>${what}<br>%{meta[1]} %{x:.3g}<br>%{meta[2]} %{y:.4g}<extra></extra>`;
+    const points = (spread, x, more) => ({
+      ...base, name: `${label} runs`, mode: "markers", x, y: spread.values, opacity: 0.65, ...more,
+      marker: { color: colour, size: 6, symbol: spread.failed.map((failed) => (failed ? "x" : "circle")) },
+    });
+    traces.push({
+      ...base, name: `${label} band`, mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip",
+      fillcolor: colours.fill[variant], x: [...at, ...at.toReversed()],
+      y: [...spreads.map(({ high }) => high), ...spreads.map(({ low }) => low).toReversed()],
+    });
+    for (const [i, spread] of spreads.entries()) {
+      traces.push(points(spread, spread.values.map(() => at[i]), { hovertemplate: hover("tuning run") }));
+    }
+    traces.push({
+      ...base, name: label, mode: "lines", x: at, y: spreads.map(({ mean }) => mean),
+      line: { color: colour, width: 2.4, dash },
+      hovertemplate: hover(`mean over tuning seeds ${seeds.join(", ")}`),
+    });
+    const best = Number(values[chosen].toPrecision(3));
+    traces.push({
+      ...base, name: `${label} chosen`, mode: "markers+text", x: [at[chosen]], y: [spreads[chosen].mean],
+      text: [plain(edge ? `${best}: edge of its grid` : best)], textposition: "top center", textfont: { color: colour },
+      marker: { color: "rgba(0,0,0,0)", size: 14, line: { color: colour, width: 2.4 } }, hovertemplate: hover("chosen"),
+    });
+    const found = fresh && `${Number(fresh.mean.toPrecision(3))} on ${fresh.values.length} fresh seeds`;
+    const said = found ?? "no fresh seeds yet";
+    spoken.push(`${label}: best ${best}${edge ? ", at the edge of its grid" : ""}, ${said}`);
+    labels.push(plain(short(label, 10)));
+    if (!fresh) return;
+    const gap = 0.44 / Math.max(1, fresh.values.length - 1);
+    const places = fresh.values.map((_, i) => place + gap * (i - (fresh.values.length - 1) / 2));
+    const told = (what) => `<b>%{meta[0]}</b><br>${what}<br>%{meta[2]} %{y:.4g}<extra></extra>`;
+    traces.push(points(fresh, places, { xaxis: "x2", hovertemplate: told("fresh seed") }));
+    traces.push({
+      ...base, name: `${label} fresh`, xaxis: "x2", mode: "markers", x: [place], y: [fresh.mean],
+      marker: { color: colour, symbol: "line-ew", size: 22, line: { color: colour, width: 3 } },
+      error_y: {
+        type: "data", symmetric: false, array: [fresh.high - fresh.mean], arrayminus: [fresh.mean - fresh.low],
+        color: colour, thickness: 1.8, width: 0,
+      },
+      hovertemplate: told("mean of fresh seeds"),
+    });
+  });
+  div.setAttribute("aria-label", `${measure} by ${key}, on tuning seeds and on fresh seeds. ${spoken.join("; ")}.`);
+  const share = Math.min(0.4, 0.12 + 0.06 * curves.length);
+  const titled = (text) => ({ text: plain(text), standoff: 6, font: { size: 12 } });
+  const title = titled(`${key}, tuning seeds ${seeds.join(", ")}`);
+  const x = { type: log ? "log" : "linear", domain: [0, 0.98 - share], title, nticks: 7 };
+  const made = layout(div, 330, x, { nticks: 6 });
+  made.xaxis2 = {
+    ...made.xaxis, type: "linear", domain: [1 - share, 1], title: titled("fresh seeds"), showgrid: false,
+    fixedrange: true,
+    tickvals: curves.map((_, i) => i), ticktext: labels, range: [-0.6, curves.length - 0.4], ticks: "", tickangle: -30,
+  };
+  return Plotly.react(div, traces, made, config);
+}
+
 const views = new Map();  // chart id to {div, draw}
 
 function addView(grid, { id, title, unit, note, keys }, draw) {
@@ -411,6 +475,14 @@ function addView(grid, { id, title, unit, note, keys }, draw) {
 
 function addViews() {
   const [lines, comparing, bars] = [1, 2, 3].map(() => element("div", { class: "grid" }));
+  const tuned = element("div", {});
+  for (const chart of sensitivity) {
+    const note = "A point is a run (a cross: it failed). Line and band: the mean over tuning seeds, and its 95 % "
+      + "interval from three seeds on, else lowest to highest. A ring: the value that was chosen. On the right: the "
+      + "seeds that the verdict is of, with mean and 95 % interval.";
+    const title = `${chart.measure} against ${chart.key}`;
+    addView(tuned, { id: `tuning/${chart.key}`, title, note }, (div) => drawSensitivity(chart, div));
+  }
   for (const chart of charts) addView(lines, chart, (div) => drawLines(chart, div));
   for (const chart of along) addView(comparing, chart, (div) => drawAlong(chart, div));
   if (reached && Object.keys(reached.stairs).length) addView(comparing, { id: "reached", ...reached }, drawStairs);
@@ -427,7 +499,7 @@ function addViews() {
     const part = { name: label, values: gib, unit: "GiB" };
     addView(bars, { id: `memory/${label}`, title }, (div) => drawBars(title, [part], div));
   }
-  find(".views").append(...[lines, comparing, bars].filter((grid) => grid.childElementCount));
+  find(".views").append(...[tuned, lines, comparing, bars].filter((grid) => grid.childElementCount));
 }
 
 let latest = 0, settled = Promise.resolve();

@@ -30,6 +30,7 @@ _NUMBERS = (
     "reached",
     "profiles",
     "along",
+    "sensitivity",
 )
 # Characters that browsers ignore, that cannot be encoded, or that turn around or hide the text next to them. Joiners
 # are not among them, because scripts and emoji need them; nor are tab and line feed, which are shown.
@@ -50,8 +51,9 @@ def render_page(payload: dict[str, Any]) -> str:
             ``seed``, ``state`` and the lists of ``x`` and ``y`` by key, all of a run of one length. ``smoothing``:
             points. ``t95``: two-sided t by number of runs. ``phases``, ``memory``: bars. ``reached``: ``title``,
             ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``:
-            so, with ``curves``. ``along``: such charts, with ``id`` and ``margin``. ``tables``:
-            shown in their order. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
+            so, with ``curves``. ``along``: such charts, with ``id`` and ``margin``. ``sensitivity``: curves
+            of tuned keys, as `views.designs.sensitivity_charts` gives them. ``tables``: shown in their order; None for
+            one that is not there. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
 
     Raises:
         ValueError: a number is not finite. JSON has no such numbers; a missing value is None.

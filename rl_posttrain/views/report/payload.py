@@ -18,6 +18,7 @@ from rl_posttrain.study.histories import History
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.summaries import memory_gib, phase_seconds
 from rl_posttrain.study.survival import TimeTo
+from rl_posttrain.views.designs import looks_table, sensitivity_charts, tuning_table
 from rl_posttrain.views.report.looks import look
 from rl_posttrain.views.tables import differences_table, seeds_table, stability_table, times_table, verdict_table
 from rl_posttrain.views.task_tables import robust_table, tasks_table
@@ -73,8 +74,11 @@ def make_payload(judgement: Judgement, command: str) -> dict[str, Any]:
         "reached": _reached(judgement, variants),
         "profiles": _profiles(judgement, variants),
         "memory": [{"label": label, "gib": _rounded(values)} for label, values in memory_gib(collection).items()],
+        "sensitivity": sensitivity_charts(judgement),
         "tables": {
             "verdict": verdict_table(judgement),
+            "tuning": tuning_table(judgement),
+            "looks": looks_table(judgement),
             "robust": robust_table(judgement),
             "tasks": tasks_table(judgement),
             "times": times_table(judgement),
