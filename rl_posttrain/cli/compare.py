@@ -93,7 +93,6 @@ def compare(
 ) -> None:
     """Train with several optimizers and seeds, and report. Only the runs that are missing are trained."""
     from rl_posttrain.recipe.load import load_recipe
-    from rl_posttrain.study.notices import short_last_tenth
     from rl_posttrain.study.plan import plan_seeds, plan_variants, read_plan, read_seeds
     from rl_posttrain.study.search import Search
     from rl_posttrain.study.sequential import MAX_SEEDS, sequence_of_seeds
@@ -111,8 +110,6 @@ def compare(
     pairs = list(itertools.product(names, settings))
     max_seeds = MAX_SEEDS if max_seeds is None else max_seeds
     first = read_seeds(seeds, "--seeds") if seeds is not None else []
-    if measure == "final" and (short := short_last_tenth(loaded.algorithm.num_steps)):
-        typer.echo(short, err=True)
     comparison = Comparison(folder, jobs, num_processes, {**terms, "threshold": threshold}, stderr=as_json)
     try:
         if tune:
@@ -166,13 +163,16 @@ class Comparison:
     def train(self, runs: "Sequence[PlannedRun]", title: str = "") -> None:
         """Train the runs that are missing; say which failed."""
         from rl_posttrain.cost.refusals import check_training
+        from rl_posttrain.study.notices import short_last_tenth
         from rl_posttrain.study.runner import Runner, visible_devices
         from rl_posttrain.views.comparison import ComparisonDisplay
 
         for recipe in {run.variant: run.recipe for run in runs}.values():
             check_training(recipe, self._num_processes)
-        self._part = runs
         runner = Runner(runs, jobs=self._jobs, num_processes=self._num_processes, devices=visible_devices())
+        if not self._part and self._terms["measure"] == "final":
+            self._say({short_last_tenth(run.num_steps): None for run in runs})
+        self._part = runs
         with ComparisonDisplay(runs, jobs=self._jobs, title=title, stderr=self._stderr) as display:
             runner.run(display.show)
         for name, said in runner.failed.items():
@@ -252,7 +252,7 @@ class Comparison:
         return f"stopped: {finished} of {len(self._part)} runs are finished; the same command trains the others"
 
     def _say(self, lines) -> None:
-        for line in lines:
+        for line in filter(None, lines):
             typer.echo(line, err=self._stderr)
 
 

@@ -109,6 +109,7 @@ def report(
     The page has charts, tables and samples, and works offline. Failed runs count as the worst reward; a variant of
     which a run still trains has no verdict.
     """
+    from rl_posttrain.study.designs import as_compared
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.study.terms import parse_failed, parse_range
@@ -130,7 +131,7 @@ def report(
         failed=parse_failed(failed),
         paired=paired,
     )
-    write_and_print(judgement, out, as_json)
+    write_and_print(as_compared(judgement, runs), out, as_json)
 
 
 def write_and_print(judgement: "Judgement", out: Path, as_json: bool) -> None:

@@ -1,12 +1,14 @@
 """Judgements of comparisons that were tuned first, or looked at several times."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 from rl_posttrain.study.judging import Judgement
-from rl_posttrain.study.monitor import Monitor
+from rl_posttrain.study.monitor import SEQUENTIAL_FILE, Monitor, read_monitor
 from rl_posttrain.study.notices import what_it_cannot_exclude
 from rl_posttrain.study.outcomes import Share
-from rl_posttrain.study.tuning import Tuned
+from rl_posttrain.study.tuning import Tuned, read_tuned
 
 
 def with_tuning(judgement: Judgement, tuned: Tuned) -> Judgement:
@@ -38,3 +40,27 @@ def with_looks(judgement: Judgement, monitor: Monitor) -> Judgement:
         notices=[*judgement.notices, *notices],
         terms=f"{judgement.terms} {plan.words()}",
     )
+
+
+def as_compared(judgement: Judgement, paths: Sequence[Path]) -> Judgement:
+    """The judgement of the runs at `paths`, with what the comparison that made them says of its tuning and its looks.
+
+    Raises:
+        RunError: a file of the comparison is damaged.
+    """
+    if len(paths) != 1:
+        return judgement
+    tuned, monitor = read_tuned(paths[0]), read_monitor(paths[0])
+    variants = judgement.collection.planned
+    if tuned is not None and tuned.measure == judgement.measure and any(v.chosen in variants for v in tuned.variants):
+        judgement = with_tuning(judgement, tuned)
+    if monitor is None:
+        return judgement
+    plan = monitor.plan
+    if monitor.looks and (plan.measure, plan.baseline) == (judgement.measure, judgement.baseline):
+        return with_looks(judgement, monitor)
+    notice = (
+        f"seeds were added by looks at {plan.measure} against {plan.baseline} ({SEQUENTIAL_FILE}); this verdict is "
+        "another one, and claims too much where the number of seeds came of what was seen"
+    )
+    return dataclasses.replace(judgement, notices=[*judgement.notices, notice])

@@ -110,6 +110,7 @@ def _curve(curve: Curve, variants: list[str]) -> dict[str, Any]:
         "values": list(curve.values),
         "spreads": [_spread(spread) for spread in curve.spreads],
         "chosen": curve.chosen,
+        "best": value_text(curve.values[curve.chosen]),
         "edge": curve.edge,
         "fresh": _spread(curve.fresh) if curve.fresh else None,
     }

@@ -10,7 +10,10 @@ from synthetic import finish
 
 from rl_posttrain.errors import RecipeError, RunError
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.study.designs import as_compared
 from rl_posttrain.study.estimates import Estimate
+from rl_posttrain.study.histories import read_runs
+from rl_posttrain.study.judging import judge
 from rl_posttrain.study.monitor import Monitor, make_plan, open_monitor, read_monitor, write_monitor
 from rl_posttrain.study.plan import plan_seeds, plan_variants
 from rl_posttrain.study.sequential import SequentialPlan, plan_looks, sequence_of_seeds
@@ -180,6 +183,13 @@ def test_the_command_stops_where_all_is_decided(run_main, tmp_path):
     assert found["sequential"]["found"] == json.loads((out / "sequential.json").read_text())["found"]
     assert "looks at 4, 5, 6, 7 and 8 seeds that were fixed before the first one" in found["terms"]
     assert adams["sentence"].startswith("adams is better than adamw: +0.2 (repeated 95 % CI ")
+    # A report on the folder has the verdicts of the looks; against another baseline it says what it is.
+    again = as_compared(judge(read_runs([out]), baseline="adamw"), [out])
+    verdicts = [comparison.sentence.partition(";")[0] for comparison in again.comparisons]
+    assert verdicts == [found["sentence"].partition(";")[0] for found in (adams, sgd)]
+    other = as_compared(judge(read_runs([out]), baseline="adams"), [out])
+    assert other.monitor is None
+    assert other.notices[-1].startswith("seeds were added by looks at final against adamw (sequential.json)")
     status, _, stderr = run_main(*arguments, "--max-seeds", "9")
     assert (status, "has another plan (seeds 0,1,2,3,4,5,6,7, now" in stderr) == (2, True)
     status, _, stderr = run_main(*arguments[:-3], "--max-seeds", "9")

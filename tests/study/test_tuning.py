@@ -11,6 +11,7 @@ from synthetic import finish
 
 from rl_posttrain.errors import RecipeError, RunError
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.study.designs import as_compared
 from rl_posttrain.study.histories import read_runs
 from rl_posttrain.study.judging import judge
 from rl_posttrain.study.plan import PlannedRun, plan_runs
@@ -214,6 +215,10 @@ def test_compare_tunes_then_judges_fresh_seeds(run_main, tmp_path):
         in found["terms"]
     )
     assert (out / "report" / "tuning.png").stat().st_size > 10_000
+    assert stderr.startswith("final is the mean of one step, the last tenth of 10: ")
     assert re.search(r"adams: best adams-lr=1e-5, mean final 0\.(80|79)\d of 4 trials", stderr)
+    # A report on the folder says the same of the tuning; one by another measure says nothing of it.
+    assert as_compared(judge(read_runs([out]), baseline="adamw-lr=3e-5"), [out]).tuned == read_tuned(out)
+    assert as_compared(judge(read_runs([out]), measure="auc"), [out]).tuned is None
     status, _, stderr = run_main(*arguments[:5], "--seeds", "0,100", "--tune-seeds", "100,101", "--out", out)
     assert (status, stderr.startswith("rl-posttrain: --tune-seeds=100,101: 100 would choose and judge")) == (2, True)

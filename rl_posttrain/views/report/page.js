@@ -394,7 +394,7 @@ function drawBars(title, parts, div) {
 // The measure against a tuned value: runs, mean and band of each variant on the tuning seeds; fresh seeds on the right.
 function drawSensitivity({ key, log, measure, seeds, curves }, div) {
   const traces = [], spoken = [], labels = [];
-  curves.forEach(({ label, variant, values, spreads, chosen, edge, fresh }, place) => {
+  curves.forEach(({ label, variant, values, spreads, chosen, best, edge, fresh }, place) => {
     const { dash } = variants[variant], colour = colours.line[variant], at = values.map(Number);
     const base = { type: "scatter", meta: [plain(label), plain(key), plain(measure)], cliponaxis: false };
     const hover = (what) => `<b>%{meta[0]}</b><br>${what}<br>%{meta[1]} %{x:.3g}<br>%{meta[2]} %{y:.4g}<extra></extra>`;
@@ -415,10 +415,10 @@ function drawSensitivity({ key, log, measure, seeds, curves }, div) {
       line: { color: colour, width: 2.4, dash },
       hovertemplate: hover(`mean over tuning seeds ${seeds.join(", ")}`),
     });
-    const best = Number(values[chosen].toPrecision(3));
+    const named = div.clientWidth < 500 ? best : `${label} ${best}`;
     traces.push({
       ...base, name: `${label} chosen`, mode: "markers+text", x: [at[chosen]], y: [spreads[chosen].mean],
-      text: [plain(edge ? `${best}: edge of its grid` : best)], textposition: "top center", textfont: { color: colour },
+      text: [plain(edge ? `${named}: edge of its grid` : named)], textposition: "top center", textfont: { color: colour },
       marker: { color: "rgba(0,0,0,0)", size: 14, line: { color: colour, width: 2.4 } }, hovertemplate: hover("chosen"),
     });
     const found = fresh && `${Number(fresh.mean.toPrecision(3))} on ${fresh.values.length} fresh seeds`;
@@ -444,7 +444,7 @@ function drawSensitivity({ key, log, measure, seeds, curves }, div) {
   const share = Math.min(0.4, 0.12 + 0.06 * curves.length);
   const titled = (text) => ({ text: plain(text), standoff: 6, font: { size: 12 } });
   const title = titled(`${key}, tuning seeds ${seeds.join(", ")}`);
-  const x = { type: log ? "log" : "linear", domain: [0, 0.98 - share], title, nticks: 7 };
+  const x = { type: log ? "log" : "linear", domain: [0, 0.98 - share], title, ...(log ? { dtick: 1 } : { nticks: 7 }) };
   const made = layout(div, 330, x, { nticks: 6 });
   made.xaxis2 = {
     ...made.xaxis, type: "linear", domain: [1 - share, 1], title: titled("fresh seeds"), showgrid: false,
