@@ -107,15 +107,16 @@ class Judgement:
     tuned: Tuned | None = None
     monitor: Monitor | None = None
 
-    def values(self, variant: str, key: str) -> list[float | None]:
+    def values(self, variant: str, key: str, *, with_failed: bool = False) -> list[float | None]:
         """A statistic of every run of a variant that counts.
 
-        Of the measure, what was counted for each planned run. Of anything else, that of the finished runs.
+        Of the measure, what was counted for each planned run. Of anything else, that of the finished runs,
+        and of the failed ones too where `with_failed`.
         """
         if key == self.measure:
             return [self.counted[run.name] for run in self.collection.planned[variant] if not run.outcome.running]
         runs = self.collection.variants.get(variant, [])
-        return [self.statistics[run.name][key] for run in runs if run.finished]
+        return [self.statistics[run.name][key] for run in runs if run.finished or (with_failed and run.outcome.failed)]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain data, for ``--json``."""

@@ -141,7 +141,7 @@ def judge_tasks(
 
 
 def _range(task: str, part: Collection, said: tuple[float, float] | None) -> RewardRange:
-    if found := range_of_recipes(part.runs):
+    if found := range_of_recipes(run.recipe for run in part.runs):
         return found
     if said is None:
         raise RunError(

@@ -123,21 +123,21 @@ def times_table(judgement: Judgement) -> dict[str, Any]:
 def stability_table(judgement: Judgement) -> dict[str, Any]:
     rows = []
     for variant in judgement.collection.variants:
-        drops = judgement.values(variant, "largest_drop")
+        drops = judgement.values(variant, "largest_drop", with_failed=True)
         mean = mean_and_deviation(drops)
         rows.append(
             {
                 "variant": variant,
                 "largest_drop": number_cell(largest(drops), ".3f"),
                 "mean_drop": number_cell(mean[0] if mean else None, ".3f"),
-                "spikes": number_cell(total(judgement.values(variant, "spikes")), ".0f"),
-                "non_finite": number_cell(total(judgement.values(variant, "non_finite")), ".0f"),
+                "spikes": number_cell(total(judgement.values(variant, "spikes", with_failed=True)), ".0f"),
+                "non_finite": number_cell(total(judgement.values(variant, "non_finite", with_failed=True)), ".0f"),
             }
         )
     return {
         "title": "Stability",
         "note": "A drop is how far the mean reward of 5 steps falls below its highest earlier value. A spike is a step "
-        "whose gradient norm is more than 3 times the median of the 20 steps before it.",
+        "whose gradient norm is more than 3 times the median of the 20 steps before it. Failed runs count.",
         "columns": [
             column("variant", "Variant", "text"),
             column("largest_drop", "Largest drop", help="The largest of all seeds."),
