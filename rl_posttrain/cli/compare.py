@@ -10,6 +10,8 @@ import typer
 from rl_posttrain.cli.options import (
     BaselineOption,
     FailedOption,
+    FigureFormatOption,
+    FigureSizeOption,
     JsonOption,
     MarginOption,
     MeasureOption,
@@ -89,6 +91,8 @@ def compare(
     threshold: ThresholdOption = None,
     reward_range: RangeOption = None,
     failed: FailedOption = "worst",
+    figure_format: FigureFormatOption = "png",
+    figure_size: FigureSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train with several optimizers and seeds, and report. Only the runs that are missing are trained."""
@@ -98,7 +102,9 @@ def compare(
     from rl_posttrain.study.sequential import MAX_SEEDS, sequence_of_seeds
     from rl_posttrain.study.terms import check_terms, parse_failed, parse_range
     from rl_posttrain.study.tuning import WIDENINGS, read_tuning
+    from rl_posttrain.views.report.figures import parse_figures
 
+    figures = parse_figures(figure_format, figure_size)
     terms = {"measure": measure, "margin": margin}
     terms |= {"reward_range": parse_range(reward_range), "failed": parse_failed(failed)}
     check_terms(**terms)  # a mistake shows before hours of training
@@ -130,7 +136,7 @@ def compare(
             comparison.train(runs)
             judgement = comparison.judge(runs, baseline)
         if judgement is not None:
-            write_and_print(comparison.described(judgement), folder / "report", as_json)
+            write_and_print(comparison.described(judgement), folder / "report", as_json, figures)
     except Interrupted as stopped:
         typer.echo(comparison.state())
         raise typer.Exit(stopped.status) from None

@@ -37,6 +37,13 @@ GroupOption = Annotated[
         "seeds.",
     ),
 ]
+FigureFormatOption = Annotated[
+    str, typer.Option(metavar="FORMATS", help="Formats of the report's figures, with commas: png, pdf, svg.")
+]
+FigureSizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Size of each figure, such as 6.5x3.2in or 16x8cm. Default: as its panels need."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 PoolTasksOption = Annotated[
     bool,

@@ -10,6 +10,8 @@ import typer
 from rl_posttrain.cli.options import (
     BaselineOption,
     FailedOption,
+    FigureFormatOption,
+    FigureSizeOption,
     GroupOption,
     JsonOption,
     MarginOption,
@@ -26,6 +28,7 @@ from rl_posttrain.runs.metrics import AXES, plotted
 
 if TYPE_CHECKING:
     from rl_posttrain.study.judging import Judgement
+    from rl_posttrain.views.report.figures import FigureFiles
 
 _DRAWN_OFTEN = ", ".join(metric.name for metric in plotted("page"))
 
@@ -102,6 +105,8 @@ def report(
     reward_column: RewardColumnOption = None,
     step_column: StepColumnOption = None,
     group: GroupOption = None,
+    figure_format: FigureFormatOption = "png",
+    figure_size: FigureSizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge variants over seeds, and write a page.
@@ -113,7 +118,9 @@ def report(
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.study.terms import parse_failed, parse_range
+    from rl_posttrain.views.report.figures import parse_figures
 
+    figures = parse_figures(figure_format, figure_size)
     judgement = judge_runs(
         read_runs(
             runs,
@@ -131,11 +138,11 @@ def report(
         failed=parse_failed(failed),
         paired=paired,
     )
-    write_and_print(as_compared(judgement, runs), out, as_json)
+    write_and_print(as_compared(judgement, runs), out, as_json, figures)
 
 
-def write_and_print(judgement: "Judgement", out: Path, as_json: bool) -> None:
-    """Write the page of a judgement into `out`, and print the verdicts, as text or as JSON."""
+def write_and_print(judgement: "Judgement", out: Path, as_json: bool, figures: "FigureFiles") -> None:
+    """Write the report on a judgement into `out`, and print the verdicts, as text or as JSON."""
     import shlex
 
     from rich.console import Console
@@ -143,9 +150,10 @@ def write_and_print(judgement: "Judgement", out: Path, as_json: bool) -> None:
     from rl_posttrain.views.report import write_report
     from rl_posttrain.views.terminal import print_verdicts
 
-    page = write_report(judgement, out, command=shlex.join(["rl-posttrain", *sys.argv[1:]]))
+    page, *others = write_report(judgement, out, command=shlex.join(["rl-posttrain", *sys.argv[1:]]), figures=figures)
     if as_json:
-        typer.echo(json.dumps(judgement.as_dict() | {"report": str(page)}, indent=2))
+        files = {"report": str(page), "files": [str(path) for path in others]}
+        typer.echo(json.dumps(judgement.as_dict() | files, indent=2))
         return
     print_verdicts(judgement, Console())
-    typer.echo(f"\nreport  {page}")
+    typer.echo(f"\nreport  {page}\nbeside  {', '.join(path.name for path in others)}")

@@ -73,18 +73,23 @@ def plot_png(rows_by_run: dict[str, list[dict]], path: Path, title: str = "") ->
         # matplotlib leaves an entry that starts with "_" out of a legend.
         axes.legend([line for line, _ in wanted], [f" {text}" if text.startswith("_") else text for _, text in wanted])
     figure.suptitle(title)
-    write_png(figure, path)
+    write_figure(figure, path)
 
 
-def write_png(figure, path: Path) -> None:
-    """Write a matplotlib figure. At any moment `path` has its old content or all of the new one."""
+def write_figure(figure, path: Path) -> None:
+    """Write a matplotlib figure as PNG, PDF or SVG, as the path ends. In PDF and SVG text stays text.
+
+    At any moment `path` has its old content or all of the new one.
+    """
+    from matplotlib import rc_context
     from matplotlib.text import Text as PlotText
 
     for text in figure.findobj(PlotText):
         text.set_parse_math(False)  # a "$" in a name does not start a formula
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(temporary, format="png", dpi=130)
+        with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+            figure.savefig(temporary, format=path.suffix[1:], dpi=130)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

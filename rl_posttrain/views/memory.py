@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.cost.memory import gib
-from rl_posttrain.runs.picture import COLOURS, write_png
+from rl_posttrain.runs.picture import COLOURS, write_figure
 
 
 def print_memory(result: dict[str, Any]) -> None:
@@ -100,4 +100,4 @@ def plot_memory(result: dict, path: Path) -> None:
     offload = ", offload" if result["offload"] else ""
     critic = " with a critic" if "num_critic_parameters" in result else ""
     figure.suptitle(f"{result['model']}{critic}, {result['dtype']}, {stage}{offload}, {devices}")
-    write_png(figure, path)
+    write_figure(figure, path)

@@ -8,7 +8,7 @@ import pytest
 
 from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import columns_of
-from rl_posttrain.runs.picture import plot_png, write_png
+from rl_posttrain.runs.picture import plot_png, write_figure
 from rl_posttrain.runs.series import first_last, smooth, step_seconds, summarize
 from rl_posttrain.views.text import sparkline
 
@@ -148,15 +148,15 @@ def test_plot_png_of_a_run_without_steps_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_write_png_takes_no_name_for_a_formula_and_leaves_nothing_half_written(tmp_path):
+def test_write_figure_takes_no_name_for_a_formula_and_leaves_nothing_half_written(tmp_path):
     from matplotlib.figure import Figure
 
     figure = Figure()
     figure.suptitle("costs $x^ and {no end")
-    write_png(figure, tmp_path / "figure.png")
+    write_figure(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG\r\n")
     with pytest.raises(OSError, match="nowhere"):
-        write_png(figure, tmp_path / "nowhere" / "figure.png")
+        write_figure(figure, tmp_path / "nowhere" / "figure.png")
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 

@@ -1,28 +1,30 @@
 """The sensitivity curve: the measure against each tuned value, and what fresh seeds say of the best ones."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rl_posttrain.runs.picture import write_png
 from rl_posttrain.study.judging import Judgement
 from rl_posttrain.study.measures import MEASURES
 from rl_posttrain.study.sensitivity import Curve, Spread, sensitivity
 from rl_posttrain.study.variants import value_text
 from rl_posttrain.views.report.looks import DASHES, look
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _LEAST_GAP = 0.07  # between two labels, as a share of the panel's height
 _WIDTH, _HEIGHT = 10.5, 4.8  # inches
 
 
-def plot_tuning(judgement: Judgement, path: Path) -> None:
+def plot_tuning(judgement: Judgement, size: tuple[float, float] | None) -> "Figure":
     """A row for each tuned key: the measure against its values on the tuning seeds, and on the seeds of the verdict."""
     from matplotlib.figure import Figure
 
     curves = sensitivity(judgement)
     shared = max((len(found) for found in curves.values()), default=1)
-    figure = Figure(figsize=(_WIDTH + 0.35 * shared, _HEIGHT * len(curves) + 0.5), layout="constrained")
+    figure = Figure(figsize=size or (_WIDTH + 0.35 * shared, _HEIGHT * len(curves) + 0.5), layout="constrained")
     panels = figure.subplots(
         len(curves),
         2,
@@ -51,7 +53,7 @@ def plot_tuning(judgement: Judgement, path: Path) -> None:
         "chosen. Bars on the right: mean and 95 % interval.",
         fontsize=8, color="0.35",
     )  # fmt: skip
-    write_png(figure, path)
+    return figure
 
 
 def _looks(judgement: Judgement, curves: Sequence[Curve]) -> list[tuple[str, str]]:
