@@ -1,6 +1,9 @@
-"""The time that `curves` and `report` take for one very long run, and the size of the page.
+"""The time that `curves` and `report` take for one very long run, and the size of the page; and what one more look of
+`curves --follow` costs when a row was added.
 
     python experiments/speed/long_curves.py [--rows 1000000] [--rounds 2] [--before PYTHON]
+
+With --rounds 0 it makes the looks alone.
 
 It writes a CSV and a run directory with 9 metrics in each row. PYTHON is that of another checkout (its whole path):
 both are timed in turn, so that a busy machine slows both.
@@ -16,8 +19,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from rl_posttrain import load_recipe
+from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.study.following import Follower
+from rl_posttrain.views.terminal import plot
 
 _BLOCK = 10_000
 
@@ -39,6 +46,20 @@ def main() -> None:
                     page = Path(folder) / "report" / "index.html"
                     size = f", page {page.stat().st_size / 1e6:.1f} MB" if command[0] == "report" else ""
                     print(f"  {command[0]:<6} {name:<6} {wall_s:6.1f} s, {cpu_s:6.1f} s of CPU{size}", flush=True)
+        follower = Follower([sources[1]])
+        for number in range(4):
+            looked = time_of_look(follower)
+            print(f"look {number + 1} at {sources[1].name}: {looked:.2f} s", flush=True)
+            row = {"step": arguments.rows + number + 1, "reward": 0.5}
+            RunDirectory(sources[1]).append_metrics(row)
+
+
+def time_of_look(follower: Follower) -> float:
+    """Seconds of reading the runs and drawing them, as `curves --follow` does."""
+    started = time.perf_counter()
+    collection = follower.look().collection
+    plot(collection, "reward", axis="step", smoothing=1, every_run=False, console=Console(width=100))
+    return time.perf_counter() - started
 
 
 def timed(command: list[str]) -> tuple[float, float]:

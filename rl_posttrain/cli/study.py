@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rl_posttrain.study.judging import Judgement
     from rl_posttrain.views.report.figures import FigureFiles
 
+_RELOAD_S = 30  # an open page, while runs go on
 _DRAWN_OFTEN = ", ".join(metric.name for metric in plotted("page"))
 
 
@@ -54,23 +55,35 @@ def curves(
     reward_column: RewardColumnOption = None,
     step_column: StepColumnOption = None,
     group: GroupOption = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Draw again as runs go on and new ones appear in a named folder, until all have ended."
+        ),
+    ] = False,
 ) -> None:
     """Draw the curves of runs in the terminal. Judge variants where they have several seeds."""
-    from rich.console import Console
-
+    from rl_posttrain.study.following import Follower
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.views import terminal
+    from rl_posttrain.views.following import follow_curves
+    from rl_posttrain.views.text import make_console
 
     if axis not in AXES:
         raise RunError(f"--axis={axis}: no such axis; set one of {', '.join(AXES)}")
-    console = Console()
-    collection = read_runs(
-        runs, pool_tasks=pool_tasks, reward_column=reward_column, step_column=step_column, group=group
+    console = make_console()
+    drawn = {"keys": key or ["reward"], "axis": axis, "smoothing": smoothing, "every_run": every_run}
+    reading = {
+        "pool_tasks": pool_tasks,
+        "reward_column": reward_column,
+        "step_column": step_column,
+        "group": group,
+    }
+    collection = (
+        follow_curves(Follower(runs, **reading), **drawn, console=console) if follow else read_runs(runs, **reading)
     )
-    terminal.print_curves(
-        collection, keys=key or ["reward"], axis=axis, smoothing=smoothing, every_run=every_run, console=console
-    )
+    terminal.print_curves(collection, **drawn, console=console)
     if collection.is_study and not every_run:
         terminal.print_verdicts(judge_runs(collection), console)
     else:
@@ -107,6 +120,13 @@ def report(
     group: GroupOption = None,
     figure_format: FigureFormatOption = "png",
     figure_size: FigureSizeOption = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Write the page again as runs go on, until all have ended; an open page loads itself again.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Judge variants over seeds, and write a page.
@@ -114,22 +134,27 @@ def report(
     The page has charts, tables and samples, and works offline. Failed runs count as the worst reward; a variant of
     which a run still trains has no verdict.
     """
+    from functools import partial
+
     from rl_posttrain.study.designs import as_compared
+    from rl_posttrain.study.following import Follower
     from rl_posttrain.study.histories import read_runs
     from rl_posttrain.study.several_tasks import judge_runs
     from rl_posttrain.study.terms import parse_failed, parse_range
+    from rl_posttrain.views.following import watched
     from rl_posttrain.views.report.figures import parse_figures
+    from rl_posttrain.views.text import make_console
 
     figures = parse_figures(figure_format, figure_size)
-    judgement = judge_runs(
-        read_runs(
-            runs,
-            planned_steps=planned_steps,
-            pool_tasks=pool_tasks,
-            reward_column=reward_column,
-            step_column=step_column,
-            group=group,
-        ),
+    reading = {
+        "planned_steps": planned_steps,
+        "pool_tasks": pool_tasks,
+        "reward_column": reward_column,
+        "step_column": step_column,
+        "group": group,
+    }
+    judged = partial(
+        judge_runs,
         baseline=baseline,
         measure=measure,
         margin=margin,
@@ -138,22 +163,36 @@ def report(
         failed=parse_failed(failed),
         paired=paired,
     )
-    write_and_print(as_compared(judgement, runs), out, as_json, figures)
+    if watch:
+        follower = Follower(runs, **reading)
+        write = partial(_write_files, out=out, figures=figures, reload_s=_RELOAD_S)
+        collection = watched(
+            follower, lambda found: write(as_compared(judged(found), runs))[0], make_console(stderr=as_json)
+        )
+    else:
+        collection = read_runs(runs, **reading)
+    write_and_print(as_compared(judged(collection), runs), out, as_json, figures)
 
 
 def write_and_print(judgement: "Judgement", out: Path, as_json: bool, figures: "FigureFiles") -> None:
     """Write the report on a judgement into `out`, and print the verdicts, as text or as JSON."""
-    import shlex
-
     from rich.console import Console
 
-    from rl_posttrain.views.report import write_report
     from rl_posttrain.views.terminal import print_verdicts
 
-    page, *others = write_report(judgement, out, command=shlex.join(["rl-posttrain", *sys.argv[1:]]), figures=figures)
+    page, *others = _write_files(judgement, out, figures)
     if as_json:
         files = {"report": str(page), "files": [str(path) for path in others]}
         typer.echo(json.dumps(judgement.as_dict() | files, indent=2))
         return
     print_verdicts(judgement, Console())
     typer.echo(f"\nreport  {page}\nbeside  {', '.join(path.name for path in others)}")
+
+
+def _write_files(judgement: "Judgement", out: Path, figures: "FigureFiles", reload_s: int | None = None) -> list[Path]:
+    import shlex
+
+    from rl_posttrain.views.report import write_report
+
+    command = shlex.join(["rl-posttrain", *sys.argv[1:]])
+    return write_report(judgement, out, command=command, figures=figures, reload_s=reload_s)

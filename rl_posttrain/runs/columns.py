@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rl_posttrain.errors import RunError
 from rl_posttrain.runs.metrics import METRICS
 
 # Metric name to (S,) float64 values of the S finished steps.
@@ -15,7 +16,7 @@ NON_FINITE = "non_finite"
 
 def columns_of(rows: list[dict]) -> Columns:
     """The columns of metrics rows. A null is a number that was not finite; what is no number is left out."""
-    columns = {key: _column([row.get(key) for row in rows]) for key in keys_of(rows)}
+    columns = {key: to_column([row.get(key) for row in rows]) for key in keys_of(rows)}
     lost = _must_be_finite(columns)
     columns[NON_FINITE] = np.array([float(any(key in row and row[key] is None for key in lost)) for row in rows])
     return {key: column for key, column in columns.items() if np.isfinite(column).any()}
@@ -44,7 +45,7 @@ def _must_be_finite(columns: Columns) -> list[str]:
     return lost
 
 
-def _column(values: list[Any]) -> np.ndarray:
+def to_column(values: list[Any]) -> np.ndarray:
     """Values as float64; NaN for what is not a number."""
     if not set(map(type, values)) <= {int, float, type(None)}:
         values = [value if type(value) in (int, float) else None for value in values]
@@ -57,3 +58,23 @@ def _column(values: list[Any]) -> np.ndarray:
 def keys_of(rows: Iterable[dict]) -> list[str]:
     """The keys of all rows, in the order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def step_of(row: dict, where: str, before: int) -> int:
+    """The step of a row of metrics.
+
+    Args:
+        where: the row's place, for the error.
+        before: the step of the row before it.
+
+    Raises:
+        RunError: it is no whole number above that.
+    """
+    step = row.get("step")
+    if type(step) is not int or step <= before:
+        said = "no step" if step is None else f"step={step!r:.40}"
+        raise RunError(
+            f"{where}: {said}, where a whole number above {before} belongs; the file is damaged: restore it, or "
+            "resume the run, which takes its rows from the checkpoint"
+        )
+    return step

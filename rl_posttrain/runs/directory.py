@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.runs.columns import Columns, columns_of
+from rl_posttrain.runs.columns import Columns, columns_of, step_of
 from rl_posttrain.runs.evaluations import RESULTS_FILE
 from rl_posttrain.runs.files import (
     check_regular,
@@ -160,7 +160,7 @@ class RunDirectory:
         rows = read_json_lines(self.metrics_path) if self.metrics_path.exists() else []
         before = 0
         for number, row in enumerate(rows, start=1):
-            before = self._step_of(row, f"{self.metrics_path}:{number}", before)
+            before = step_of(row, f"{self.metrics_path}:{number}", before)
         return rows
 
     def columns(self) -> tuple[Columns, tuple[str, ...]]:
@@ -182,18 +182,8 @@ class RunDirectory:
         except (ValueError, RecursionError):
             raise RunError(f"{self.metrics_path}: its last line is not JSON; the file is damaged, restore it") from None
         if row is not None:
-            self._step_of(row, f"{self.metrics_path}: its last line", 0)
+            step_of(row, f"{self.metrics_path}: its last line", 0)
         return row
-
-    def _step_of(self, row: dict, where: str, before: int) -> int:
-        step = row.get("step")
-        if type(step) is not int or step <= before:
-            said = "no step" if step is None else f"step={step!r:.40}"
-            raise RunError(
-                f"{where}: {said}, where a whole number above {before} belongs; the file is damaged: restore it, or "
-                "resume the run, which takes its rows from the checkpoint"
-            )
-        return step
 
     def rollouts(self, step: int) -> list[dict]:
         """The completions that a step trained on, with their rewards. Steps that share completions have the same ones.

@@ -5,7 +5,7 @@ nothing to draw is absent, and counts as failed. What is no run is left out, wit
 compared are refused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from rl_posttrain.errors import RunError
 from rl_posttrain.runs.columns import NON_FINITE, Columns, keys_of
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.absent import Absent, never_began, not_named, planned_in
-from rl_posttrain.study.foreign.files import KNOWN, foreign_inside, is_foreign
 from rl_posttrain.study.foreign.reading import read_foreign_runs
 from rl_posttrain.study.foreign.run import ForeignRun
 from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
+from rl_posttrain.study.sources import sources_in
 from rl_posttrain.study.tasks import refuse_different_tasks, shown_value, tasks_of
 from rl_posttrain.study.variants import not_yet_taken, variant_keys, variants_of_runs
 
@@ -130,6 +130,7 @@ def read_runs(
     reward_column: str | None = None,
     step_column: str | None = None,
     group: str | None = None,
+    columns_of: Callable[[RunDirectory], tuple[Columns, tuple[str, ...]]] = RunDirectory.columns,
 ) -> Collection:
     """The runs at `paths`: run directories, folders of them, and files of other programs.
 
@@ -141,6 +142,7 @@ def read_runs(
             own file says, or else the steps of the longest run.
         pool_tasks: read runs of several tasks or rewards, too. A variant is then what has one name on every task.
         reward_column, step_column, group: how runs of other programs are read, see foreign/reading.py.
+        columns_of: gives the columns of a run directory and the hashes of its prompts; by default its own method.
 
     Raises:
         RunError: a path holds no run, no run has anything to show, or they were trained on different tasks or rewards
@@ -151,7 +153,7 @@ def read_runs(
     folders: set[Path] = set()
     for path in map(Path, paths):
         expected |= planned_in(path)
-        named += (sources := _sources(path))
+        named += (sources := sources_in(path))
         folders |= {source.path.parent for source in sources if isinstance(source, RunDirectory)}
     unique = {(source if isinstance(source, Path) else source.path).resolve(): source for source in named}
     foreign = read_foreign_runs(
@@ -166,7 +168,7 @@ def read_runs(
     for source in unique.values():
         for run in foreign.runs.get(source, []) if isinstance(source, Path) else [source]:
             try:
-                read = _read(run, planned_steps)
+                read = _read(run, planned_steps, columns_of)
             except RunError as error:
                 left_out.append(str(error))
             else:
@@ -199,29 +201,16 @@ def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
     return {key: {variant: shown_value(recipe.get(key)) for variant, recipe in flat.items()} for key in differing}
 
 
-def _sources(path: Path) -> list[RunDirectory | Path]:
-    """Run directories, and paths of runs of other programs."""
-    if RunDirectory.is_at(path):
-        return [RunDirectory.open(path)]
-    if is_foreign(path):
-        return [path]
-    inside: list[RunDirectory | Path] = []
-    if path.is_dir():
-        ours = [RunDirectory.open(child) for child in path.iterdir() if RunDirectory.is_at(child)]
-        inside = sorted([*ours, *foreign_inside(path)], key=lambda run: run if isinstance(run, Path) else run.path)
-    if not inside:
-        known = f"a folder that `rl-posttrain train` wrote, a folder of such folders, or of other programs {KNOWN}"
-        reason = "there is no run in it" if path.exists() else "there is no such file or folder"
-        raise RunError(f"RUN={path}: {reason}; name {known}")
-    return inside
-
-
-def _read(source: RunDirectory | ForeignRun, planned_steps: int | None) -> History | Absent:
+def _read(
+    source: RunDirectory | ForeignRun,
+    planned_steps: int | None,
+    columns_of: Callable[[RunDirectory], tuple[Columns, tuple[str, ...]]],
+) -> History | Absent:
     """One run. The variant of ours stays empty: it cannot be named before the other runs are read.
 
     The outcome of another program's run is not known yet, because the longest run may say how many steps were planned.
     """
-    columns, prompts = source.columns()
+    columns, prompts = columns_of(source) if isinstance(source, RunDirectory) else source.columns()
     recipe = source.recipe()
     seed = recipe.get("run", {}).get("seed") if isinstance(source, RunDirectory) else source.seed
     if isinstance(source, RunDirectory):

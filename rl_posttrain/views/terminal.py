@@ -61,26 +61,35 @@ def print_curves(
         RunError: a run did not record a key or the axis, or the seeds of a variant have no part of the axis in common.
             Nothing is printed then.
     """
+    plots = [
+        plot(collection, key, axis=axis, smoothing=smoothing, every_run=every_run, console=console) for key in keys
+    ]
+    for texts in plots:
+        console.print(*texts, "", sep="\n", soft_wrap=True)
+
+
+def plot(
+    collection: Collection, key: str, *, axis: str, smoothing: int, every_run: bool, console: Console
+) -> list[Text]:
+    """Of each task the legend and the plot of one key, as `print_curves` prints them, for the width of `console`.
+
+    Raises:
+        RunError: as `print_curves`.
+    """
     for run in collection.runs:
-        for key in keys:
-            _require(run, key, axis)
-    plots = {}
+        _require(run, key, axis)
+    texts = []
     for task, part in collection.by_task.items():
         groups = {run.name: [run] for run in part.runs}
         if collection.is_study and not every_run:
             groups = {label: whole(runs) for label, runs in part.variants.items()}
-        plots |= {
-            f"{key} on {task}" if task else key: {
-                label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()
-            }
-            for key in keys
-        }
-    for key, curves in plots.items():
+        curves = {label: band(drawn(runs, key, axis, smoothing))[:2] for label, runs in groups.items()}
         for label, (x, _) in curves.items():
             if not len(x):
                 raise RunError(f"{label}: its seeds have no {axis} in common that recorded {key!r}; set --every-run")
-    for key, curves in plots.items():
-        console.print(*_plot(curves, key, axis, smoothing, console), "", sep="\n", soft_wrap=True)
+        heading = f"{key} on {task}" if task else key
+        texts += [*([Text()] if texts else []), *_plot(curves, heading, axis, smoothing, console)]
+    return texts
 
 
 def print_runs(collection: Collection, console: Console) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 import pytest
 from conftest import slowness
@@ -616,3 +617,26 @@ def test_page_of_many_runs_is_small_and_works(show):
     for chart in charts:
         assert "run-0" not in names(page, chart["id"])
         assert "run-6" in names(page, chart["id"])
+
+
+def test_a_page_of_runs_that_go_on_says_how_old_it_is_and_loads_itself_again(show, tmp_path):
+    now = time.time()
+    page = show(PAYLOAD | {"written": now - 90, "reload_s": 6})
+    assert "Runs go on. This page was written at" in page.inner_text("#age")
+    age = page.wait_for_selector("#age output:not(:empty)").inner_text()
+    assert 90 <= int(age.removeprefix(", ").removesuffix(" s ago")) < 120 or age.endswith("minutes ago")
+    path = tmp_path / "report.html"
+    path.write_text(render_page(PAYLOAD | {"title": "Written again"}), encoding="utf-8")
+    page.wait_for_selector("h1:has-text('Written again')")
+    assert page.query_selector("#age") is None
+    assert show.troubles == []
+
+
+def test_a_page_is_not_loaded_again_where_its_box_is_off(show, tmp_path):
+    page = show(PAYLOAD | {"written": time.time(), "reload_s": 1})
+    page.uncheck("#age input")
+    (tmp_path / "report.html").write_text(render_page(PAYLOAD | {"title": "Written again"}), encoding="utf-8")
+    page.wait_for_timeout(2500)
+    assert page.title() == PAYLOAD["title"]
+    page.reload()
+    assert page.title() == "Written again"

@@ -696,6 +696,24 @@ if (!find("#charts").hidden) {
   });
 }
 
+// ---- A page that is written again while runs go on: its age, and loading it again
+
+const age = find("#age");
+if (age) {
+  const box = find("input", age), opened = Date.now(), seconds = Number(age.dataset.seconds);
+  const kept = (value) => {  // some browsers have no storage for pages from a disk
+    try { return value === undefined ? sessionStorage.getItem("reload") : sessionStorage.setItem("reload", value); }
+    catch { return null; }
+  };
+  box.checked = kept() !== "off";
+  box.addEventListener("change", () => kept(box.checked ? "on" : "off"));
+  setInterval(() => {
+    const old = Math.max(0, Math.round(Date.now() / 1000 - Number(age.dataset.written)));
+    find("output", age).textContent = old < 120 ? `, ${old} s ago` : `, ${Math.round(old / 60)} minutes ago`;
+    if (box.checked && !document.hidden && Date.now() - opened > 1000 * seconds) location.reload();
+  }, 1000);
+}
+
 // For tests, and for whoever wants the numbers of a chart as it is drawn.
 window.report = {
   state,

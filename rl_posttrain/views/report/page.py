@@ -4,6 +4,7 @@ Texts and tables are written here, so they can be read without JavaScript; page.
 page also shows what models wrote, so every text is escaped, and the page's policy forbids it to load anything.
 """
 
+import datetime
 import html
 import json
 import re
@@ -53,7 +54,8 @@ def render_page(payload: dict[str, Any]) -> str:
             ``note``, and ``stairs`` by axis, of each variant ``x``, ``y``, ``low``, ``high`` or None. ``profiles``:
             so, with ``curves``. ``along``: such charts, with ``id`` and ``margin``. ``sensitivity``: curves
             of tuned keys, as `views.designs.sensitivity_charts` gives them. ``tables``: shown in their order; None for
-            one that is not there. ``samples``, ``environment``, ``commands``. All but ``title`` may be absent.
+            one that is not there. ``samples``, ``environment``, ``commands``; of a page that will be written
+            again ``written`` (seconds of the epoch) and ``reload_s``. All but ``title`` may be absent.
 
     Raises:
         ValueError: a number is not finite. JSON has no such numbers; a missing value is None.
@@ -71,6 +73,8 @@ def render_page(payload: dict[str, Any]) -> str:
     return Template(_file("page.html")).substitute(
         title=_attribute(payload["title"]),
         heading=_text(payload["title"]),
+        reload=_reload(payload),
+        age=_age(payload),
         css=_file("page.css"),
         nav="".join(
             f'<li><a href="#{_attribute(key)}">{_text(title)}</a></li>'
@@ -125,6 +129,25 @@ def _short(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_short(item) for item in value]
     return value
+
+
+def _reload(payload: dict[str, Any]) -> str:
+    """Lets an open page load itself again where JavaScript is off."""
+    seconds = payload.get("reload_s")
+    return f'<noscript><meta http-equiv="refresh" content="{seconds:d}"></noscript>' if seconds else ""
+
+
+def _age(payload: dict[str, Any]) -> str:
+    """The line on a page that will be written again; page.js counts in it, and loads the page again."""
+    if not payload.get("reload_s"):
+        return ""
+    made = datetime.datetime.fromtimestamp(payload["written"], datetime.UTC)
+    return (
+        f'<p class="notices" id="age" data-written="{payload["written"]:.0f}" data-seconds="{payload["reload_s"]:d}">'
+        f"Runs go on. This page was written at {made:%H:%M:%S} UTC<output></output>. "
+        f'<label class="scripted-only"><input type="checkbox" checked> Load it again every {payload["reload_s"]:d} '
+        "seconds</label></p>"
+    )
 
 
 def _summary(payload: dict[str, Any]) -> str:
