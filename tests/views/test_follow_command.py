@@ -32,7 +32,7 @@ class Screen:
             command(*arguments), stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True
         )
         os.close(other)
-        self.text = ""
+        self.text, self._seen = "", 0
 
     def read(self) -> bool:
         """Read what is there; False at the end."""
@@ -48,10 +48,10 @@ class Screen:
     def wait_for(self, words: str) -> None:
         """Read until the words stand there, after what was waited for before."""
         started = time.monotonic()
-        while words not in self.plain:
+        while (place := self.plain.find(words, self._seen)) < 0:
             assert self.read(), self.text[-3000:]
             assert time.monotonic() - started < HANG_S
-        self.text = self.text[self.text.rfind(words.split()[0]) :]
+        self._seen = place + len(words)
 
     @property
     def plain(self) -> str:
