@@ -61,6 +61,9 @@ def print_curves(
         RunError: a run did not record a key or the axis, or the seeds of a variant have no part of the axis in common.
             Nothing is printed then.
     """
+    for run in collection.runs:
+        for key in keys:
+            _require(run, key, axis)
     plots = [
         plot(collection, key, axis=axis, smoothing=smoothing, every_run=every_run, console=console) for key in keys
     ]
