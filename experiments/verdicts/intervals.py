@@ -21,7 +21,7 @@ from scipy import stats
 from rl_posttrain.study.along import differences_along
 from rl_posttrain.study.bands import band
 from rl_posttrain.study.equivalence import estimate
-from rl_posttrain.study.foreign import ForeignRun
+from rl_posttrain.study.foreign.run import ForeignRun
 from rl_posttrain.study.histories import Collection, History
 from rl_posttrain.study.measures import common_ruler, trailing_mean
 from rl_posttrain.study.outcomes import FINISHED
