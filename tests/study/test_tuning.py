@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 from synthetic import finish
 
 from rl_posttrain.errors import RecipeError, RunError
@@ -222,3 +223,23 @@ def test_compare_tunes_then_judges_fresh_seeds(run_main, tmp_path):
     assert as_compared(judge(read_runs([out]), measure="auc"), [out]).tuned is None
     status, _, stderr = run_main(*arguments[:5], "--seeds", "0,100", "--tune-seeds", "100,101", "--out", out)
     assert (status, stderr.startswith("rl-posttrain: --tune-seeds=100,101: 100 would choose and judge")) == (2, True)
+
+
+@pytest.mark.long
+def test_compare_tunes_and_trains(tiny_recipe, tmp_path):
+    """Two trials and one judged run, trained."""
+    out = tmp_path / "cmp"
+    plain = ("rollout.engine=transformers", "distributed.engine=none", "algorithm.num_steps=2")
+    tune = ("--tune", "optimizer.lr=1e-4,1e-3", "--tune-seeds", "100", "--tune-widen", "0")
+    arguments = ("compare", tiny_recipe, *plain, "--optimizers", "adams", *tune, "--seeds", "0", "--out", out)
+    done = run_command(*arguments, "--range", "0,1.5")
+    assert done.returncode == 0, done.stderr
+    (variant,) = json.loads((out / "tuning.json").read_text())["variants"]
+    lower = variant["chosen"] == "adams-lr=0.0001"
+    assert variant["edges"] == {"optimizer.lr": "lowest" if lower else "highest"}
+    assert {path.name for path in (out / "tuning").glob("*-seed100")} == {
+        "adams-lr=0.0001-seed100",
+        "adams-lr=0.001-seed100",
+    }
+    assert [path.name for path in out.glob("*-seed0")] == [f"{variant['chosen']}-seed0"]
+    assert "is at the edge of its grid" in done.stdout
