@@ -32,10 +32,15 @@ def pairs_with(collection: Collection, baseline: str, *, assumed: bool) -> Pairs
     Args:
         assumed: whether runs of one seed are pairs, too, where nothing was recorded that could be checked.
     """
-    base = collection.planned.get(baseline, [])
+    # Of a run that has not come to its first step nothing can be said yet.
+    begun = {
+        variant: [run for run in runs if isinstance(run, History) or not run.outcome.running]
+        for variant, runs in collection.planned.items()
+    }
+    base = begun.get(baseline, [])
     seeds: dict[str, frozenset[int]] = {}
     said: dict[str, list[str]] = {}
-    for variant, runs in collection.planned.items():
+    for variant, runs in begun.items():
         if variant == baseline:
             continue
         found = {seed: _checked(*both) for seed, both in _at_each_seed(runs, base).items()}

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_runs import FAILED, ONE_REWARD, study
+from made_runs import FAILED, ONE_REWARD, RUNNING, study
 
 from rl_posttrain.study.absent import Absent
 from rl_posttrain.study.histories import Collection
@@ -83,3 +83,11 @@ def test_a_failed_run_is_in_its_pair():
     assert (judgement.comparisons[0].num_pairs, judgement.comparisons[0].singles) == (4, (0, 0))
     expected = (-0.4 + 0.08 + 0.12 + 0.09) / 4
     assert judgement.comparisons[0].difference == pytest.approx(expected)
+
+
+def test_of_a_run_that_has_not_begun_nothing_is_said():
+    runs = [run for run in ours().runs if run.seed != 3]
+    absent = [Absent(f"{variant}-3", None, variant, 3, ONE_REWARD, RUNNING) for variant in LEVELS]
+    pairs = pairs_with(Collection(runs, [], absent), "adamw", assumed=False)
+    assert pairs.seeds == {"adams": {0, 1, 2}}
+    assert pairs.notices == []
