@@ -1,6 +1,7 @@
 """The one door that errors leave by: a line on stderr and an exit status; of a bug, also a file with the traceback."""
 
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from rl_posttrain.machine.signals import HEARD, Stop, end_soon, handled
 from rl_posttrain.machine.tools import cache_folder
 
 # Exit statuses; of a signal it is `Interrupted.status`. docs/resuming.md has the table.
-BUG, MISTAKE, OTHER_PROCESS_ENDED, INTERRUPTED = 1, 2, 3, 130
+BUG, MISTAKE, OTHER_PROCESS_ENDED, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 3, 130, 141
 # How a collective fails when another process has ended: classes of torch.distributed, and texts of gloo and NCCL.
 _COLLECTIVE_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _COLLECTIVE_TEXTS = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe", "nccl")
@@ -57,6 +58,9 @@ def _through(run: Callable[[], object], stop: Stop) -> NoReturn:
     except BaseException as error:  # a library's SystemExit, too: the command has not come to its end
         if _is_of_another_process(error):
             _end_behind_another(error)
+        if _is_of_closed_output(error):
+            sys.stdout = None  # at its end Python would write the rest there
+            _end("its output was closed before its end, as by `| head`, so it stopped", OUTPUT_CLOSED)
         if isinstance(error, OSError) and error.errno is not None:
             _end(refusal(error), MISTAKE)
         where = _keep_traceback(error)
@@ -106,6 +110,15 @@ def _leave(status: int) -> NoReturn:
     if world_size() > 1:
         end_soon(status)
     sys.exit(status)
+
+
+def _is_of_closed_output(error: BaseException) -> bool:
+    """Whether the standard output is a pipe whose other end is closed. A pipe to an engine may break, too."""
+    if isinstance(error, SystemExit):  # of rich, which has put another output in the place of the pipe
+        return isinstance(error.__context__, BrokenPipeError)
+    output = select.poll()
+    output.register(1, 0)
+    return isinstance(error, BrokenPipeError) and any(events & select.POLLERR for _, events in output.poll(0))
 
 
 def _is_of_another_process(error: BaseException | None) -> bool:

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,23 @@ def test_a_command_that_is_ended_from_within_is_a_bug(leave, error):
     assert status == 1
     assert line.startswith(type(error).__name__)
     assert "this is a bug of ours" in line
+
+
+@pytest.mark.parametrize(
+    "printed", ["print('x' * 100, flush=True)", "Console().print('x' * 100)"], ids=["print", "rich"]
+)
+def test_a_closed_output_is_a_line_and_no_bug(printed):
+    code = (
+        "from rich.console import Console\nfrom rl_posttrain.cli.door import through_the_door\n"
+        f"def run():\n    for _ in range(1000):\n        {printed}\nthrough_the_door(run)"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    said = "rl-posttrain: its output was closed before its end, as by `| head`, so it stopped\n"
+    assert (done.returncode, done.stderr) == (141, said)
+
+
+def test_another_pipe_that_breaks_is_not_the_output(leave):
+    assert leave(BrokenPipeError(errno.EPIPE, "Broken pipe"))[1] == 2
