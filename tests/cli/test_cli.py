@@ -57,7 +57,7 @@ def one_line(status: int, stderr: str) -> str:
         ),
         (
             "optimizer.betas=[0.9, 1.5]",
-            "optimizer={'lr': 0.001, 'weight_decay': 0.0, 'betas': (0.9, 1.5)}: adams ref",
+            "optimizer.betas=(0.9, 1.5): adams refuses it",
         ),
         ("trl.top_kk=5", "trl.top_kk=5: GRPOConfig has no such field; did you mean 'top_k'?"),
         ("trl.learning_rate=1", "trl.learning_rate=1: the recipe decides this field itself; set optimizer.lr instead"),
