@@ -107,7 +107,7 @@ def compare(
     figures = parse_figures(figure_format, figure_size)
     terms = {"measure": measure, "margin": margin}
     terms |= {"reward_range": parse_range(reward_range), "failed": parse_failed(failed)}
-    check_terms(**terms)  # a mistake shows before hours of training
+    check_terms(**terms, threshold=threshold)  # a mistake shows before hours of training
     _refuse_alone({"--tune-seeds": tune_seeds, "--tune-widen": tune_widen}, "--tune", tune)
     _refuse_alone({"--max-seeds": max_seeds}, "--until-decided", until_decided)
     loaded = load_recipe(recipe, overrides or [])

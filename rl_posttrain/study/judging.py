@@ -194,7 +194,7 @@ def judge(
     Raises:
         RunError: there is no such baseline or measure, or a term cannot be used.
     """
-    check_terms(measure, margin, reward_range, failed)
+    check_terms(measure, margin, reward_range, failed, threshold)
     planned = collection.planned
     if baseline is None:
         baseline = default_baseline({name: runs[0].recipe for name, runs in planned.items()})

@@ -1,8 +1,11 @@
 """What a reader must know beside a verdict: which runs count and how, why there is none, and what it cannot exclude."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from rl_posttrain.study.equivalence import Comparison
 from rl_posttrain.study.histories import Collection, History
@@ -93,14 +96,45 @@ def notices_of(
     if failed := [f"{run.name} ({run.outcome.reason})" for run in everything if run.outcome.failed]:
         value = "for nothing, so there is no verdict" if terms.failed is None else f"as {terms.failed:.3g}"
         found.append(f"{len(failed)} of {len(everything)} runs failed, and each counts {value}: {listed(failed)}")
+        found += _of_the_value_of_failures(collection.runs, counted, terms)
     if any(collapsed.values()):
         names = [name for runs in collapsed.values() for name in runs]
         found.append(
             f"collapsed, so that they end far below what they or their other seeds had reached: {listed(names)}"
         )
     found += _of_values(collection.runs, statistics, counted, terms)
+    found += _of_copies(collection)
     found += _of_lengths(collection.runs, ruler)
     return found + terms.notices
+
+
+def _of_the_value_of_failures(runs: Sequence[History], counted: Mapping[str, float | None], terms: Terms) -> list[str]:
+    finished = [counted[run.name] for run in runs if run.finished and counted[run.name] is not None]
+    below = sum(terms.failed is not None and value < terms.failed for value in finished)
+    if not below:
+        return []
+    return [
+        f"a failed run counts as {terms.failed:.3g}, and {below} of {len(finished)} finished runs have less, so "
+        "failing looks better than training; set --failed to the lowest reward"
+    ]
+
+
+def _of_copies(collection: Collection) -> list[str]:
+    """Runs of one variant whose rewards are the same at every step, and are not all one value."""
+    copies = []
+    for runs in collection.variants.values():
+        seen: dict[bytes, str] = {}
+        for run in runs:
+            rewards = run.points("reward")[1]
+            if len(rewards) > 2 and np.ptp(rewards) > 0:
+                first = seen.setdefault(hashlib.sha256(rewards.tobytes()).digest(), run.name)
+                if first != run.name:
+                    copies.append(f"{run.name} and {first}")
+    if not copies:
+        return []
+    return [
+        f"the same rewards at every step, as copies of one run have, though each counts by itself: {listed(copies)}"
+    ]
 
 
 def _of_values(
@@ -111,7 +145,7 @@ def _of_values(
 ) -> list[str]:
     found = []
     recovered = [
-        f"{run.name} ({number:.0f} steps)"
+        f"{run.name} ({number:.0f} step{'' if number == 1 else 's'})"
         for run in runs
         if run.finished and (number := statistics[run.name]["non_finite"])
     ]

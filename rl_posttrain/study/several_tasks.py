@@ -59,7 +59,7 @@ def judge_tasks(
     Raises:
         RunError: as `judge`; or a task's reward range is not known, or the baseline has no run on it.
     """
-    check_terms(measure, margin, reward_range, failed)
+    check_terms(measure, margin, reward_range, failed, threshold)
     if baseline is None:
         baseline = default_baseline({name: runs[0].recipe for name, runs in collection.planned.items()})
     margin = _MARGIN if margin is None else margin

@@ -58,12 +58,13 @@ def check_terms(
     margin: float | None,
     reward_range: tuple[float, float] | None = None,
     failed: str | float = "worst",
+    threshold: float | None = None,
 ) -> None:
-    """Check the measure, the margin, the range of the reward and the value of a failed run.
+    """Check the measure, the margin, the range of the reward, the value of a failed run and the threshold.
 
     Raises:
         RunError: there is no such measure, the margin is not a number above 0, the range has no width, or the value is
-            neither a number nor one of `FAILED`.
+            neither a number nor one of `FAILED`, or is above the range; or the threshold is no number.
     """
     if measure not in MEASURES:
         raise RunError(f"--measure={measure}: no such measure; {did_you_mean(measure, MEASURES)}")
@@ -74,6 +75,13 @@ def check_terms(
         raise RunError(f"--range={shown}: it is the lowest and the highest reward; write LOW,HIGH with LOW below HIGH")
     if failed not in FAILED and not (isinstance(failed, float | int) and math.isfinite(failed)):
         raise RunError(f"--failed={failed}: what a failed run counts as; set worst, none or a number")
+    if reward_range is not None and failed not in FAILED and failed > reward_range[1]:
+        raise RunError(
+            f"--failed={failed:g}: no run can earn more than {reward_range[1]:g}, the highest reward of --range; set "
+            f"a low reward, such as {reward_range[0]:g}"
+        )
+    if threshold is not None and not math.isfinite(threshold):
+        raise RunError(f"--threshold={threshold}: steps are counted up to this reward; set a number")
 
 
 def parse_range(text: str | None) -> tuple[float, float] | None:
@@ -117,13 +125,16 @@ def make_terms(
         margin = _MARGIN_SHARE * known.width
         where = f" ({_MARGIN_SHARE} of the reward range of {known.width:.3g}, {known.origin})"
     elif margin is None:
-        mean = float(np.mean([last_tenth(*run.points("reward")) for run in base])) if base else 0.0
-        margin = _MARGIN_SHARE * abs(mean)
-        where = f" ({_MARGIN_SHARE} of {baseline}'s mean final reward of {mean:.3g})"
-        notices.append(
-            f"the range of the reward is not known, so the margin of {margin:.3g} is {_MARGIN_SHARE} of {baseline}'s "
-            "mean final reward; set --margin, or --range LOW,HIGH"
-        )
+        unknown, say = "the range of the reward is not known", "set --margin, or --range LOW,HIGH"
+        if base:
+            mean = float(np.mean([last_tenth(*run.points("reward")) for run in base]))
+            margin = _MARGIN_SHARE * abs(mean)
+            where = f" ({_MARGIN_SHARE} of {baseline}'s mean final reward of {mean:.3g})"
+            share = f"the margin of {margin:.3g} is {_MARGIN_SHARE} of {baseline}'s mean final reward"
+            notices.append(f"{unknown}, so {share}; {say}")
+        else:
+            margin, where = 0.0, f" (no run of {baseline} finished, and {unknown})"
+            notices.append(f"{unknown} and no run of {baseline} finished, so there is no margin; {say}")
     if threshold is None and known:
         threshold = known.low + _THRESHOLD_SHARE * known.width
     elif threshold is None:

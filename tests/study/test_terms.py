@@ -9,6 +9,7 @@ from made_runs import ONE_REWARD, history, study
 from rl_posttrain.errors import RunError
 from rl_posttrain.study.histories import Collection
 from rl_posttrain.study.judging import judge
+from rl_posttrain.study.outcomes import Outcome
 from rl_posttrain.study.terms import check_terms, parse_failed, parse_range
 
 
@@ -169,6 +170,27 @@ def test_ranges_that_cannot_be_used(given, message):
 def test_what_a_failed_run_counts_as(given, value):
     assert parse_failed(given) == value
     check_terms("final", None, None, value)
+
+
+def test_a_failed_run_cannot_count_as_more_than_the_highest_reward():
+    check_terms("final", None, (0.0, 1.0), 1.0)
+    with pytest.raises(RunError, match="--failed=7: no run can earn more than 1, the highest reward of --range"):
+        check_terms("final", None, (0.0, 1.0), 7.0)
+
+
+@pytest.mark.parametrize("given", [np.nan, np.inf])
+def test_a_threshold_is_a_number(given):
+    with pytest.raises(RunError, match=f"--threshold={given}: "):
+        judge(study({"adams": [0.5]}), threshold=given)
+
+
+def test_a_baseline_of_which_no_run_finished_gives_no_margin():
+    ended = {"outcome": Outcome("failed", "it ends at step 10 of 100")}
+    runs = [rising("adamw", seed, 0.2, 0.6, **ended) for seed in range(3)]
+    judgement = judge(Collection(runs + [rising("adams", seed, 0.2, 0.9) for seed in range(3)], []))
+    assert "Margin: 0 (no run of adamw finished, and the range of the reward is not known)" in judgement.terms
+    (notice,) = [found for found in judgement.notices if "margin" in found]
+    assert notice.startswith("the range of the reward is not known and no run of adamw finished, so there is no margin")
 
 
 @pytest.mark.parametrize("given", ["wurst", "nan", "inf", ""])

@@ -255,3 +255,25 @@ def test_values_that_were_not_finite_and_recovered_are_said():
     runs = [history([0.5] * 10, name="adams-0", recipe=ONE_REWARD, non_finite=[0, 1, 1] + [0] * 7)]
     notice = "a reward, loss or gradient norm was not finite, and the run recovered: adams-0 (2 steps)"
     assert notice in judge(Collection(runs, [])).notices
+
+
+@pytest.mark.parametrize(("value", "said"), [(7.0, True), (0.0, False)])
+def test_failed_runs_that_count_as_more_than_finished_ones_are_said(value, said):
+    failed = [history([0.1] * 10, name=f"sgd-{s}", variant="sgd", seed=s, outcome=FAILED) for s in range(3)]
+    runs = study({"adamw": [0.5, 0.51, 0.52]}).runs + failed
+    notice = "a failed run counts as 7, and 3 of 3 finished runs have less"
+    assert any(found.startswith(notice) for found in judge(Collection(runs, []), failed=value).notices) == said
+
+
+def test_copies_of_one_run_are_said():
+    def run(variant, seed, rewards):
+        return history(rewards, name=f"{variant}-{seed}", variant=variant, seed=seed)
+
+    rising, other = np.linspace(0, 1, 10), np.linspace(0.1, 1, 10)
+    runs = [run("adamw", 0, rising), run("adamw", 1, other), run("adamw", 2, rising), run("adams", 0, rising)]
+    copies = [found for found in judge(Collection(runs, [])).notices if "copies of one run" in found]
+    assert copies == [
+        "the same rewards at every step, as copies of one run have, though each counts by itself: adamw-2 and adamw-0"
+    ]
+    runs = [run("adamw", seed, [0.5] * 10) for seed in range(3)]  # a task on which nothing moves
+    assert not any("copies" in found for found in judge(Collection(runs, [])).notices)

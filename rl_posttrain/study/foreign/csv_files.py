@@ -128,6 +128,10 @@ def _names(path: Path) -> tuple[list[str], bool]:
         raise RunError(f"RUN={path}: cannot be read ({error.strerror}); name a file that is there") from error
     except (csv.Error, UnicodeDecodeError) as error:
         _refuse(path, one_line(error))
+    if any("\0" in name for name in given):
+        _refuse(path, "its first line has zero bytes")
+    if len(given) == 1 and ";" in given[0]:
+        _refuse(path, "its columns are divided by semicolons")
     if twice := sorted({name for name in given if given.count(name) > 1 and name.strip()}):
         raise RunError(f"RUN={path}: several columns have one name: {listed(twice)}; rename or remove all but one")
     return given, has_rows
