@@ -55,7 +55,7 @@ def read_wandb_file(file: Path, run: str) -> list[Log]:
     if not content.startswith(_HEADER):
         raise RunError(f"RUN={file}: not an offline run of W&B; name the .wandb file that wandb wrote, or its folder")
     records, whole = _records(content)
-    read = _record_class().FromString
+    read = record_class().FromString
     places: dict[str, list[int]] = {}
     texts: dict[str, list[str]] = {}
     name, seed, exit_code, number = run, None, None, 0
@@ -134,7 +134,8 @@ def _seed(config, before: int | None) -> int | None:
 
 
 @functools.cache
-def _record_class():
+def record_class():
+    """The class of a record, with the fields of `_MESSAGES` alone."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto
