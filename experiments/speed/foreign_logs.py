@@ -69,7 +69,7 @@ def main() -> None:
             f"{read['peak_gb']:.1f} GB",
             f"{read['steps']:,}",
         )
-        print(f"{name}: {read['wall_s']:.1f} s", flush=True)
+        print(f"{name}: {read['wall_s']:.1f} s, {read['cpu_s']:.1f} s of CPU", flush=True)
     Console(width=110).print(table)
 
 

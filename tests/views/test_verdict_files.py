@@ -38,6 +38,7 @@ def test_a_report_writes_the_verdicts_as_csv_and_latex_and_figures_of_the_size_t
     assert said["files"][0] == str(tmp_path / "other" / "verdicts.csv")
     assert (tmp_path / "other" / "rewards.png").exists()
     assert not (tmp_path / "other" / "rewards.pdf").exists()
+    assert not (tmp_path / "other" / "cost.png").exists()  # these runs recorded no cost: no empty axes
 
     table = (out / "verdicts.tex").read_text()
     body = [line for line in table.splitlines() if not line.startswith("%")]

@@ -64,8 +64,9 @@ def plot_training(judgement: Judgement, size: Size | None) -> "Figure":
 
     variants = judgement.collection.variants
     metrics = [metric for metric in plotted("training") if _recorded(judgement, metric)] or plotted("rewards")[:1]
-    figure = Figure(figsize=size or (13, 1.2 + 3.2 * -(-len(metrics) // 2)), layout="constrained")
-    panels = figure.subplots(-(-len(metrics) // 2), 2, squeeze=False)
+    rows, across = -(-len(metrics) // 2), min(2, len(metrics))
+    figure = Figure(figsize=size or (13, 1.2 + 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, across, squeeze=False)
     for axes in panels.flat[len(metrics) :]:
         axes.set_visible(False)
     for metric, axes in zip(metrics, panels.flat, strict=False):
@@ -114,8 +115,11 @@ FIGURES: dict[str, Callable[[Judgement, Size | None], "Figure"]] = {
 
 
 def figures_of(judgement: Judgement) -> dict[str, Callable[[Judgement, Size | None], "Figure"]]:
-    """The figures of a report, by name; with the sensitivity curve where values were tuned."""
-    return FIGURES | ({"tuning": plot_tuning} if sensitivity(judgement) else {})
+    """The figures of a report, by name: cost where some run recorded it, the sensitivity curve where values were tuned."""
+    found = dict(FIGURES)
+    if not (phase_seconds(judgement.collection) or memory_gib(judgement.collection)):
+        del found["cost"]
+    return found | ({"tuning": plot_tuning} if sensitivity(judgement) else {})
 
 
 @dataclass(frozen=True)
