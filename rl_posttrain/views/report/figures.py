@@ -115,7 +115,7 @@ FIGURES: dict[str, Callable[[Judgement, Size | None], "Figure"]] = {
 
 
 def figures_of(judgement: Judgement) -> dict[str, Callable[[Judgement, Size | None], "Figure"]]:
-    """The figures of a report, by name: cost where some run recorded it, the sensitivity curve where values were tuned."""
+    """The figures of a report, by name: of cost where it was recorded, of sensitivity where values were tuned."""
     found = dict(FIGURES)
     if not (phase_seconds(judgement.collection) or memory_gib(judgement.collection)):
         del found["cost"]
