@@ -37,7 +37,6 @@ wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAG
 print(json.dumps({
     "wall_s": wall_s,
     "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-    "peak_gb": after.ru_maxrss / 1e6,
     "steps": sum(len(run.columns["step"]) for run in runs),
 }))
 """
@@ -52,7 +51,7 @@ def main() -> None:
     if unknown := set(names) - set(WRITERS):
         parser.error(f"--formats={','.join(sorted(unknown))}: no such format; there are {', '.join(WRITERS)}")
     table = Table("format", "file", title=f"{arguments.rows:,} rows")
-    for title in ("read", "CPU", "rows per second", "memory", "steps read"):
+    for title in ("read", "CPU", "rows per second", "steps read"):
         table.add_column(title, justify="right")
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +65,6 @@ def main() -> None:
             f"{read['wall_s']:.1f} s",
             f"{read['cpu_s']:.1f} s",
             f"{arguments.rows / read['wall_s']:,.0f}",
-            f"{read['peak_gb']:.1f} GB",
             f"{read['steps']:,}",
         )
         print(f"{name}: {read['wall_s']:.1f} s, {read['cpu_s']:.1f} s of CPU", flush=True)
