@@ -2,7 +2,8 @@
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.goals import check_goals
-from rl_posttrain.recipe.schema import EvalSection, Recipe, RolloutSection
+from rl_posttrain.recipe.rollout_section import RolloutSection
+from rl_posttrain.recipe.schema import EvalSection, Recipe
 from rl_posttrain.rewards import REWARDS
 
 

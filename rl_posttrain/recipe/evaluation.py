@@ -11,8 +11,10 @@ from rl_posttrain.recipe.checks import check_evaluation
 from rl_posttrain.recipe.explain import explain
 from rl_posttrain.recipe.files import Origins
 from rl_posttrain.recipe.load import apply_override
+from rl_posttrain.recipe.model_section import ModelSection
 from rl_posttrain.recipe.paths import make_paths_whole
-from rl_posttrain.recipe.schema import EvalSection, ModelSection, RewardSection, RolloutSection
+from rl_posttrain.recipe.rollout_section import RolloutSection
+from rl_posttrain.recipe.schema import EvalSection, RewardSection
 from rl_posttrain.recipe.section import Section, Seed, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.tasks import TASKS

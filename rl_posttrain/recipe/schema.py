@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rl_posttrain.recipe.distributed_section import DistributedSection
 from rl_posttrain.recipe.guards_section import GuardsSection
+from rl_posttrain.recipe.model_section import ModelSection
 from rl_posttrain.recipe.paths import shown
-from rl_posttrain.recipe.section import Listed, NoBoolean, NonNegative, OpenSection, Positive, Section, Seed, Several
+from rl_posttrain.recipe.rollout_section import RolloutSection
+from rl_posttrain.recipe.section import Listed, NonNegative, OpenSection, Positive, Section, Seed, Several
 from rl_posttrain.recipe.task_section import TaskSection
 from rl_posttrain.rewards import REWARDS
 from rl_posttrain.runs.goals import default_mode
@@ -22,13 +25,6 @@ class RunSection(Section):
     seed: Seed = 0
     deterministic: bool = False
     output_dir: str = "runs"
-
-
-class ModelSection(Section):
-    name: str
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    gradient_checkpointing: bool = False
-    trust_remote_code: bool = False
 
 
 class RewardSection(Section):
@@ -138,20 +134,6 @@ class CriticSection(Section):
     value_clip: Annotated[float, Field(gt=0)] | None = 0.2
     value_coef: Annotated[float, Field(gt=0)] = 1.0
     optimizer: CriticOptimizerSection = CriticOptimizerSection()
-
-
-class RolloutSection(Section):
-    engine: Literal["vllm", "transformers"] = "vllm"
-    max_new_tokens: Positive
-    temperature: Annotated[float, Field(ge=1e-6, le=100)] = 1.0  # beyond, logits are infinite or all the same
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    max_logprob_difference: Annotated[float, Field(gt=0)] = 0.15
-
-
-class DistributedSection(Section):
-    engine: Literal["deepspeed", "none"] = "deepspeed"
-    zero_stage: Annotated[Literal[0, 1, 2, 3], NoBoolean] = 2
 
 
 class EvalSection(Section):

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rl_posttrain.recipe.schema import EvalSection, RolloutSection
+from rl_posttrain.recipe.rollout_section import RolloutSection
+from rl_posttrain.recipe.schema import EvalSection
 from rl_posttrain.rollout.engine import Sampling
 
 

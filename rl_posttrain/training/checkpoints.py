@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,38 @@ def whole_or_absent(run: RunDirectory) -> Iterator[None]:
     except OSError:
         run.drop_unfinished_checkpoint()
         raise
+
+
+def write_checkpoint(
+    run: RunDirectory,
+    accelerator: Any,
+    *,
+    may_write: Callable[[], bool],
+    write: Callable[[], None],
+    finish: Callable[[], None],
+) -> None:
+    """A checkpoint, or none at all; every process calls this.
+
+    Args:
+        accelerator: of accelerate; the processes wait for each other.
+        may_write: whether there is to be one.
+        write: writes it aside.
+        finish: completes it and puts it in its place; the main process calls this.
+
+    Raises:
+        OSError: the disk refused something.
+    """
+    with whole_or_absent(run):
+        if accelerator.is_main_process:
+            run.drop_unfinished_checkpoint()
+        accelerator.wait_for_everyone()
+        if not may_write():
+            return
+        write()
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            finish()
+        accelerator.wait_for_everyone()
 
 
 def finish_checkpoint(
@@ -67,9 +99,17 @@ def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> N
     save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / CRITIC_FILE)
 
 
-def without_critic(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The policy's part of its `state_dict`."""
-    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(CRITIC_PREFIX)}
+def of_policy(state_dict: Mapping[str, torch.Tensor], tied: Collection[str]) -> dict[str, torch.Tensor]:
+    """The policy's part of its `state_dict`, without its critic, and each tied weight once.
+
+    Gathered tensors no longer share memory, so that transformers would write what is tied twice.
+
+    Args:
+        tied: names of weights that are another one's, too.
+    """
+    return {
+        name: tensor for name, tensor in state_dict.items() if not name.startswith(CRITIC_PREFIX) and name not in tied
+    }
 
 
 def load_critic(critic: Critic, folder: str | Path) -> None:

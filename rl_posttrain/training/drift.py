@@ -1,6 +1,6 @@
 """Whether completions came from the weights that are updated: the sampler's log-probabilities against the trainer's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -28,6 +28,20 @@ class DriftCheck:
     def start(self) -> None:
         """New completions: nothing is known of them yet."""
         self._parts = torch.zeros(2)
+
+    def watch(self, policy: torch.Tensor, batch: Mapping[str, torch.Tensor], step: int | None) -> dict:
+        """Count a micro batch that is trained on before any update; after the last one, judge the step.
+
+        Args:
+            policy: (B, T) log-probabilities under the trainer's weights, in nats.
+            batch: the micro batch, as the loss takes it.
+            step: the number of the step, where this is its last micro batch; else None.
+
+        Returns:
+            The metric of the step, after its last micro batch.
+        """
+        self.add(policy, batch["sampling_per_token_logps"], batch["completion_mask"])
+        return {"sampling_logprob_difference": self.check(step)} if step is not None else {}
 
     def add(self, policy: torch.Tensor, sampled: torch.Tensor, mask: torch.Tensor) -> None:
         """Count a micro batch.

@@ -32,9 +32,9 @@ from rl_posttrain.training.backends.backend import Backend
 from rl_posttrain.training.checkpoints import (
     finish_checkpoint,
     load_critic,
+    of_policy,
     save_critic,
-    whole_or_absent,
-    without_critic,
+    write_checkpoint,
 )
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.critic import Critic, attach_critic
@@ -202,11 +202,9 @@ class PolicyTrainer(trl.GRPOTrainer):
         # No update has come between the sampling of this micro batch and its loss.
         on_policy = self._step % (self.args.steps_per_generation * self.num_iterations) < steps
         if on_policy and self.model.training and "sampling_per_token_logps" in inputs:
-            policy = self.objective.logprobs.detach()
-            self.drift.add(policy, inputs["sampling_per_token_logps"], inputs["completion_mask"])
-            if self._step % steps == steps - 1:
-                difference = self.drift.check(self.steps_done + 1)
-                self.recorder.describe(sampling_logprob_difference=difference)
+            is_last = self._step % steps == steps - 1
+            found = self.drift.watch(self.objective.logprobs.detach(), inputs, self.steps_done + 1 if is_last else None)
+            self.recorder.describe(**found)
         self.guards.loss(loss)
         return loss
 
@@ -271,10 +269,8 @@ class PolicyTrainer(trl.GRPOTrainer):
             state_dict = self.model.state_dict() if state_dict is None else state_dict
             if Path(output_dir).name.startswith(PREFIX_CHECKPOINT_DIR):
                 save_critic(state_dict, output_dir)
-            state_dict = without_critic(state_dict)
         if state_dict is not None:
-            # Gathered tensors no longer share memory, so that transformers would write what is tied twice.
-            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in self._tied}
+            state_dict = of_policy(state_dict, self._tied)
         with disk_errors(self._run.path):
             super()._save(output_dir, state_dict)
 
@@ -301,17 +297,12 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         """transformers' checkpoint, which gets its name once it is whole; only then older ones are removed."""
-        with self.clock.phase("checkpoint"), whole_or_absent(self._run):
-            if self.accelerator.is_main_process:
-                self._run.drop_unfinished_checkpoint()
-            self.accelerator.wait_for_everyone()
-            if not self.guards.before_checkpoint():
-                return
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                finish_checkpoint(
-                    self._run, self.state.global_step, self.steps_done,
+        with self.clock.phase("checkpoint"):
+            write_checkpoint(
+                self._run, self.accelerator,
+                may_write=self.guards.before_checkpoint, write=partial(super()._save_checkpoint, model, trial),
+                finish=partial(
+                    finish_checkpoint, self._run, self.state.global_step, self.steps_done,
                     keep=self._recipe.checkpoint.keep, best=self.goals.best,
-                )  # fmt: skip
-            self.accelerator.wait_for_everyone()
+                ),
+            )  # fmt: skip

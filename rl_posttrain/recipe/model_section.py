@@ -1,0 +1,12 @@
+"""The section `model` of a recipe: what is trained, and how it is kept in memory."""
+
+from typing import Literal
+
+from rl_posttrain.recipe.section import Section
+
+
+class ModelSection(Section):
+    name: str
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
