@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -40,8 +40,17 @@ def why_no_verdict(
         return f"{said} failed, and count as nothing, for {unknown}"
     values = [counted[run.name] for run in runs]
     if len(set(values)) == 1:
-        return f"all runs are at {values[0]:.4g}{_which_end(values, terms, 1e-9)}: {_cannot_tell(terms)}"
+        where = f"all runs are at {values[0]:.4g}{_which_end(values, terms, 1e-9)}"
+        if _never_moves(collection, both):
+            return f"{where}, at every step: no measure can tell them apart; make the task easier, or train longer"
+        return f"{where}: {_cannot_tell(terms)}"
     return ""
+
+
+def _never_moves(collection: Collection, variants: Iterable[str]) -> bool:
+    """Whether every run has the same reward at each of its steps."""
+    rewards = [run.points("reward")[1] for name in variants for run in collection.variants.get(name, [])]
+    return len(np.unique(np.concatenate([*rewards, []]))) == 1
 
 
 def what_it_cannot_exclude(comparison: Comparison, lost: Mapping[str, Share]) -> Comparison:

@@ -89,9 +89,9 @@ def _in_words(
         if at := [seed for seed, had in found.items() if had == how]:
             if how == DIFFERENT or not assumed:
                 more = "" if how == DIFFERENT else "; --paired makes them pairs"
-                said.append(f"seeds {_listed(at)} are not paired: {reason}{more}")
+                said.append(f"{_seeds(at)} not paired: {reason}{more}")
             else:
-                said.append(f"seeds {_listed(at)} are paired as --paired says: {reason}")
+                said.append(f"{_seeds(at)} paired as --paired says: {reason}")
     without = [[run.seed for run in some if run.seed is not None and run.seed not in found] for some in (runs, base)]
     if found and any(without):
         own, other = (_listed(sorted(set(some))) or "none" for some in without)
@@ -99,6 +99,10 @@ def _in_words(
     if found and not paired:
         said.append("all runs are compared unpaired (Welch's test)")
     return said
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]} is" if len(seeds) == 1 else f"seeds {_listed(seeds)} are"
 
 
 def pairing(collection: Collection) -> list[str]:

@@ -384,3 +384,10 @@ def test_steps_logged_again_and_out_of_order(tmp_path, kind):
 def test_the_documentation_has_the_names_of_the_reward():
     page = (Path(__file__).parents[2] / "docs" / "foreign_runs.md").read_text()
     assert markdown_table() in page, "python -m rl_posttrain.runs.reward_names prints what should be there"
+
+
+def test_an_event_file_without_one_whole_record_is_called_damaged(tmp_path):
+    (tmp_path / "adams-seed0").mkdir()
+    (tmp_path / "adams-seed0" / "events.out.tfevents.1.host").write_bytes(b"\x18" + bytes(400))
+    with pytest.raises(RunError, match=r"nothing in it could be read: events\S+ is damaged or cut short"):
+        read_runs([tmp_path])

@@ -177,7 +177,19 @@ def test_all_runs_at_the_floor_are_not_equivalent(tmp_path):
             write_csv(tmp_path / "runs", f"{name}-seed{seed}", np.zeros(30))
     found = judged(tmp_path / "runs", reward_range=(0, 1))
     assert found["comparisons"][0]["sentence"] == (
-        "adams: no verdict: all runs are at 0, the floor of the reward (0): the measure final cannot tell variants "
+        "adams: no verdict: all runs are at 0, the floor of the reward (0), at every step: no measure can tell them "
+        "apart; make the task easier, or train longer"
+    )
+
+
+def test_runs_that_end_alike_on_different_ways_have_another_measure(tmp_path):
+    for seed in range(3):
+        for name, start in (("adamw", 0.5), ("adams", 0.2)):
+            rewards = np.r_[np.full(15, start), np.ones(15)]
+            write_csv(tmp_path / "runs", f"{name}-seed{seed}", rewards)
+    found = judged(tmp_path / "runs", reward_range=(0, 1))
+    assert found["comparisons"][0]["sentence"] == (
+        "adams: no verdict: all runs are at 1, the ceiling of the reward (1): the measure final cannot tell variants "
         "apart here; the area (--measure auc) or the time to a threshold may"
     )
 
@@ -196,7 +208,7 @@ def test_the_end_of_the_range_is_named(level, end):
 
 def test_without_a_range_the_same_value_everywhere_is_no_verdict():
     sentence = judge(study({"adams": [0.3] * 3, "adamw": [0.3] * 3})).comparisons[0].sentence
-    assert sentence.startswith("adams: no verdict: all runs are at 0.3: the measure final cannot tell")
+    assert sentence.startswith("adams: no verdict: all runs are at 0.3")
 
 
 def collapsing(level=0.8, *, seed=0, **options):

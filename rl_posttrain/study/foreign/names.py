@@ -43,6 +43,8 @@ def named_columns(log: Log, reward_column: str | None, step_column: str | None) 
     """
     names = log.names()
     if not names:
+        if log.notices:
+            raise RunError(f"{log.path}: nothing in it could be read: {'; '.join(log.notices)}; name a whole file")
         raise RunError(f"{log.path}: no finished step yet, so there is nothing to show; wait for its first step")
     others: tuple[str, ...] = ()
     if reward_column is None:
