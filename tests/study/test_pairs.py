@@ -37,7 +37,7 @@ def test_runs_of_ours_that_recorded_the_same_are_pairs():
 def test_what_was_found_to_differ_is_never_paired(fields, assumed):
     pairs = pairs_with(changed(ours(), "adams-0", **fields), "adamw", assumed=assumed)
     assert pairs.seeds == {"adams": frozenset({1, 2, 3})}
-    assert pairs.notices == ["adams against adamw: seeds 0 are not paired: other prompts or other initial weights"]
+    assert pairs.notices == ["adams against adamw: seed 0 is not paired: other prompts or other initial weights"]
 
 
 @pytest.mark.parametrize("fields", [{"environment": {}}, {"prompts": ()}])
@@ -46,10 +46,10 @@ def test_what_was_not_recorded_is_paired_where_the_user_says_so(fields):
     said = "prompts or initial weights were not recorded, so it was not checked that they are the same"
     pairs = pairs_with(collection, "adamw", assumed=False)
     assert pairs.seeds["adams"] == {1, 2, 3}
-    assert pairs.notices == [f"adams against adamw: seeds 0 are not paired: {said}; --paired makes them pairs"]
+    assert pairs.notices == [f"adams against adamw: seed 0 is not paired: {said}; --paired makes them pairs"]
     pairs = pairs_with(collection, "adamw", assumed=True)
     assert pairs.seeds["adams"] == {0, 1, 2, 3}
-    assert pairs.notices == [f"adams against adamw: seeds 0 are paired as --paired says: {said}"]
+    assert pairs.notices == [f"adams against adamw: seed 0 is paired as --paired says: {said}"]
 
 
 def test_seeds_from_the_names_of_files_are_guessed():
