@@ -72,14 +72,32 @@ def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes) that the run will have.")] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Predict memory and seconds for this device, by its published speeds: h100, a100, l4, ..."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="With --device: nodes that the processes are in.")] = 1,
+    measure_speed: Annotated[
+        bool,
+        typer.Option("--measure-speed", help="Predict seconds on this machine's CPUs, whose speed it measures first."),
+    ] = False,
+    mean_new_tokens: Annotated[
+        float | None,
+        typer.Option(min=1, help="Tokens of a completion in the mean. Default: all have rollout.max_new_tokens."),
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a prompt. Default: those of the longest one.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole recipe, its derived sizes and predicted memory. Loads no model and trains nothing."""
     from rl_posttrain.cost.check import check_recipe
+    from rl_posttrain.cost.placed import Where
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.views.check import print_check
 
-    result = check_recipe(load_recipe(recipe, overrides or []), num_processes)
+    where = Where(device, nodes, measure_speed, prompt_tokens, mean_new_tokens)
+    result = check_recipe(load_recipe(recipe, overrides or []), num_processes, where)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
+from rl_posttrain.cost.placed import THIS_MACHINE, Placed, Where
 from rl_posttrain.cost.rows import shown_task
 from rl_posttrain.errors import HubError
-from rl_posttrain.models.find import kv_cache_bytes_per_token, load_config, model_without_weights, published_config
+from rl_posttrain.models.find import load_config, model_without_weights, published_config
 from rl_posttrain.models.vocabulary import check_same_vocabulary
 from rl_posttrain.optim import OptimizerSpec
 from rl_posttrain.optim.ledger import predict_memory
@@ -19,16 +20,18 @@ from rl_posttrain.training.backends.backend import Backend, make_backend
 from rl_posttrain.training.guards.completions import too_cold
 
 
-def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
+def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE) -> dict[str, Any]:
     """Everything about a run that can be known without running it.
 
     Args:
         num_processes: devices that it is sized for.
+        where: what devices those are.
 
     Returns:
         ``recipe`` (YAML text), ``task`` (as `cost.rows.shown_task` gives it), ``sizes``, ``num_parameters`` of the
         policy, ``optimizer_groups`` (roles, parameters, learning rate and weight decay of each, and with a critic whose
-        it is), ``memory_bytes`` by component and device, and ``notes``.
+        it is), ``memory_bytes`` by component and device, ``step`` (as `cost.placed.predict_step` gives it; None where
+        no device is named and nothing is measured), and ``notes``.
 
     Raises:
         RecipeError: something in the recipe cannot be used.
@@ -37,6 +40,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
+    where.check(recipe, num_processes)
     specs = resolve(recipe)
     optimizer = specs.optimizer
     backend = make_backend(recipe, sizes)
@@ -47,7 +51,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
     config = _config(recipe.model.name, "model.name", notes, trusts)
     task = shown_task(recipe, specs, config, notes)
     critic_config = _critic_config(recipe, config, notes)
-    num_parameters = groups = memory = None
+    num_parameters = groups = memory = step = None
     if config is not None and (recipe.critic is None or critic_config is not None):
         model = model_without_weights(config, backend.weights_dtype, trust_remote_code=trusts)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -66,6 +70,10 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
             for group in describe_groups(spec.build(module), module)
         ]
         memory = _memory(recipe, backend, parts, sizes, notes)
+        placed = Placed(recipe, sizes, backend, where, model, task and task["longest_prompt_tokens"], notes)
+        memory |= placed.on_top(memory["rollout_weights"])
+        memory["total"] = None if None in memory.values() else sum(memory.values())
+        step = placed.predict_step(memory)
     return {
         "recipe": recipe.to_yaml(),
         "task": task,
@@ -73,6 +81,7 @@ def check_recipe(recipe: Recipe, num_processes: int) -> dict[str, Any]:
         "num_parameters": num_parameters,
         "optimizer_groups": groups,
         "memory_bytes": memory,
+        "step": step,
         "notes": notes,
     }
 
@@ -129,11 +138,4 @@ def _memory(
     if recipe.rollout.engine == "vllm":
         width = 2 if recipe.model.dtype == "bfloat16" else 4
         memory["rollout_weights"] = width * sum(parameter.numel() for parameter in model.parameters())
-        memory["kv_cache_of_completions"] = (
-            kv_cache_bytes_per_token(model.config, recipe.model.dtype)
-            * sizes.completions_per_process
-            * recipe.rollout.max_new_tokens
-        )
-    total = None if None in memory.values() else sum(memory.values())
-    notes.append("activations, logits and the prompts' KV cache come on top of the predicted memory")
-    return {**memory, "total": total}
+    return memory

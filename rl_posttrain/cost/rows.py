@@ -26,7 +26,8 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         ``name``, ``version``, ``template`` (None where the task gives its prompts ready), ``num_train``, ``num_eval``,
         ``notes`` of the task, ``golds`` (by kind, as `scoring.golds.GoldsOfAKind`; None where no reward needs them),
         ``prompt`` (text; chat messages where there is no tokenizer on this machine to make text
-        of them), ``prompt_tokens`` (None then), and ``answer``, the gold. None where the hub does not give the data.
+        of them), ``prompt_tokens`` and ``longest_prompt_tokens`` of all rows (None then), and ``answer``, the gold.
+        None where the hub does not give the data.
 
     Raises:
         RecipeError: the task refuses its options, the rewards do not fit its columns, the model has no chat template,
@@ -44,12 +45,13 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
     build_rewards(specs.rewards, list(row), rows.parts)
     golds = check_golds(specs.rewards, [*rows.train, *rows.eval], recipe.task.max_unreadable_golds)
     tokenizer = None if config is None else _tokenizer_on_this_machine(recipe.model.name, trusts)
-    prompt, num_tokens = row["prompt"], None
+    prompt, num_tokens, longest = row["prompt"], None, None
     if tokenizer is not None:
         options = recipe.trl.get("chat_template_kwargs") or {}
         prompts = [prompt, *(row["prompt"] for row in (*rows.train[1:], *rows.eval))]
         num_tokens, *others = map(len, tokenize(tokenizer, prompts, options))
-        longest_sequence(max(num_tokens, *others), recipe.max_new_tokens, config, name=recipe.model.name)
+        longest = max(num_tokens, *others)
+        longest_sequence(longest, recipe.max_new_tokens, config, name=recipe.model.name)
         if not isinstance(prompt, str):
             prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
     elif not isinstance(prompt, str):
@@ -64,6 +66,7 @@ def shown_task(recipe: Recipe, specs: Specs, config: Any, notes: list[str]) -> d
         "golds": None if golds is None else [kind._asdict() for kind in golds.kinds],
         "prompt": prompt,
         "prompt_tokens": num_tokens,
+        "longest_prompt_tokens": longest,
         "answer": row.get("answer"),
     }
 

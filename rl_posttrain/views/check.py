@@ -37,6 +37,9 @@ def print_check(result: dict[str, Any]) -> None:
         for name, value in result["memory_bytes"].items():
             memory.add_row(name.replace("_", " "), "unknown" if value is None else f"{value / 2**30:8.2f} GiB")
         console.print(memory)
+        console.print()
+    if result["step"] is not None:
+        _print_step(console, result["step"], result["memory_bytes"]["total"])
     for note in result["notes"]:
         console.print(f"- {note}", markup=False)
 
@@ -61,6 +64,31 @@ def _print_task(console: Any, task: dict[str, Any]) -> None:
     for line in prompt.split("\n"):
         console.print(f"  | {printable(line)}", markup=False)
     console.print(f"its gold: {printable(str(task['answer']))}\n", markup=False)
+
+
+def _print_step(console: Any, step: dict[str, Any], total: int | None) -> None:
+    """Whether it fits, how many sequences are sampled at once, and seconds by phase."""
+    from rich.table import Table
+
+    tokens = step["tokens"]
+    where = f"{step['device']}, {step['nodes']} node{'s' * (step['nodes'] > 1)}"
+    console.print(f"predicted seconds of a step on {where}", style="italic")
+    seconds = Table(box=None, show_header=False)
+    for name, value in step["seconds"].items():
+        seconds.add_row(name, f"{value:10.2f} s")
+    console.print(seconds)
+    console.print(
+        f"- prompts of {tokens['prompt']} tokens, completions of {tokens['mean_new']:g} in the mean and "
+        f"{tokens['longest_new']} at most; each engine samples {step['sequences_at_once']:,} at once",
+        markup=False,
+    )
+    if step["memory_bytes"] is not None and total is not None:
+        fits = "fits into" if total <= step["memory_bytes"] else "does NOT fit into"
+        console.print(
+            f"- {total / 2**30:.1f} GiB of predicted memory {fits} the {step['memory_bytes'] / 2**30:.1f} GiB of one "
+            "device; CUDA, NCCL and DeepSpeed's buckets take 2 to 4 GiB more",
+            markup=False,
+        )
 
 
 def _counted(kind: dict[str, Any]) -> str:

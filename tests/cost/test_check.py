@@ -9,6 +9,7 @@ import yaml
 
 from rl_posttrain.cli import main as cli
 from rl_posttrain.cost.check import check_recipe
+from rl_posttrain.cost.placed import Where
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.models import find as models
 from rl_posttrain.recipe.files import bundled_recipes
@@ -139,6 +140,8 @@ def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
         "completions_in_run": 48,
         "max_new_tokens_per_step": 128,
     }
+    prompt = result["task"]["longest_prompt_tokens"]
+    length, tokens = prompt + 8, 4 * (prompt + 8)
     expected = {
         "weights": 2 * TINY,
         "gradients": 4 * TINY,  # four micro batches: summed in fp32
@@ -146,8 +149,13 @@ def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
         "optimizer_state": 4 * TINY,  # AdamS: one fp32 value
         "reference_model": 0,
         "rollout_weights": 2 * TINY,
-        # Keys and values of 2 layers, 1 head of 32, in bf16, for 16 completions of 8 tokens.
-        "kv_cache_of_completions": 2 * 2 * 1 * 32 * 2 * 16 * 8,
+        # Keys and values of 2 layers, 1 head of 32, in bf16, for 16 completions of 8 tokens and their 4 prompts.
+        "kv_cache": 2 * 2 * 1 * 32 * 2 * (16 * 8 + 4 * prompt),
+        # Of 4 sequences, what tests/cost/test_activations.py counts: in each layer 16 bytes a hidden dimension, 8 of
+        # attention and of the MLP, two normalizers, two scales, a row of the mask; then gradients on their way back.
+        "activations": tokens * (2 * (16 * 64 + 8 * 64 + 8 * 128 + 8 + 8 + 2 * length) + 2 * (3 * 128 + 2 * 64)),
+        # Five tiles of fp32 logits; what is scored, its gradient in fp32; the output layer's gradient.
+        "logits": 5 * 4 * 2**22 + 4 * 8 * 64 * 6 + 2 * 128 * 64,
     }
     assert result["memory_bytes"] == expected | {"total": sum(expected.values())}
 
@@ -181,7 +189,8 @@ def test_memory_on_four_processes(tiny_recipe, stage, weights, gradients, master
         "reference_model": 0,
         "rollout_weights": 0,
     }
-    assert memory == expected | {"total": sum(expected.values())}
+    on_top = {name: memory[name] for name in ("activations", "logits")}
+    assert memory == expected | on_top | {"total": sum((expected | on_top).values())}
 
 
 def test_a_reference_model_takes_as_much_as_the_weights_and_plain_pytorch_has_no_masters(tiny_recipe):
@@ -311,3 +320,63 @@ def test_an_evaluation_without_rows_does_not_check_out(tiny_recipe, tmp_path):
         with pytest.raises(RecipeError, match=r"task\.name=file: it gives no rows to evaluate on, and the recipe"):
             check_recipe(load_recipe(tiny_recipe, [task, switched_on]), 1)
     assert check_recipe(load_recipe(tiny_recipe, [task]), 1)["task"]["num_eval"] == 0
+
+
+def test_on_a_named_device_the_engine_has_its_share_and_seconds_are_shown(tiny_recipe, capsys):
+    recipe = load_recipe(tiny_recipe, ["rollout.gpu_memory_share=0.5"])
+    assert check_recipe(recipe, 1)["step"] is None
+    result = check_recipe(recipe, 4, Where(device="l4", nodes=2, prompt_tokens=20, mean_new_tokens=4))
+    memory, step = result["memory_bytes"], result["step"]
+    assert memory["rollout_weights"] + memory["kv_cache"] == 12 * 10**9
+    assert step["tokens"] == {"prompt": 20, "mean_new": 4, "longest_new": 8}
+    assert (step["device"], step["nodes"], step["sequences_at_once"]) == ("NVIDIA L4", 2, 4)
+    seconds = step["seconds"]
+    assert seconds["step"] == pytest.approx(sum(value for name, value in seconds.items() if name != "step"))
+    # Of a model as small as this what does not depend on sizes is all: 8 token steps, 20 tensors, 3 passes of 1 layer.
+    assert seconds["rollout"] == pytest.approx(8 * 0.12 / 16, rel=1e-2)
+    assert seconds["sync"] == pytest.approx(20 * 0.12 / 273, rel=1e-2)
+    assert (seconds["update"], seconds["logprobs"]) == (pytest.approx(3 * 2 * 3e-4), 0)
+    print_check(result)
+    shown = capsys.readouterr().out
+    assert "NVIDIA L4, 2 nodes" in shown
+    assert "fits into the 22.4 GiB" in shown
+    # More than one update a step, a reference model and a critic: three forward passes before.
+    several = check_recipe(
+        load_recipe(tiny_recipe, [*PPO, "algorithm.num_mini_batches=2", "algorithm.kl_coef=0.1"]), 1, Where("h100")
+    )
+    assert several["step"]["seconds"]["logprobs"] == pytest.approx(3 * 4 * 2 * 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"device": "h10"}, "--device=h10: no such device; .*h100"),
+        ({"device": "h100", "measures": True}, "--measure-speed: it measures this machine, not h100"),
+        ({"device": "h100", "nodes": 3}, "--nodes=3: 4 processes are no equal shares"),
+        ({"nodes": 2}, "--nodes=2: this machine is one node"),
+        ({"device": "h100", "mean_new_tokens": 9}, "--mean-new-tokens=9: completions end at .*max_new_tokens=8"),
+    ],
+)
+def test_devices_that_make_no_sense_are_refused(tiny_recipe, where, message):
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(load_recipe(tiny_recipe), 4, Where(**where))
+
+
+def test_a_share_that_is_too_small_for_the_engine_is_told(tiny_recipe):
+    recipe = load_recipe(tiny_recipe, ["model.name=Qwen/Qwen2.5-3B", "rollout.gpu_memory_share=0.1"])
+    notes = check_recipe(recipe, 1, Where(device="l4"))["notes"]
+    assert any("gpu_memory_share=0.1 of NVIDIA L4 holds less than" in note for note in notes)
+
+
+@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_the_command_measures_this_machine(run_main, tiny_recipe, num_processes):
+    status, stdout, stderr = run_main(
+        "check", tiny_recipe, "--measure-speed", "--num-processes", str(num_processes), "--json"
+    )
+    assert status == 0, stderr
+    step = json.loads(stdout)["step"]
+    assert step["device"] == "this machine"
+    speeds = {name: value for name, value in step["speeds"].items() if name.endswith("per_s")}
+    assert all(value > 0 for value in speeds.values())
+    assert (step["seconds"]["links"] > 0) == (num_processes > 1)
+    assert 0 < step["seconds"]["step"] < 60

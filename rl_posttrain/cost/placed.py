@@ -1,0 +1,212 @@
+"""`check` for devices: what comes on top of the ledger on each, whether it fits, and seconds a step."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from rl_posttrain.cost.activations import activations
+from rl_posttrain.cost.devices import DEVICES, Speeds, published_speeds
+from rl_posttrain.cost.links import Devices
+from rl_posttrain.cost.model_shape import shape_of
+from rl_posttrain.cost.prediction import Engines, TokenCounts, Trained, seconds_of_step
+from rl_posttrain.cost.step import sequences_that_fit
+from rl_posttrain.errors import RecipeError, did_you_mean
+from rl_posttrain.models.find import kv_cache_bytes_per_token
+from rl_posttrain.recipe.schema import Recipe
+from rl_posttrain.recipe.sizes import Sizes
+from rl_posttrain.training.backends.backend import Backend
+
+# Tokens of a prompt where the tokenizer is not here and nobody says: a question of GSM8K in a chat template has 50 to
+# 250.
+_UNKNOWN_PROMPT = 256
+
+
+@dataclass(frozen=True)
+class Where:
+    """What `check` is asked of devices: which, in how many nodes, and how long texts are.
+
+    Without ``device`` it is this machine; ``measures`` takes its speeds, which takes seconds.
+    """
+
+    device: str | None = None
+    nodes: int = 1
+    measures: bool = False
+    prompt_tokens: int | None = None
+    mean_new_tokens: float | None = None
+
+    def check(self, recipe: Recipe, num_processes: int) -> None:
+        """Raises RecipeError where the options contradict each other or the recipe."""
+        if self.device is not None and self.device not in DEVICES:
+            raise RecipeError(f"--device={self.device}: no such device; {did_you_mean(self.device, DEVICES)}")
+        if self.device is not None and self.measures:
+            raise RecipeError(
+                f"--measure-speed: it measures this machine, not {self.device}; leave one of the two options out"
+            )
+        if num_processes % self.nodes:
+            raise RecipeError(
+                f"--nodes={self.nodes}: {num_processes} processes are no equal shares; set --num-processes to a "
+                f"multiple of {self.nodes}"
+            )
+        if self.measures and torch.cuda.is_available():
+            raise RecipeError("--measure-speed: it measures CPUs, and here is a GPU; name it by --device")
+        if self.nodes > 1 and self.device is None:
+            raise RecipeError(f"--nodes={self.nodes}: this machine is one node; say --device as well")
+        longest = recipe.rollout.max_new_tokens
+        if self.mean_new_tokens is not None and self.mean_new_tokens > longest:
+            raise RecipeError(
+                f"--mean-new-tokens={self.mean_new_tokens:g}: completions end at rollout.max_new_tokens={longest}; "
+                "set a smaller mean, or a larger limit"
+            )
+
+
+THIS_MACHINE = Where()
+
+
+class Placed:
+    """A recipe on devices, as `check_recipe` knows them.
+
+    Args:
+        model: on the meta device, as it is trained.
+        longest_prompt: tokens; None where they were not counted.
+        notes: gets a sentence on each thing that had to be assumed.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sizes: Sizes,
+        backend: Backend,
+        where: Where,
+        model: Any,
+        longest_prompt: int | None,
+        notes: list[str],
+    ):
+        self._recipe, self._sizes, self._backend, self._where, self._notes = recipe, sizes, backend, where, notes
+        parameters = list(model.parameters())
+        count = sum(parameter.numel() for parameter in parameters)
+        self._trained_values = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        self._config = model.config
+        self._shape = shape_of(model.config, num_parameters=count, tensors=len(parameters))
+        self._device = None if where.device is None else DEVICES[where.device]
+        self._on_cpu = self._device is None and not torch.cuda.is_available()
+        prompt = where.prompt_tokens or longest_prompt
+        if prompt is None:
+            prompt = _UNKNOWN_PROMPT
+            notes.append(f"prompts are taken to have {prompt} tokens, as none is known here; say --prompt-tokens")
+        longest = recipe.rollout.max_new_tokens
+        self._tokens = TokenCounts(prompt=prompt, mean_new=where.mean_new_tokens or longest, longest_new=longest)
+        self._kv_token_bytes = kv_cache_bytes_per_token(model.config, recipe.model.dtype)
+
+    def on_top(self, rollout_weights: int) -> dict[str, int]:
+        """Bytes on each device beside the ledger: ``kv_cache``, and ``activations`` and ``logits`` of a micro batch.
+
+        A colocated vLLM on a GPU takes its share of the card's memory, whatever it needs of it. Elsewhere the cache is
+        as large as all completions at their longest; those of one prompt share it.
+
+        Args:
+            rollout_weights: bytes of the colocated engine's weights.
+        """
+        recipe, tokens, sizes = self._recipe, self._tokens, self._sizes
+        held = {}
+        if recipe.rollout.engine == "vllm":
+            prompts = -(-sizes.completions_per_process // recipe.algorithm.group_size)
+            most = tokens.prompt * prompts + tokens.longest_new * sizes.completions_per_process
+            held["kv_cache"] = self._kv_token_bytes * most
+            if self._device is not None:
+                share = int(recipe.rollout.gpu_memory_share * self._device.memory_bytes)
+                held["kv_cache"] = max(0, share - rollout_weights)
+                if held["kv_cache"] < self._kv_token_bytes * tokens.length:
+                    self._notes.append(
+                        f"rollout.gpu_memory_share={recipe.rollout.gpu_memory_share:g} of {self._device.title} holds "
+                        "less than the engine's weights and one sequence; raise it"
+                    )
+        if self._shape is None:
+            self._notes.append(
+                "activations, logits and seconds are not predicted: the model is no decoder of known form"
+            )
+            return held
+        autocasts = recipe.model.dtype == "bfloat16" and self._backend.weights_dtype == "float32"
+        common = {
+            "sequences": recipe.algorithm.micro_batch_size,
+            "length": tokens.length,
+            "precision": "autocast" if autocasts else self._backend.weights_dtype,
+            "checkpointing": recipe.model.gradient_checkpointing,
+            "on_cpu": self._on_cpu,
+        }
+        whole = self._trained_values == self._shape.num_parameters
+        found = activations(self._shape, scored=tokens.longest_new, trained_head=whole, **common)
+        held |= {"activations": found.layers, "logits": found.logits}
+        if recipe.critic is not None and not recipe.critic.shared_backbone:
+            held["critic_activations"] = found.layers
+        return held
+
+    def predict_step(self, memory: dict[str, int | None]) -> dict[str, Any] | None:
+        """Seconds of a step, where a device is named or this machine is measured.
+
+        Args:
+            memory: bytes by component, `on_top` included.
+
+        Returns:
+            ``device``, ``memory_bytes`` of it (None on a CPU), ``nodes``, ``speeds``, ``tokens`` that were taken,
+            ``sequences_at_once`` of each engine, and ``seconds`` by phase; None where nothing is asked for or known.
+        """
+        where, sizes = self._where, self._sizes
+        state = [value for name, value in memory.items() if name.endswith(("masters", "optimizer_state"))]
+        if (self._device is None and not where.measures) or self._shape is None or None in state:
+            return None
+        at_once = sizes.completions_per_process
+        if self._device is not None and "kv_cache" in memory:
+            tokens = self._tokens.prompt + self._tokens.mean_new
+            fit = sequences_that_fit(memory["kv_cache"], kv_token_bytes=self._kv_token_bytes, tokens=tokens)
+            at_once = min(at_once, fit)
+        speeds = self._speeds(at_once)
+        width = 4 if self._backend.weights_dtype == "float32" else 2
+        seconds = seconds_of_step(
+            self._recipe,
+            sizes,
+            self._shape,
+            self._tokens,
+            Trained(
+                stage=self._backend.zero_stage,
+                values=self._trained_values,
+                frozen=self._trained_values < self._shape.num_parameters,
+                state_bytes=sum(state),
+                weight_width=width,
+                gradient_width=width,
+            ),
+            Engines(
+                num=sizes.num_processes,
+                devices_each=1,
+                at_once=at_once,
+                width=2 if self._recipe.model.dtype == "bfloat16" else 4,
+                kv_token_bytes=self._kv_token_bytes,
+            ),
+            Devices(sizes.num_processes, where.nodes),
+            speeds,
+        )
+        return {
+            "device": self._device.title if self._device else "this machine",
+            "memory_bytes": self._device.memory_bytes if self._device else None,
+            "nodes": where.nodes,
+            "speeds": asdict(speeds),
+            "tokens": asdict(self._tokens),
+            "sequences_at_once": at_once,
+            "seconds": seconds,
+        }
+
+    def _speeds(self, at_once: int) -> Speeds:
+        if self._device is not None:
+            return published_speeds(self._device)
+        from rl_posttrain.cost.speed import Work, measure_speed
+
+        recipe, dtype = self._recipe, self._backend.weights_dtype
+        work = Work(
+            sequences=recipe.algorithm.micro_batch_size,
+            length=self._tokens.length,
+            scored=self._tokens.longest_new,
+            at_once=at_once,
+            weights_dtype=dtype,
+            autocasts=recipe.model.dtype == "bfloat16" and dtype == "float32",
+        )
+        return measure_speed(self._config, work, self._sizes.num_processes)
