@@ -39,6 +39,10 @@ class EngineError(RlPosttrainError):
     """An engine (vLLM, DeepSpeed) that is missing, or that did not do what the recipe says."""
 
 
+class EngineLost(EngineError):
+    """An engine that was there is gone. Once it is back, the run can go on."""
+
+
 class WeightSyncError(EngineError):
     """The rollout engine samples from other weights than the trainer holds."""
 

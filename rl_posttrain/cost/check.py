@@ -15,6 +15,7 @@ from rl_posttrain.optim.roles import describe_groups
 from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
+from rl_posttrain.rollout.server_client import check_addresses
 from rl_posttrain.training.algorithms.algorithm import make_algorithm
 from rl_posttrain.training.backends.backend import Backend, make_backend
 from rl_posttrain.training.guards.completions import too_cold
@@ -46,7 +47,13 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
     backend = make_backend(recipe, sizes)
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
+    check_addresses(recipe.rollout.servers)
     notes = [backend.precision, *filter(None, (recipe.checkpoint.warning, too_cold(recipe)))]
+    if recipe.rollout.engine == "vllm_server":
+        notes.append(
+            f"{len(recipe.rollout.servers)} servers have weights and KV cache of their own, which the predicted memory "
+            "leaves out; whether they are there is asked when the run starts"
+        )
     trusts = recipe.model.trust_remote_code
     config = _config(recipe.model.name, "model.name", notes, trusts)
     task = shown_task(recipe, specs, config, notes)

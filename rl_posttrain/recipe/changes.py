@@ -9,7 +9,7 @@ from rl_posttrain.recipe.schema import Recipe
 # They decide what is kept and shown, and no number of a step; guards also whether a step counts.
 _HARMLESS = (
     "checkpoint.keep", "checkpoint.every_steps", "checkpoint.on_signal", "checkpoint.final_model", "guards", "logging",
-    "compare",
+    "compare", "rollout.servers", "rollout.weights_folder", "rollout.server_timeout_s", "rollout.server_lease_s",
 )  # fmt: skip
 _STATE = "the optimizer's state and arguments come from the checkpoint"
 _PLACED = "the checkpoint's files were written for it"

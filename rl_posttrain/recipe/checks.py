@@ -38,6 +38,7 @@ def check_keys_together(recipe: Recipe) -> None:
                 f"rewards.{place}.range={list(reward.range)}: it is two numbers, the lowest and the highest that the "
                 "reward pays; set such as [0, 1]"
             )
+    check_servers(recipe.rollout, deterministic=recipe.run.deterministic)
     _cross_check_groups(recipe)
     _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
@@ -62,6 +63,36 @@ def check_evaluation(evaluation: EvalSection, rollout: RolloutSection) -> None:
         raise RecipeError(
             f"eval.num_samples={evaluation.num_samples}: at temperature 0 every sample of a question is the same; set "
             "eval.num_samples=1, or a temperature above 0"
+        )
+
+
+def check_servers(rollout: RolloutSection, *, deterministic: bool = False) -> None:
+    """Fail on servers without their engine, and on the engine without servers.
+
+    Args:
+        deterministic: of the run.
+
+    Raises:
+        RecipeError: names the key, its value and what it contradicts.
+    """
+    if rollout.engine != "vllm_server":
+        if rollout.servers:
+            raise RecipeError(
+                f"rollout.servers={list(rollout.servers)}: rollout.engine={rollout.engine} asks no server; set "
+                "rollout.engine=vllm_server, or leave servers out"
+            )
+        return
+    if not rollout.servers:
+        raise RecipeError(
+            "rollout.servers=[]: rollout.engine=vllm_server needs at least one address; start launch/vllm_server.sh "
+            "and set rollout.servers=[http://127.0.0.1:8000]"
+        )
+    if doubled := next((name for name in rollout.servers if rollout.servers.count(name) > 1), None):
+        raise RecipeError(f"rollout.servers={list(rollout.servers)}: {doubled} is there twice; keep one")
+    if deterministic:
+        raise RecipeError(
+            "run.deterministic=true: a server forms its batches as requests arrive, and its numbers hang on them; set "
+            "rollout.engine=vllm, or run.deterministic=false"
         )
 
 

@@ -70,6 +70,9 @@ def evaluation_for(
     data["model"] = {key: value for key, value in data.get("model", {}).items() if key != "name"} | {"name": model}
     # No trainer needs memory beside the engine.
     data["rollout"] = data.get("rollout", {"max_new_tokens": DEFAULT_NEW_TOKENS}) | {"gpu_memory_share": 0.85}
+    if data["rollout"].get("engine") == "vllm_server":
+        # The servers are a trainer's, and may be gone: an evaluation draws in its own process.
+        data["rollout"] |= {"engine": "vllm", "servers": []}
     data["eval"] = dict(data.get("eval", {}))
     own_task = data.get("task", {}).get("name")
     if task == "" or (task is None and own_task is None):
@@ -94,6 +97,11 @@ def evaluation_for(
         evaluation = Evaluation.model_validate(data)
     except ValidationError as error:
         raise RecipeError(explain(error.errors()[0], Origins(), Evaluation)) from None
+    if evaluation.rollout.engine == "vllm_server":
+        raise RecipeError(
+            "rollout.engine=vllm_server: an evaluation outside of training draws in its own process; set vllm or "
+            "transformers"
+        )
     check_evaluation(evaluation.eval, evaluation.rollout)
     return evaluation
 

@@ -81,5 +81,6 @@ _ABSENT: dict[str, Callable[[Recipe], bool]] = {
     "with `rollout.engine: transformers`, which has no copy of the weights": lambda recipe: (
         recipe.rollout.engine == "transformers"
     ),
-    "without vLLM": lambda recipe: recipe.rollout.engine != "vllm",
+    "without vLLM": lambda recipe: recipe.rollout.engine == "transformers",
+    "with other engines than `vllm_server`": lambda recipe: recipe.rollout.engine != "vllm_server",
 }

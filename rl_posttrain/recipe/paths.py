@@ -37,6 +37,7 @@ def _places(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str, An
         ("model.name", _path_or_name),
         ("critic.model", _path_or_name),
         ("algorithm.name", _code),
+        ("rollout.weights_folder", whole_path),
         ("optimizer.name", _code),
         ("critic.optimizer.name", _code),
     ):

@@ -4,13 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rl_posttrain.recipe.section import Positive, Section
+from rl_posttrain.recipe.section import Listed, Positive, Section
+
+Address = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?$")]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class RolloutSection(Section):
-    engine: Literal["vllm", "transformers"] = "vllm"
+    engine: Literal["vllm", "transformers", "vllm_server"] = "vllm"
     max_new_tokens: Positive
     temperature: Annotated[float, Field(ge=1e-6, le=100)] = 1.0  # beyond, logits are infinite or all the same
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.15
+    servers: Listed[Address] = ()
+    weights_folder: str | None = None  # None: memory that the processes of this host share
+    server_timeout_s: Seconds = 300.0
+    server_lease_s: Seconds = 60.0

@@ -61,6 +61,10 @@ class RolloutEngine(Protocol):
     samples_alone: bool
     """Whether a process samples without the others, so that it may stop on its own in `generate`."""
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the last call of `generate`, for `metrics.jsonl`; empty where an engine has none."""
+
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order; the same for the same prompts, seeds and weights.
 

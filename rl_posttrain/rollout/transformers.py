@@ -44,6 +44,7 @@ class TransformersEngine:
     ):
         self._model, self._tokenizer, self._eos_token_ids = model, tokenizer, list(eos_token_ids)
         self.samples_alone = not _goes_together()
+        self.metrics: dict[str, float] = {}
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; the prompts are one batch, padded on the left."""

@@ -13,7 +13,7 @@ from rl_posttrain.machine.tools import find_compiler
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
 from rl_posttrain.rollout.seeds import derive_seed
-from rl_posttrain.rollout.vllm_weights import read_weights
+from rl_posttrain.rollout.vllm_weights import load_weights, read_weights
 
 
 def require_vllm() -> None:
@@ -72,6 +72,7 @@ class VLLMEngine:
         from vllm import LLM
 
         self.gives_logprobs, self.samples_alone = weights == "synced", True
+        self.metrics: dict[str, float] = {}
         options: dict[str, Any] = {}
         if self.gives_logprobs:
             # Of the distribution that was sampled from, which is what importance ratios need.
@@ -147,12 +148,8 @@ class VLLMEngine:
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take the policy's weights, named as in its checkpoint."""
-        runner = self._runner
-        # Per-parameter load_weights fails on a CPU, where vLLM has repacked the weights; reloading whole layers works
-        # on every device.
         try:
-            runner.reload_weights(weights_iterator=iter(weights))
-            self._repack_tied_head()
+            load_weights(self._runner, weights)
         except RlPosttrainError:  # of the weights' own side
             raise
         except Exception as error:
@@ -177,16 +174,6 @@ class VLLMEngine:
     @property
     def _runner(self):
         return self._llm.llm_engine.model_executor.driver_worker.model_runner
-
-    def _repack_tied_head(self) -> None:
-        """Bring a tied output layer up to date on a CPU.
-
-        It shares the embedding's weight but multiplies by a packed copy. Reloading finds no weight under the head's own
-        name and does not change that copy: without this, every sample would use the head of the first weights.
-        """
-        head = getattr(self.model, "lm_head", None)
-        if head is not None and hasattr(head, "cpu_linear"):
-            head.quant_method.process_weights_after_loading(head)
 
     @staticmethod
     def _check_threads(before: int) -> None:

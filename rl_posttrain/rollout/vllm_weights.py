@@ -1,14 +1,34 @@
-"""Weights read back from vLLM's modules, as its layers use them.
+"""Weights into vLLM's model, and read back from its modules as its layers use them.
 
 On a CPU vLLM multiplies by packed copies. The product with a one-hot row is a column of the weight, and exact: 1 * w
 plus zeros. On a GPU a layer's own tensor is what its kernels read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from rl_posttrain.rollout.engine import Held
+
+
+def load_weights(runner: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Bring a policy's whole weights, named as in its checkpoint, into the model of vLLM's `runner`."""
+    # Per-parameter load_weights fails on a CPU, where vLLM has repacked the weights; reloading whole layers works on
+    # every device.
+    runner.reload_weights(weights_iterator=iter(weights))
+    _repack_tied_head(runner.get_model())
+
+
+def _repack_tied_head(model: torch.nn.Module) -> None:
+    """Bring a tied output layer up to date on a CPU.
+
+    It shares the embedding's weight but multiplies by a packed copy. Reloading finds no weight under the head's own
+    name and does not change that copy: without this, every sample would use the head of the first weights.
+    """
+    head = getattr(model, "lm_head", None)
+    if head is not None and hasattr(head, "cpu_linear"):
+        head.quant_method.process_weights_after_loading(head)
 
 
 @torch.no_grad()

@@ -210,6 +210,11 @@ METRICS: tuple[Metric, ...] = (
         absent="with `rollout.engine: transformers`, which has no copy of the weights",
     ),
     Metric(
+        "servers_in_use", "Servers that had the weights of this step, and gave its completions.",
+        detail="Fewer than `rollout.servers` has: the run's output says which is left out, and why.",
+        absent="with other engines than `vllm_server`",
+    ),
+    Metric(
         "sampling_logprob_difference",
         "Mean absolute difference between the sampler's and the trainer's log-probabilities of the sampled tokens.",
         unit="nats per token",

@@ -1,6 +1,8 @@
 """The rollout engine that a recipe names, made once the policy is placed."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rl_posttrain.evaluation.blocks import BLOCK_SIZE
@@ -8,8 +10,12 @@ from rl_posttrain.models.find import kv_cache_bytes_per_token
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.rollout.engine import RolloutEngine
+from rl_posttrain.rollout.served_run import ServedRun
 from rl_posttrain.rollout.transformers import TransformersEngine
 from rl_posttrain.rollout.vllm import VLLMEngine, require_vllm
+from rl_posttrain.rollout.vllm_server import VLLMServers
+from rl_posttrain.rollout.weight_files import default_folder
+from rl_posttrain.training.agree import of_main_process
 from rl_posttrain.training.placed import Placed
 
 MakeEngine = Callable[[Placed], RolloutEngine]
@@ -27,7 +33,8 @@ def engine_for(
         note: tells the user what takes a while.
 
     Raises:
-        EngineError: vLLM is asked for and cannot be imported. Nothing has been loaded by then.
+        EngineError: vLLM is asked for and cannot be imported, or a server is not there, or is not for this run. Nothing
+            has been loaded by then.
     """
 
     def vllm(placed: Placed) -> RolloutEngine:
@@ -54,5 +61,22 @@ def engine_for(
 
     if recipe.rollout.engine == "transformers":
         return transformers
+    if recipe.rollout.engine == "vllm_server":
+        servers = VLLMServers(recipe.rollout.servers, _served(recipe, config, longest), note)
+        return lambda placed: servers.joined(of_main_process)
     require_vllm()
     return vllm
+
+
+def _served(recipe: Recipe, config: Any, longest: int) -> ServedRun:
+    rollout = recipe.rollout
+    run = str(recipe.run_path.absolute())
+    return ServedRun(
+        run=f"{recipe.run.name}-{hashlib.sha256(run.encode()).hexdigest()[:8]}",
+        config=config.get_text_config(),
+        dtype=recipe.model.dtype,
+        max_tokens_per_sequence=longest,
+        folder=Path(rollout.weights_folder) if rollout.weights_folder else default_folder(),
+        timeout_s=rollout.server_timeout_s,
+        lease_s=rollout.server_lease_s,
+    )

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from rl_posttrain.errors import Interrupted, RunError, refusal
+from rl_posttrain.errors import EngineError, EngineLost, Interrupted, RunError, refusal
 from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.machine.signals import Stop
 from rl_posttrain.recipe.schema import Recipe
@@ -32,10 +32,11 @@ def discard_unstarted(run: RunDirectory, stop: Stop, *, resumed: bool) -> Iterat
 
 @contextlib.contextmanager
 def telling_what_is_kept(recipe: Recipe, run: RunDirectory) -> Iterator[None]:
-    """Add to an interruption, or to what the disk refused, what the run has kept and how to go on.
+    """Add what the run has kept, and how to go on: to an interruption, a refusal of the disk, the loss of an engine.
 
     Raises:
         RunError: the system refused something, such as a full disk.
+        EngineError: an engine was lost.
     """
     try:
         yield
@@ -43,6 +44,8 @@ def telling_what_is_kept(recipe: Recipe, run: RunDirectory) -> Iterator[None]:
         if not is_main_process():
             raise
         raise Interrupted(stopped.number, f"{stopped}{_kept(recipe, run)}") from None
+    except EngineLost as error:
+        raise EngineError(f"{error}; the run stopped{_kept(recipe, run)}") from error
     except OSError as error:
         if error.errno is None or not is_main_process():
             raise

@@ -87,6 +87,7 @@ class Rollouts:
             metrics["resampled_share"] = sum(self._gather([num_replaced])) / num_groups
         if (share := self._weight_check.share) is not None:
             metrics["checked_weights_share"] = share
+        metrics |= self._engine.metrics
         metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
         with self._clock.phase("reward"), self._stopping.droppable(), self._stopping.alone():
             self.take_unusable_rewards()  # those of groups that were resampled

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rl_posttrain.rollout import vllm_weights
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.vllm import VLLMEngine
 
@@ -115,7 +116,7 @@ def test_a_tied_head_would_stay_behind_without_its_repacking(engine, policy, mon
     """What the repacking is for: without it the layers are new and the head is old."""
     engine.load_weights(policy.named_parameters())
     perturb(policy, 7)
-    monkeypatch.setattr(VLLMEngine, "_repack_tied_head", lambda self: None)
+    monkeypatch.setattr(vllm_weights, "_repack_tied_head", lambda model: None)
     engine.load_weights(policy.named_parameters())
     held = engine_weights(engine)
     assert torch.equal(held["model.embed_tokens.weight"], policy.state_dict()["model.embed_tokens.weight"])
