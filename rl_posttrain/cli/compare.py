@@ -1,9 +1,10 @@
 """`compare`."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -79,8 +80,20 @@ def compare(
         int | None,
         typer.Option(help="Most seeds of --until-decided: from 0 on, or --seeds and those after. Default: 20."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time. On a CPU they share its cores.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at the same time; on a CPU they share its cores. Default: 1; with --launcher slurm any number.",
+        ),
+    ] = None,
     num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes) of each run.")] = 1,
+    launcher: Annotated[
+        Literal["local", "slurm"],
+        typer.Option(
+            help="slurm trains nothing here: it writes an array job, one run a task, and says how to send it."
+        ),
+    ] = "local",
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the runs and the report. Default: run.output_dir/NAME-compare."),
@@ -112,11 +125,17 @@ def compare(
     _refuse_alone({"--max-seeds": max_seeds}, "--until-decided", until_decided)
     loaded = load_recipe(recipe, overrides or [])
     folder = out or loaded.run_path.parent / f"{loaded.run.name}-compare"
+    if launcher == "slurm" and (tune or until_decided):
+        option = "--tune" if tune else "--until-decided"
+        raise RecipeError(
+            f"--launcher=slurm: {option} chooses runs by the results of earlier ones, and an array job has all "
+            f"of its runs from its beginning; leave out {option}, or --launcher"
+        )
     names, numbers, settings = read_plan(loaded, optimizers=optimizers, seeds=seeds, vary=vary or [])
     pairs = list(itertools.product(names, settings))
     max_seeds = MAX_SEEDS if max_seeds is None else max_seeds
     first = read_seeds(seeds, "--seeds") if seeds is not None else []
-    comparison = Comparison(folder, jobs, num_processes, {**terms, "threshold": threshold}, stderr=as_json)
+    comparison = Comparison(folder, jobs or 1, num_processes, {**terms, "threshold": threshold}, stderr=as_json)
     try:
         if tune:
             judging = sequence_of_seeds(first, max_seeds, ()) if until_decided else numbers
@@ -133,6 +152,8 @@ def compare(
             judgement = comparison.until_decided(variants, baseline, first, max_seeds, excluded)
         else:
             runs = plan_seeds(variants, numbers, folder)
+            if launcher == "slurm" and comparison.leave_to_slurm(runs, jobs):
+                return
             comparison.train(runs)
             judgement = comparison.judge(runs, baseline)
         if judgement is not None:
@@ -168,13 +189,11 @@ class Comparison:
 
     def train(self, runs: "Sequence[PlannedRun]", title: str = "") -> None:
         """Train the runs that are missing; say which failed."""
-        from rl_posttrain.cost.refusals import check_training
         from rl_posttrain.study.notices import short_last_tenth
         from rl_posttrain.study.runner import Runner, visible_devices
         from rl_posttrain.views.comparison import ComparisonDisplay
 
-        for recipe in {run.variant: run.recipe for run in runs}.values():
-            check_training(recipe, self._num_processes)
+        self._check(runs)
         runner = Runner(runs, jobs=self._jobs, num_processes=self._num_processes, devices=visible_devices())
         if not self._part and self._terms["measure"] == "final":
             self._say({short_last_tenth(run.num_steps): None for run in runs})
@@ -184,6 +203,21 @@ class Comparison:
         for name, said in runner.failed.items():
             typer.echo(f"rl-posttrain: {name} failed: {said}", err=True)
         self.failed |= runner.failed
+
+    def leave_to_slurm(self, runs: "Sequence[PlannedRun]", jobs: int | None) -> bool:
+        """Write the array job of the runs that are missing, and say so; False if none is."""
+        from rl_posttrain.study.slurm import leave_to_slurm
+
+        self._check(runs)
+        said = leave_to_slurm(runs, self._folder, jobs=jobs, num_processes=self._num_processes, command=sys.argv[1:])
+        self._say(said)
+        return bool(said)
+
+    def _check(self, runs: "Sequence[PlannedRun]") -> None:
+        from rl_posttrain.cost.refusals import check_training
+
+        for recipe in {run.variant: run.recipe for run in runs}.values():
+            check_training(recipe, self._num_processes)
 
     def judge(self, runs: "Sequence[PlannedRun]", baseline: str | None = None) -> "Judgement | None":
         """Judge the runs, those that never began or made no step, too; None where none made a step."""

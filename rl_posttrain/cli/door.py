@@ -1,5 +1,7 @@
 """The one door that errors leave by: a line on stderr and an exit status; of a bug, also a file with the traceback."""
 
+import contextlib
+import json
 import os
 import select
 import signal
@@ -15,12 +17,13 @@ from typing import NoReturn
 import typer
 
 from rl_posttrain.errors import Interrupted, RlPosttrainError, class_and_message, refusal
+from rl_posttrain.machine.peers import OTHER_PROCESS_ENDED, who_ended
 from rl_posttrain.machine.process import is_main_process, world_size
 from rl_posttrain.machine.signals import HEARD, Stop, end_soon, handled
 from rl_posttrain.machine.tools import cache_folder
 
 # Exit statuses; of a signal it is `Interrupted.status`. docs/resuming.md has the table.
-BUG, MISTAKE, OTHER_PROCESS_ENDED, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 3, 130, 141
+BUG, MISTAKE, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 130, 141
 # How a collective fails when another process has ended: classes of torch.distributed, and texts of gloo and NCCL.
 _COLLECTIVE_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _COLLECTIVE_TEXTS = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe", "nccl")
@@ -103,7 +106,16 @@ def _end(message: str, status: int) -> NoReturn:
         message = f"{message[: _LONGEST - _END]} [...] {message[-_END:]}"
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     typer.echo(f"rl-posttrain: {message}", err=True)
+    _tell_torchrun(message)
     _leave(status)
+
+
+def _tell_torchrun(message: str) -> None:
+    """torchrun ends with a table of what failed: the line stands there, too, below all that others have printed."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(file).write_text(json.dumps({"message": said}), encoding="utf-8")
 
 
 def _leave(status: int) -> NoReturn:
@@ -141,8 +153,8 @@ def _end_behind_another(error: BaseException) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     rank = os.environ.get("RANK", "0")
     typer.echo(
-        f"rl-posttrain: process {rank} of {world_size()}: another process of this run has ended, so this one ends, "
-        f"too; see what that one said; what this one saw is in {_keep_traceback(error)}",
+        f"rl-posttrain: process {rank} of {world_size()}: {who_ended()}, so this one ends, too; see what that one "
+        f"said; what this one saw is in {_keep_traceback(error)}",
         err=True,
     )
     time.sleep(_BEHIND_THE_FIRST_S)

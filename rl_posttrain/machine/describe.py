@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rl_posttrain.machine.process import num_cores, world_size
+from rl_posttrain.machine.process import num_cores, num_machines, world_size
 
 _PACKAGES = (
     "torch",
@@ -37,6 +37,7 @@ def describe(device: str) -> dict:
         "num_cores": num_cores(),
         "num_threads": int(os.environ.get("OMP_NUM_THREADS", num_cores())),
         "num_processes": world_size(),
+        "num_machines": num_machines(),
         "commit": _commit(),
         "packages": package_versions(("rl_posttrain", *_PACKAGES)),
     }

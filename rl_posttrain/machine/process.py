@@ -124,6 +124,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def num_machines() -> int:
+    """Number of machines of this job, from the variables that torchrun sets; 1 without it."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+
 def is_main_process() -> bool:
     """Whether this is the first process of the job. Only that one writes files and shows progress."""
     return os.environ.get("RANK", "0") == "0"

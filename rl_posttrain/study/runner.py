@@ -25,6 +25,7 @@ from rl_posttrain.runs.lock import try_lock
 from rl_posttrain.study.absent import LOCK_FILE, RECIPES_FOLDER
 from rl_posttrain.study.plan import PlannedRun
 
+LOGS_FOLDER = "logs"
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # how long a run has to end after it was asked to
 _PATIENT_TORCHRUN = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(_PATIENCE_S))}
@@ -136,10 +137,7 @@ class Runner:
 
         A lock says, until the comparison has ended, that they may still begin.
         """
-        for planned in self.runs:
-            for folder in (_recipe_file(planned).parent, _log(planned).parent):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(_recipe_file(planned), planned.recipe.to_yaml())
+        write_recipes(self.runs)
         with contextlib.ExitStack() as locks:
             for folder in {_recipe_file(planned).parent for planned in self.runs}:
                 try_lock(locks.enter_context((folder / LOCK_FILE).open("a")))
@@ -163,6 +161,14 @@ class Runner:
                 _signal(process, signal.SIGKILL)
                 process.wait()
         self.running.clear()
+
+
+def write_recipes(runs: Sequence[PlannedRun]) -> None:
+    """Write what each run is started with, and make the folders of recipes and logs."""
+    for planned in runs:
+        for folder in (_recipe_file(planned).parent, _log(planned).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(_recipe_file(planned), planned.recipe.to_yaml())
 
 
 def visible_devices() -> list[str]:
@@ -211,7 +217,7 @@ def _recipe_file(planned: PlannedRun) -> Path:
 
 
 def _log(planned: PlannedRun) -> Path:
-    return planned.path.parent / "logs" / f"{planned.path.name}.log"
+    return planned.path.parent / LOGS_FOLDER / f"{planned.path.name}.log"
 
 
 def _last_words(log: Path, status: int) -> str:

@@ -2,6 +2,9 @@
 
 import contextlib
 import itertools
+import secrets
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from rl_posttrain.runs.files import read_json_lines
 from rl_posttrain.runs.goals import best_row, reached
 from rl_posttrain.runs.manifest import ROWS_FILE, find_damage, is_checkable
 from rl_posttrain.training.inputs import Inputs, compare_inputs
+
+_NETWORK_DISK_S = 5.0  # until another machine sees a new file
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,38 @@ def _rows(run: RunDirectory, checkpoint: Path, notes: list[str]) -> list[dict]:
             "another run.name"
         )
     return rows
+
+
+def check_same_folder(run: RunDirectory) -> None:
+    """Whether all processes see the main one's folder; called by all of them, once they can speak to each other.
+
+    Each writes its part of a checkpoint there, and reads it from there when the run goes on.
+
+    Raises:
+        RunError: one does not.
+    """
+    from accelerate.utils import gather_object
+
+    from rl_posttrain.training.agree import of_main_process
+
+    def make() -> Path:
+        file = run.path / f".seen-{secrets.token_hex(8)}"
+        file.touch()
+        return file
+
+    file = of_main_process(make)
+    own = run.path / file.name
+    until = time.monotonic() + _NETWORK_DISK_S
+    while not own.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    blind = sorted({place for place in gather_object([None if own.exists() else socket.gethostname()]) if place})
+    if is_main_process():
+        file.unlink()
+    if blind:
+        raise RunError(
+            f"run.output_dir={file.parent.parent}: {', '.join(blind)} does not see the folder that the main process "
+            "has there; set it to a folder that all machines share"
+        )
 
 
 def check_same_start(start: Start) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.machine.describe import describe, device_name
 from rl_posttrain.machine.hub import hub
+from rl_posttrain.machine.peers import watched
 from rl_posttrain.machine.process import (
     deterministic_kernels,
     is_main_process,
@@ -35,6 +36,7 @@ from rl_posttrain.training.kept import discard_unstarted, telling_what_is_kept
 from rl_posttrain.training.resume import (
     Start,
     check_same_device,
+    check_same_folder,
     check_same_start,
     find_start,
     is_over,
@@ -69,6 +71,12 @@ def train(
         Interrupted: a signal has ended the run; the message says what is kept, and how to go on.
     """
     prepare_process(verbose=verbose, deterministic=recipe.run.deterministic)
+    with watched():
+        return _prepared(recipe, resume, allow_change, display)
+
+
+def _prepared(recipe: Recipe, resume: bool, allow_change: Sequence[str], display: MakeDisplay | None) -> RunDirectory:
+    """`train` in a process that is prepared."""
     # Imported here: it imports torch, before which the process must be prepared.
     from rl_posttrain.training.algorithms.algorithm import make_algorithm
 
@@ -136,6 +144,7 @@ def train(
             for note in _describe_start(recipe, run, trainer):
                 view.note(note)
             trainer.accelerator.wait_for_everyone()
+            check_same_folder(run)
             check_same_start(start)
             with stop.deferred("the step is finished or dropped, then a checkpoint is written"):
                 if is_main_process():

@@ -65,8 +65,8 @@ def test_where_one_process_dies_the_other_ends_soon_and_says_why(tiny_recipe, tm
     assert (ends[1][0], ends[1][2].startswith(said)) == (status, True), ends
     assert ends[0][0] == 3, ends
     kept = re.fullmatch(
-        "rl-posttrain: process 0 of 2: another process of this run has ended, so this one ends, too; see what that one "
-        r"said; what this one saw is in the log at (\S+\.log)\n",
+        rf"rl-posttrain: process 0 of 2: process 1 on {socket.gethostname()} has ended, so this one ends, too; see "
+        r"what that one said; what this one saw is in the log at (\S+\.log)\n",
         ends[0][2],
     )
     assert kept, ends[0][2]
@@ -125,7 +125,7 @@ def test_under_torchrun_all_end_and_leave_nothing(tiny_recipe, tmp_path, to, num
         assert f"{run.path}/checkpoints/checkpoint-{step} is kept; go on with: torchrun --standalone" in said
         assert checkpoint_step(run.last_checkpoint()) == step
     else:
-        assert "process 0 of 2: another process of this run has ended" in said
+        assert f"process 0 of 2: process 1 on {socket.gethostname()} has ended" in said
         assert "Signal 9 (SIGKILL)" in said.partition("Root Cause")[2]
 
 
