@@ -21,10 +21,14 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="Data type of the weights: bfloat16 or float32. Default: as they were trained.")
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Of a run with LoRA: the adapters alone, as peft and vLLM load them.")
+    ] = False,
 ) -> None:
     """Write a trained model as a plain Hugging Face folder, with its tokenizer and a model card.
 
-    transformers and `vllm serve` load it. A critic is not exported.
+    transformers and `vllm serve` load it. A critic is not exported. Adapters of LoRA are merged in, unless --adapter
+    asks for them alone.
     """
     import shlex
 
@@ -34,7 +38,11 @@ def export(
     from rl_posttrain.runs.directory import RunDirectory
 
     directory = RunDirectory.open(run)
-    exported = export_model(directory, to, step=step, best=best, dtype=dtype)
+    exported = export_model(directory, to, step=step, best=best, dtype=dtype, adapter=adapter)
+    if adapter:
+        typer.echo(f"{exported.folder}: step {exported.step}, adapters, {exported.num_bytes / 2**20:.1f} MiB")
+        typer.echo(f"from {exported.source}\n\nREADME.md in it says how peft and vLLM load them")
+        return
     kind = "fp32 masters of a bf16 policy" if exported.masters else exported.dtype
     typer.echo(f"{exported.folder}: step {exported.step}, {kind}, {exported.num_bytes / 2**20:.0f} MiB")
     typer.echo(f"from {exported.source}\n\nload it and ask it a question")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.models.export import check_checkpoint
 from rl_posttrain.models.find import resolve_model
+from rl_posttrain.models.folder import check_checkpoint
+from rl_posttrain.models.lora import whole_folder
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 
 
@@ -81,4 +82,4 @@ def _in_run(run: RunDirectory, folder: Path) -> Subject:
         check_checkpoint(folder, fix="evaluate another")
         step = checkpoint_step(folder)
         name = f"{run.name}@{step}"
-    return Subject(name, resolve_model(str(folder), key="CHECKPOINT"), run, step)
+    return Subject(name, resolve_model(str(whole_folder(run, folder)), key="CHECKPOINT"), run, step)

@@ -1,35 +1,32 @@
 """A trained model as a plain Hugging Face folder: the run's final model, and an export of any checkpoint.
 
 A checkpoint holds the policy's whole weights in model.safetensors under every engine and every ZeRO stage, so an export
-copies them. DeepSpeed's fp32 masters are in its shards; they are read where fp32 is asked for.
+copies them. DeepSpeed's fp32 masters are in its shards; they are read where fp32 is asked for. With LoRA a checkpoint
+holds adapters, which are merged into the base model here.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from rl_posttrain.errors import RunError, one_line
+from rl_posttrain.models.folder import (
+    DTYPES,
+    absent_on_errors,
+    check_checkpoint,
+    check_model,
+    copy_model,
+    is_the_models,
+    required_json,
+    write_weights,
+)
+from rl_posttrain.models.lora import adapter_of, make_whole, write_adapter, write_merged
 from rl_posttrain.runs.card import model_card
-from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
-from rl_posttrain.runs.files import disk_errors, read_json_object, to_json, write_atomically
-from rl_posttrain.runs.manifest import find_damage
-
-DTYPES = {"bfloat16": "BF16", "float32": "F32"}
-"""What an export can have, and what safetensors calls it."""
-CRITIC_PREFIX = "critic."  # of the critic's weights in the policy's module
-_WEIGHTS = "model.safetensors"
-# The files that save_pretrained writes for a model and its tokenizer; code, where a model has its own.
-_MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
-# The last two are scripts that DeepSpeed puts into a checkpoint.
-_NOT_THE_MODEL = {"trainer_state.json", CRITIC_FILE, "zero_to_fp32.py", "zero_to_torch.py"}
+from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
+from rl_posttrain.runs.files import disk_errors, to_json, write_atomically
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,13 @@ class Exported:
 
 
 def export_model(
-    run: RunDirectory, to: Path, *, step: int | None = None, best: bool = False, dtype: str | None = None
+    run: RunDirectory,
+    to: Path,
+    *,
+    step: int | None = None,
+    best: bool = False,
+    dtype: str | None = None,
+    adapter: bool = False,
 ) -> Exported:
     """Write a model of `run` to the folder `to`, which then is whole; on any error it is absent.
 
@@ -64,15 +67,22 @@ def export_model(
         step: of a checkpoint. None: the final model, else the newest checkpoint.
         best: the checkpoint that `checkpoint.keep_best` kept.
         dtype: ``float32`` of a run in bf16 gives the fp32 masters, which ZeRO-1, 2 and 3 keep in a checkpoint;
-            ``bfloat16`` of a run in fp32 rounds. None: as trained.
+            ``bfloat16`` of a run in fp32 rounds. None: as trained. Of a run with LoRA ``float32`` is the sum of base
+            model and adapters before it is rounded.
+        adapter: of a run with LoRA, the adapters alone, as peft and vLLM load them.
 
     Raises:
-        RunError: the run has no such checkpoint, it is damaged, it has no weights of that dtype, or `to` exists and is
-            not empty, or cannot be written.
+        RunError: the run has no such checkpoint, it is damaged, it has no weights of that dtype or no adapters, or `to`
+            exists and is not empty, or cannot be written.
     """
     if dtype is not None and dtype not in DTYPES:
         raise RunError(f"--dtype={dtype}: an export has {' or '.join(DTYPES)}; set one of them, or leave it out")
     source, step = _source(run, step, best)
+    has_adapters = adapter_of(source) is not None
+    if adapter and not has_adapters:
+        raise RunError(f"--adapter: {run.path} trained the whole model and has no adapters; leave it out")
+    if adapter and dtype is not None:
+        raise RunError(f"--dtype={dtype}: adapters are exported as they were trained; leave one of the two out")
     check_checkpoint(source, masters=dtype == "float32", fix="export another with --step")
     to = Path(os.path.abspath(to))
     try:
@@ -83,13 +93,23 @@ def export_model(
         raise RunError(f"--to={to}: it exists and is not an empty folder; name another")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(to.parent), _absent_on_errors(to) as temporary:
-            found = check_model(source)
-            masters = dtype == "float32" and found == "bfloat16"
-            _copy(source, temporary, weights=dtype in (None, found))
-            if dtype not in (None, found):
-                _write_weights(source, temporary, dtype)
-            describe_model(run, temporary, step, name=to.name, masters=masters)
+        with disk_errors(to.parent), absent_on_errors(to) as temporary:
+            masters = False
+            if adapter:
+                found = run.recipe()["model"]["dtype"]
+                write_adapter(run, source, temporary)
+                write_card(run, temporary, step, name=to.name, dtype=found, adapter=True)
+            elif has_adapters:
+                found = run.recipe()["model"]["dtype"]
+                write_merged(run, source, temporary, dtype or found)
+                describe_model(run, temporary, step, name=to.name)
+            else:
+                found = check_model(source)
+                masters = dtype == "float32" and found == "bfloat16"
+                copy_model(source, temporary, weights=dtype in (None, found))
+                if dtype not in (None, found):
+                    write_weights(source, temporary, dtype)
+                describe_model(run, temporary, step, name=to.name, masters=masters)
             temporary.rename(to)
     except OSError as error:
         raise RunError(
@@ -109,9 +129,11 @@ def write_final_model(run: RunDirectory, saved: Path, step: int) -> None:
     if saved != folder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        _copy(saved, folder, weights=True)
+        copy_model(saved, folder, weights=True)
+    if adapter_of(folder) is not None:
+        make_whole(run, folder)
     for file in folder.iterdir():
-        if not _is_the_models(file.name):
+        if file.is_file() and not is_the_models(file.name):
             file.unlink()  # transformers' training_args.bin, which needs this project to be read
     describe_model(run, folder, step, name=run.final_model_path.name)
     shutil.rmtree(run.final_model_path, ignore_errors=True)
@@ -129,61 +151,20 @@ def describe_model(run: RunDirectory, folder: Path, step: int, *, name: str, mas
     # The trainer needs no cache of keys and values, and so switches it off; whoever generates needs it.
     _change(folder / "config.json", {"use_cache": True, "dtype": dtype}, drop=("torch_dtype",))
     _change(folder / "tokenizer_config.json", {}, drop=("is_local", "local_files_only"))
-    config = _json(folder / "generation_config.json")
+    config = required_json(folder / "generation_config.json")
     tokens = {key: value for key, value in config.items() if key.endswith("_token_id") and value is not None}
     generation = {**tokens, **_sampling(run.recipe())}
     write_atomically(folder / "generation_config.json", to_json(generation, indent=2) + "\n")
-    write_atomically(folder / "README.md", model_card(run, step, folder=name, dtype=dtype, masters=masters))
+    write_card(run, folder, step, name=name, dtype=dtype, masters=masters)
+
+
+def write_card(run: RunDirectory, folder: Path, step: int, *, name: str, dtype: str, **form: bool) -> None:
+    """Write the model card, and let everybody read what the process's umask lets them read."""
+    write_atomically(folder / "README.md", model_card(run, step, folder=name, dtype=dtype, **form))
     umask = os.umask(0)
     os.umask(umask)
-    for file in folder.iterdir():
+    for file in (path for path in folder.rglob("*") if path.is_file()):
         file.chmod(0o666 & ~umask)  # safetensors writes weights that their owner alone can read
-
-
-def check_model(folder: Path) -> str:
-    """The dtype of the weights in a folder of transformers: ``bfloat16`` or ``float32``.
-
-    Reads the headers of the weights, not all of their bytes.
-
-    Raises:
-        RunError: a file is missing, is not what its name says, or was cut.
-    """
-    config = _json(folder / "config.json")
-    if "model_type" not in config:
-        raise RunError(f"{folder / 'config.json'}: it names no model_type; the file is damaged")
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        _json(folder / name)
-    found = set()
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="np") as weights:
-                found |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"{file}: its weights cannot be read ({one_line(error)}); the file is damaged") from error
-    # A model may keep a few weights in fp32 beside its bf16 ones.
-    names = [name for name, theirs in DTYPES.items() if theirs in found]
-    if not names:
-        raise RunError(
-            f"{folder}: its weights are {', '.join(sorted(found)) or 'none'}, not bf16 or fp32; it is damaged"
-        )
-    return names[0]
-
-
-def check_checkpoint(folder: Path, *, masters: bool = False, fix: str) -> None:
-    """Compare the model in a checkpoint with the checkpoint's manifest. Any other folder is taken as it is.
-
-    Args:
-        masters: compare all files, since the masters are in the shards.
-        fix: what the user can do about a damaged one.
-
-    Raises:
-        RunError: a file is missing, is not one of the checkpoint's, or was changed.
-    """
-    if not folder.name.startswith("checkpoint-"):
-        return
-    damage = find_damage(folder, lambda name: masters or _is_the_models(name))
-    if damage is not None:
-        raise RunError(f"{folder}: {damage}; the checkpoint is damaged, {fix}")
 
 
 def _source(run: RunDirectory, step: int | None, best: bool) -> tuple[Path, int]:
@@ -217,57 +198,6 @@ def _source(run: RunDirectory, step: int | None, best: bool) -> tuple[Path, int]
     return found[step], step
 
 
-@contextlib.contextmanager
-def _absent_on_errors(to: Path) -> Iterator[Path]:
-    """A folder beside `to` to write into, which is removed unless it was renamed."""
-    temporary = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _copy(source: Path, folder: Path, *, weights: bool) -> None:
-    """Copy a model, its tokenizer, and its weights or not."""
-    for file in source.iterdir():
-        if file.is_file() and _is_the_models(file.name) and (weights or ".safetensors" not in file.name):
-            shutil.copyfile(file, folder / file.name)
-
-
-def _is_the_models(name: str) -> bool:
-    """Whether a file, by its path in a checkpoint, belongs to the model or its tokenizer."""
-    return "/" not in name and Path(name).suffix in _MODEL_FILES and name not in _NOT_THE_MODEL
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The weights: one file, or those that an index names."""
-    index = folder / f"{_WEIGHTS}.index.json"
-    if not index.is_file():
-        return [folder / _WEIGHTS]
-    return [folder / name for name in sorted(set(_json(index).get("weight_map", {}).values()))]
-
-
-def _write_weights(source: Path, folder: Path, dtype: str) -> None:
-    """Write the weights of `source` in another dtype."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    weights: dict[str, torch.Tensor] = {}
-    for file in _weight_files(source):
-        weights |= load_file(file)
-    if dtype == "float32":
-        from rl_posttrain.models.universal import fp32_masters
-
-        masters = fp32_masters(source)
-        weights = {name: masters[name].reshape(tensor.shape) for name, tensor in weights.items()}
-    target = getattr(torch, dtype)
-    weights = {name: tensor.to(target).contiguous() for name, tensor in weights.items()}
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
-
-
 def _sampling(recipe: dict[str, Any]) -> dict[str, Any]:
     """How the run sampled, in the words of generation_config.json.
 
@@ -280,15 +210,7 @@ def _sampling(recipe: dict[str, Any]) -> dict[str, Any]:
     return {"do_sample": True, **sampling}
 
 
-def _json(path: Path) -> dict:
-    """The JSON object in a file that has to be there."""
-    found = read_json_object(path)
-    if found is None:
-        raise RunError(f"{path}: there is no such file; the folder is damaged")
-    return found
-
-
 def _change(path: Path, values: dict[str, Any], *, drop: tuple[str, ...]) -> None:
-    changed = {key: value for key, value in _json(path).items() if key not in drop} | values
+    changed = {key: value for key, value in required_json(path).items() if key not in drop} | values
     text = json.dumps(changed, indent=2, sort_keys=True, ensure_ascii=False)
     write_atomically(path, text + "\n")

@@ -43,6 +43,7 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
     _cross_check_critic(recipe)
+    _cross_check_lora(recipe)
     _cross_check_guards(recipe)
     check_goals(recipe)
 
@@ -145,6 +146,21 @@ def _cross_check_critic(recipe: Recipe) -> None:
         raise RecipeError(
             f"critic.warmup_steps={critic.warmup_steps}: the run has {algorithm.num_steps} steps, so the policy would "
             "never be updated; set fewer"
+        )
+
+
+def _cross_check_lora(recipe: Recipe) -> None:
+    if recipe.model.lora is None:
+        return
+    if recipe.critic is not None:
+        raise RecipeError(
+            f"model.lora: algorithm.name={recipe.algorithm.name} trains a critic with all of its weights beside the "
+            "policy, which adapters would not make small; set model.lora=null, or an algorithm without a critic"
+        )
+    if recipe.trl.get("sync_ref_model"):
+        raise RecipeError(
+            "trl.sync_ref_model=true: with model.lora the reference model is the policy without its adapters, and "
+            "cannot follow it; leave it out"
         )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from rl_posttrain.recipe.lora_section import LoraSection
 from rl_posttrain.recipe.section import Section
 
 
@@ -10,3 +11,4 @@ class ModelSection(Section):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    lora: LoraSection | None = None  # None: the whole model is trained

@@ -18,18 +18,22 @@ _LIBRARY = "rl_posttrain"
 _NO_PROMPT = "The question, in the form of the task's prompts"
 
 
-def model_card(run: RunDirectory, step: int, *, folder: str, dtype: str, masters: bool = False) -> str:
+def model_card(
+    run: RunDirectory, step: int, *, folder: str, dtype: str, masters: bool = False, adapter: bool = False
+) -> str:
     """The text of README.md for the weights of `run` after `step`.
 
     Args:
         folder: the name of the model's folder.
         dtype: of its weights.
         masters: whether they are DeepSpeed's fp32 masters.
+        adapter: whether the folder has LoRA's adapters alone, for peft.
     """
     recipe, environment = run.recipe(), run.environment()
     algorithm = recipe["algorithm"]
     drawn = algorithm["prompts_per_step"] * algorithm["group_size"]
     weights = f"{dtype}, the fp32 masters of a bf16 policy" if masters else dtype
+    lora = recipe["model"].get("lora")
     rows = {
         "Base model": _base_model(recipe, environment),
         "Task": _task(recipe, run.evaluation(step) or run.evaluation(0)),
@@ -41,17 +45,22 @@ def model_card(run: RunDirectory, step: int, *, folder: str, dtype: str, masters
         "Sampling in training": _settings(recipe["rollout"], {"gpu_memory_share", "max_logprob_difference"}),
         "Weights": weights,
     }
+    if lora:
+        state = "in this folder, without the base model" if adapter else "merged into the weights"
+        rows["LoRA"] = f"{_settings(lora)}; {state}"
+    if adapter:
+        del rows["Weights"]
     if recipe.get("critic"):
         rows["Critic"] = "trained beside the policy; it is not in this folder"
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(recipe, environment), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(_front_matter(recipe, environment, adapter), sort_keys=False)}---",
         f"# {_escaped(run.name)}",
         "A language model, trained by reinforcement learning on rewards that rules decide.",
         "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows.items())]),
         "## Before and after",
         _before_and_after(run, step),
         "## Use it",
-        *_use(run, step, folder),
+        *(_use_adapter(recipe, environment, folder) if adapter else _use(run, step, folder)),
         "## How it was trained",
         *_origin(run, environment),
     ]
@@ -83,8 +92,9 @@ def ask_in_python(run: RunDirectory, step: int, model: str) -> list[str]:
     ]
 
 
-def _front_matter(recipe: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+def _front_matter(recipe: dict[str, Any], environment: dict[str, Any], adapter: bool) -> dict[str, Any]:
+    library = "peft" if adapter else "transformers"
+    matter: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if environment.get("base_model"):
         matter["base_model"] = environment["base_model"]
     algorithm = re.sub(r"[^a-z0-9]+", "-", recipe["algorithm"]["name"].rpartition(":")[2].lower()).strip("-")
@@ -182,6 +192,26 @@ def _use(run: RunDirectory, step: int, folder: str) -> list[str]:
         ),
         "`generation_config.json` says how the model sampled in training; both programs sample so where nothing is "
         "said.",
+    ]
+
+
+def _use_adapter(recipe: dict[str, Any], environment: dict[str, Any], folder: str) -> list[str]:
+    """How peft and vLLM load adapters onto their base model."""
+    base = environment.get("base_model") or recipe["model"]["name"]
+    rank = recipe["model"]["lora"]["rank"]
+    return [
+        _block(
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
+            f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base, ensure_ascii=False)})\n"
+            f"model = PeftModel.from_pretrained(base, {json.dumps(folder, ensure_ascii=False)})",
+            "python",
+        ),
+        "With vLLM:",
+        _block(
+            f"vllm serve {shlex.quote(base)} --enable-lora --max-lora-rank {rank} "
+            f"--lora-modules {shlex.quote(f'policy={folder}')}",
+            "bash",
+        ),
     ]
 
 

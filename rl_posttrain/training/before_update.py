@@ -7,6 +7,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from rl_posttrain.recipe.schema import AlgorithmSection
 from rl_posttrain.training.importance import importance_ratio
+from rl_posttrain.training.lora import reference_model
 from rl_posttrain.training.losses import kl_estimate
 
 
@@ -38,8 +39,9 @@ def known_before_update(
     with torch.no_grad(), disable_gradient_checkpointing(trainer.model, args.gradient_checkpointing_kwargs):
         if reuses or corrects or needs_logprobs:
             known["old_per_token_logps"] = forward(trainer.model, ids, mask, num_tokens, size)[0]
-        if trainer.ref_model is not None:
-            known["ref_per_token_logps"] = forward(trainer.ref_model, ids, mask, num_tokens, size)[0]
+        with reference_model(trainer) as reference:
+            if reference is not None:
+                known["ref_per_token_logps"] = forward(reference, ids, mask, num_tokens, size)[0]
         if needs_values:
             with trainer.accelerator.autocast():
                 parts = [

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rl_posttrain.models.export import CRITIC_PREFIX
+from rl_posttrain.models.folder import CRITIC_PREFIX
 from rl_posttrain.runs.directory import CRITIC_FILE, RunDirectory, checkpoint_step
 from rl_posttrain.runs.files import disk_errors
 from rl_posttrain.runs.manifest import ROWS_FILE, fsync, write_manifest

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from rl_posttrain.machine.hub import hub
-from rl_posttrain.models.export import CRITIC_PREFIX
 from rl_posttrain.models.find import resolve_model
+from rl_posttrain.models.folder import CRITIC_PREFIX
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.seeds import derive_seed
 

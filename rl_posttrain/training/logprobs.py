@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from rl_posttrain.training.lora import bare
+
 # Logits held at a time. 2**22 fp32 values are 16 MiB: about a last-level cache.
 _TILE_VALUES = 2**22
 
@@ -110,6 +112,7 @@ def add_completion_scoring(model: torch.nn.Module, temperature: float) -> None:
     def forward(self, *args, completion_tokens: int | None = None, **kwargs):
         if completion_tokens is None:
             return original(*args, **kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # peft passes on what it may not
         hidden = self.base_model(*args, use_cache=False, **kwargs).last_hidden_state
         hidden = hidden[:, -completion_tokens - 1 : -1]
         targets = kwargs["input_ids"][:, -completion_tokens:]
@@ -137,7 +140,7 @@ def score_on_cpu(trainer: Any) -> bool:
     if trainer.accelerator.device.type != "cpu" or not plain_head or not can_score(trainer.model):
         return False
     for model in filter(None, (trainer.model, trainer.ref_model)):
-        add_completion_scoring(trainer.accelerator.unwrap_model(model), trainer.temperature)
+        add_completion_scoring(bare(trainer.accelerator.unwrap_model(model)), trainer.temperature)
     return True
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import trl
 from accelerate.utils import gather_object
+from peft import PeftModel
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -45,6 +46,7 @@ from rl_posttrain.training.goals import Goals
 from rl_posttrain.training.groups import without_skipped
 from rl_posttrain.training.guards.guards import Guards
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
+from rl_posttrain.training.lora import save_adapter
 from rl_posttrain.training.objective import Objective
 from rl_posttrain.training.placed import Placed
 from rl_posttrain.training.rates import rates_kept
@@ -264,7 +266,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         return self.lr_scheduler
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """The policy as a model of transformers; in a checkpoint its critic beside it."""
+        """The policy as a model of transformers, or its adapters as peft has them; in a checkpoint its critic, too."""
         if self.critic is not None:
             state_dict = self.model.state_dict() if state_dict is None else state_dict
             if Path(output_dir).name.startswith(PREFIX_CHECKPOINT_DIR):
@@ -272,7 +274,10 @@ class PolicyTrainer(trl.GRPOTrainer):
         if state_dict is not None:
             state_dict = of_policy(state_dict, self._tied)
         with disk_errors(self._run.path):
-            super()._save(output_dir, state_dict)
+            if isinstance(self.model, PeftModel):
+                save_adapter(self.model, self.processing_class, output_dir, state_dict)
+            else:
+                super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's card of a folder of checkpoints knows neither base model nor task; models/card.py has the final one."""

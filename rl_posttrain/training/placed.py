@@ -10,7 +10,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from rl_posttrain.rollout.prompts import tokenize
 from rl_posttrain.training.backends.backend import Backend
-from rl_posttrain.training.critic import policy_parameters
+from rl_posttrain.training.lora import whole_weights
 
 
 class Placed:
@@ -24,10 +24,10 @@ class Placed:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and tensor of every whole weight, under its checkpoint name; every process must walk all of them.
 
-        A critic's weights are not among them.
+        A critic's weights are not among them, and adapters are merged in.
         """
         policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        return self._backend.whole_weights(policy_parameters(policy))
+        return whole_weights(policy, self._backend)
 
     def tokenize(self, prompts: list) -> list[list[int]]:
         """Token ids of prompts, which are text or chat messages."""

@@ -233,8 +233,10 @@ def build_trainer(
     from rl_posttrain.training.evaluation import Evaluation
     from rl_posttrain.training.guards.guards import Guards
     from rl_posttrain.training.loop import PolicyTrainer
+    from rl_posttrain.training.lora import lora_config
     from rl_posttrain.training.trl_config import grpo_config
 
+    adapters = lora_config(recipe, config)
     backend = make_backend(recipe, sizes)
     backend.start(on_cpu=on_cpu)
     # transformers' callback takes the folder from the environment and nowhere else.
@@ -269,6 +271,7 @@ def build_trainer(
             stop=stop,
             model=model,
             args=arguments,
+            peft_config=adapters,
             train_dataset=as_table(rows.train, recipe.task.name),
             processing_class=tokenizer,
         )

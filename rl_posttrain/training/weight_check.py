@@ -16,6 +16,7 @@ from rl_posttrain.errors import WeightSyncError
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.engine import Held, RolloutEngine
 from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.training.lora import bare, checkpoint_name
 
 # After so many syncs each layer has been looked at; the first sync looks at all.
 _NUM_PARTS = 8
@@ -157,7 +158,8 @@ class WeightCheck:
 
 def transposed_weights(policy: torch.nn.Module) -> set[str]:
     """The names of the matrices that a policy has as (inputs, outputs): those of GPT-2's layers."""
-    return {f"{name}.weight" for name, module in policy.named_modules() if isinstance(module, Conv1D)}
+    modules = bare(policy).named_modules()
+    return {checkpoint_name(f"{name}.weight") for name, module in modules if isinstance(module, Conv1D)}
 
 
 def _layer(name: str) -> int | None:

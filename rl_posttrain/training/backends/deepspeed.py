@@ -21,7 +21,12 @@ class DeepSpeed:
         self.fp32_gradients = half and self.zero_stage >= 2 and sizes.gradient_accumulation > 1
         self.precision = "fp32 weights"
         if half:
-            self.precision = f"bf16 weights, fp32 masters under DeepSpeed ZeRO-{self.zero_stage}"
+            what = (
+                "frozen bf16 weights and bf16 adapters, whose masters are fp32"
+                if recipe.model.lora
+                else ("bf16 weights, fp32 masters")
+            )
+            self.precision = f"{what} under DeepSpeed ZeRO-{self.zero_stage}"
 
     def start(self, *, on_cpu: bool) -> None:
         start_deepspeed(on_cpu=on_cpu)

@@ -12,17 +12,19 @@ from rl_posttrain.recipe.sizes import Sizes
 
 
 class PlainPyTorch:
-    """fp32 weights, under bf16 autocast where the recipe says bfloat16."""
+    """fp32 weights, under bf16 autocast where the recipe says bfloat16; what LoRA freezes is bf16 then."""
 
     zero_stage = None
-    weights_dtype = "float32"
     fp32_gradients = False
 
     def __init__(self, recipe: Recipe, sizes: Sizes):
         self._autocasts = recipe.model.dtype == "bfloat16"
+        self.weights_dtype = recipe.model.dtype if recipe.model.lora else "float32"
         self.precision = "fp32 weights"
         if self._autocasts:
             self.precision += ", which are their own masters, under bf16 autocast"
+        if self.weights_dtype == "bfloat16":
+            self.precision = "frozen bf16 weights and fp32 adapters, which are their own masters, under bf16 autocast"
 
     def start(self, *, on_cpu: bool) -> None:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from rl_posttrain.models.universal import only_weights
@@ -22,7 +23,9 @@ def roll_back(trainer: Any, folder: Path) -> None:
     """Give `trainer` the weights and the optimizer state of a checkpoint. Every process calls it, between steps."""
     with rates_kept(trainer, place=True), only_weights(folder):
         if trainer.is_deepspeed_enabled:
-            deepspeed_load_checkpoint(trainer.model_wrapped, str(folder))
+            # A policy with adapters has no frozen weights in its checkpoints.
+            strict = not isinstance(trainer.model, PeftModel)
+            deepspeed_load_checkpoint(trainer.model_wrapped, str(folder), load_module_strict=strict)
         else:
             trainer._load_from_checkpoint(str(folder))
         trainer._load_optimizer_and_scheduler(str(folder))
