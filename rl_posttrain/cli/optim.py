@@ -98,6 +98,10 @@ def optimizer_memory(
             "--critic", help="Also a critic, as PPO has it: a backbone of the same shapes, with the same optimizer."
         ),
     ] = False,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Freeze the model, and train LoRA's adapters of this rank on it."),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also make one real step with each optimizer and count its bytes.")
     ] = False,
@@ -122,6 +126,7 @@ def optimizer_memory(
         offload=offload,
         measure=measure,
         critic=critic,
+        lora_rank=lora_rank,
     )
     if plot is not None:
         from rl_posttrain.views.memory import plot_memory

@@ -38,6 +38,7 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
         RecipeError: something in the recipe cannot be used.
     """
     from rl_posttrain.training.critic import critic_without_weights
+    from rl_posttrain.training.lora import with_adapters
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
@@ -62,7 +63,11 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
     if config is not None and (recipe.critic is None or critic_config is not None):
         model = model_without_weights(config, backend.weights_dtype, trust_remote_code=trusts)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (model, optimizer)}
+        trained = model
+        if recipe.model.lora is not None:
+            trained = model_without_weights(config, backend.weights_dtype, trust_remote_code=trusts)
+            trained = with_adapters(trained, recipe.model.lora, fp32=backend.zero_stage is None)
+        parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (trained, optimizer)}
         if recipe.critic is not None:
             critic = critic_without_weights(
                 critic_config,
@@ -76,7 +81,7 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
             for name, (module, spec) in parts.items()
             for group in describe_groups(spec.build(module), module)
         ]
-        memory = _memory(recipe, backend, parts, sizes, notes)
+        memory = _memory(recipe, backend, parts, sizes, num_parameters, notes)
         placed = Placed(recipe, sizes, backend, where, model, task and task["longest_prompt_tokens"], notes)
         memory |= placed.on_top(memory["rollout_weights"])
         memory["total"] = None if None in memory.values() else sum(memory.values())
@@ -123,6 +128,7 @@ def _memory(
     backend: Backend,
     parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]],
     sizes: Sizes,
+    num_parameters: int,
     notes: list[str],
 ) -> dict[str, int | None]:
     ledgers = {}
@@ -136,13 +142,14 @@ def _memory(
         )
         if ledgers[name].unknown:
             notes.append(f"optimizer state of {spec.name} is unknown, and the total ({ledgers[name].unknown})")
-    model, _ = parts["policy"]
     memory = ledgers["policy"].components()
     if "critic" in ledgers:
         memory |= {f"critic_{name}": value for name, value in ledgers["critic"].components().items()}
-    memory["reference_model"] = ledgers["policy"].weights if recipe.algorithm.kl_coef > 0 else 0
+    # With adapters the policy without them is the reference.
+    has_reference = recipe.algorithm.kl_coef > 0 and recipe.model.lora is None
+    memory["reference_model"] = ledgers["policy"].weights if has_reference else 0
     memory["rollout_weights"] = 0
     if recipe.rollout.engine == "vllm":
         width = 2 if recipe.model.dtype == "bfloat16" else 4
-        memory["rollout_weights"] = width * sum(parameter.numel() for parameter in model.parameters())
+        memory["rollout_weights"] = width * num_parameters
     return memory

@@ -31,7 +31,7 @@ _NUM_TOKENS = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained, as for `predict_memory`; `dtype` is the weights', `critic` as for `make_model`."""
+    """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last two are as for `make_model`."""
 
     dtype: str
     zero_stage: int | None
@@ -39,6 +39,7 @@ class Setting:
     offload: bool = False
     fp32_gradients: bool = False
     critic: bool = False
+    lora_rank: int | None = None
 
 
 def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[MemoryLedger]:
@@ -107,7 +108,13 @@ def _measure(config, name: str, setting: Setting) -> MemoryLedger:
     if setting.zero_stage is not None:
         start_deepspeed(on_cpu=device == "cpu")
     with torch.device(device):
-        model = make_model(config, setting.dtype, critic=setting.critic)
+        model = make_model(
+            config,
+            setting.dtype,
+            critic=setting.critic,
+            lora_rank=setting.lora_rank,
+            zero_stage=setting.zero_stage,
+        )
     ledger = count_memory(model, name, setting)
     del model
     gc.collect()  # an engine and its hooks refer to each other

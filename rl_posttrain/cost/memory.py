@@ -26,6 +26,7 @@ def memory_of(
     offload: bool,
     measure: bool,
     critic: bool,
+    lora_rank: int | None = None,
 ) -> dict[str, Any]:
     """Bytes per device of each component, for each optimizer and for adamw, to which the ratios are.
 
@@ -35,9 +36,10 @@ def memory_of(
         dtype: of the weights.
         measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
         critic: the model is a policy with a critic, which has a backbone of the same shapes and the same optimizer.
+        lora_rank: the model is frozen, and adapters of this rank on its linear layers are trained; None: all of it is.
 
     Returns:
-        The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
+        The arguments, ``num_parameters``, with adapters ``num_adapter_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
         with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; and
         ``difference``, measured over predicted total less one. With a critic also ``num_critic_parameters``, and each
         ``predicted`` and ``measured`` has the ``parts``: the ``policy`` alone, and what the ``critic`` adds.
@@ -49,6 +51,8 @@ def memory_of(
     for key, value, known in (("--zero-stage", zero_stage, _STAGES), ("--dtype", dtype, _DTYPES)):
         if value not in known:
             raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
+    if lora_rank is not None and critic:
+        raise RecipeError(f"--lora-rank={lora_rank}: a critic trains all of its weights; leave --critic out")
     stage = None if zero_stage == "none" else int(zero_stage)
     if offload and not stage:
         raise RecipeError(f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage")
@@ -56,7 +60,7 @@ def memory_of(
     names = list(dict.fromkeys([*optimizers, _BASELINE]))
     for name in names:
         optimizer_spec(name, critic=False).refuse_shards(stage or 0, stage_key="--zero-stage")
-    shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
+    shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload, "lora_rank": lora_rank}
     # With a critic also the policy alone, first: what the critic adds is the difference.
     settings = [
         {"dtype": dtype, **shared, "critic": has_critic} for has_critic in ([False, True] if critic else [False])
@@ -69,6 +73,7 @@ def memory_of(
         "model": model,
         "num_parameters": sum(parameter.numel() for parameter in shapes.parameters()) - num_critic_parameters,
         **({"num_critic_parameters": num_critic_parameters} if critic else {}),
+        **({"num_adapter_parameters": _num_adapter_parameters(config, dtype, lora_rank)} if lora_rank else {}),
         "dtype": dtype,
         **shared,
         "rows": [_row(name, predicted, measured) for name in names],
@@ -87,16 +92,22 @@ def _config(name: str):
         ) from error
 
 
-def _without_weights(config, dtype: str, critic: bool):
+def _without_weights(config, dtype: str, critic: bool, lora_rank: int | None = None, zero_stage: int | None = None):
     import torch
 
     with torch.device("meta"):
-        return make_model(config, dtype, critic=critic)
+        return make_model(config, dtype, critic=critic, lora_rank=lora_rank, zero_stage=zero_stage)
 
 
-def _predict(config, name: str, *, dtype: str, critic: bool, **how: Any) -> MemoryLedger:
+def _num_adapter_parameters(config, dtype: str, lora_rank: int) -> int:
+    model = _without_weights(config, dtype, False, lora_rank)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _predict(config, name: str, *, dtype: str, critic: bool, lora_rank: int | None, **how: Any) -> MemoryLedger:
     # A model for each: predicting takes a step, which leaves gradients behind.
-    return predict_memory(_without_weights(config, dtype, critic), optimizer_spec(name, critic=critic), **how)
+    model = _without_weights(config, dtype, critic, lora_rank, how["zero_stage"])
+    return predict_memory(model, optimizer_spec(name, critic=critic), **how)
 
 
 def _measure(config, settings: list[dict[str, Any]], predicted: list[_Ledgers]) -> list[_Ledgers]:

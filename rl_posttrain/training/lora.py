@@ -40,12 +40,18 @@ def lora_config(recipe: Recipe, config: Any) -> LoraConfig | None:
     if recipe.model.lora is None:
         return None
     unset_hf_deepspeed_config()  # an earlier run under ZeRO-3 in this process has let every model be sharded
-    with_adapters(model_without_weights(config, trust_remote_code=recipe.model.trust_remote_code), recipe.model.lora)
+    with_adapters(
+        model_without_weights(config, trust_remote_code=recipe.model.trust_remote_code), recipe.model.lora, fp32=True
+    )
     return _config(recipe.model.lora)
 
 
-def with_adapters(model: torch.nn.Module, lora: LoraSection) -> PeftModel:
-    """`model` with adapters, which alone are trainable and have the dtype of its weights.
+def with_adapters(model: torch.nn.Module, lora: LoraSection, *, fp32: bool) -> PeftModel:
+    """`model` with adapters, which alone are trainable.
+
+    Args:
+        fp32: the adapters are fp32 whatever the model is, as plain PyTorch trains them; else of its dtype, as DeepSpeed
+            has them.
 
     Raises:
         RecipeError: a name is of no layer, or of one that cannot have adapters here.
@@ -55,9 +61,12 @@ def with_adapters(model: torch.nn.Module, lora: LoraSection) -> PeftModel:
     fix = "name linear layers such as [q_proj, v_proj], or set all-linear"
     output = model.get_output_embeddings()
     try:
-        policy = get_peft_model(model, _config(lora), autocast_adapter_dtype=False)
+        policy = get_peft_model(model, _config(lora), autocast_adapter_dtype=fp32)
     except ValueError as error:
         raise RecipeError(f"{key}: peft refuses it ({one_line(error, limit=200)}); {fix}") from error
+    for parameter in policy.parameters():
+        if parameter.requires_grad:  # peft leaves adapters on the meta device in fp32
+            parameter.data = parameter.data.to(torch.float32 if fp32 else model.dtype)
     for name, module in bare(policy).named_modules():
         if not isinstance(module, LoraLayer):
             continue

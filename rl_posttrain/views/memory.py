@@ -19,14 +19,15 @@ def print_memory(result: dict[str, Any]) -> None:
     stage = result["zero_stage"]
     engine = "plain PyTorch" if stage is None else f"ZeRO-{stage}" + " with offload" * result["offload"]
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
-    critic = f" and {result['num_critic_parameters']:,} of a critic" if "num_critic_parameters" in result else ""
-    title = (
-        f"{result['model']}: {result['num_parameters']:,} parameters{critic}, {result['dtype']}, {engine}, {devices}"
-    )
+    has_critic = "num_critic_parameters" in result
+    added = f" and {result['num_critic_parameters']:,} of a critic" if has_critic else ""
+    if "num_adapter_parameters" in result:
+        added = f" and {result['num_adapter_parameters']:,} of adapters, rank {result['lora_rank']}"
+    title = f"{result['model']}: {result['num_parameters']:,} parameters{added}, {result['dtype']}, {engine}, {devices}"
     table = Table(title=title, title_justify="left", box=None, caption_justify="left")
     table.caption = "GiB on each device" + (", weights there and the rest on its host" if result["offload"] else "")
     table.caption += "; w+s: weights and state alone"
-    table.caption += "; critic: what it adds" if critic else ""
+    table.caption += "; critic: what it adds" if has_critic else ""
     table.add_column("optimizer", no_wrap=True)
     table.add_column("", no_wrap=True)
     for name in ("weights", "gradients", "masters", "state", "total", "/ adamw", "w+s / adamw"):
@@ -98,6 +99,8 @@ def plot_memory(result: dict, path: Path) -> None:
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
     offload = ", offload" if result["offload"] else ""
-    critic = " with a critic" if "num_critic_parameters" in result else ""
-    figure.suptitle(f"{result['model']}{critic}, {result['dtype']}, {stage}{offload}, {devices}")
+    added = " with a critic" if "num_critic_parameters" in result else ""
+    if result.get("lora_rank"):
+        added = f", LoRA of rank {result['lora_rank']}"
+    figure.suptitle(f"{result['model']}{added}, {result['dtype']}, {stage}{offload}, {devices}")
     write_figure(figure, path)

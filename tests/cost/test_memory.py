@@ -73,6 +73,22 @@ def test_one_process_holds_what_was_predicted(setting, dtype):
     check_half(measured["adams"], measured["adamw"], 1 if setting["zero_stage"] else NUM_TENSORS)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [PLAIN, ZERO_0, *({"zero_stage": stage} for stage in (1, 2, 3)), {"zero_stage": 3, "num_processes": 2}],
+    ids=lambda setting: "-".join(map(str, setting.values())),
+)
+def test_adapters_hold_what_was_predicted(setting):
+    """Gradients, masters and state are those of the adapters alone."""
+    names = ["adams", "adamw"]
+    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", lora_rank=4, **setting))
+    for name, held in zip(names, measured, strict=True):
+        with torch.device("meta"):
+            model = make_model(CONFIG, "bfloat16", critic=False, lora_rank=4, zero_stage=setting["zero_stage"])
+        check_agreement(predict_memory(model, optimizer_spec(name, critic=False), **setting), held)
+    assert 2 * measured[0].gradients < measured[0].weights
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_two_processes_hold_what_was_predicted(stage, tmp_path):
     setting = {"zero_stage": stage, "num_processes": 2}
