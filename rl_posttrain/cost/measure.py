@@ -31,7 +31,7 @@ _NUM_TOKENS = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last two are as for `make_model`."""
+    """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last two are `make_model`'s."""
 
     dtype: str
     zero_stage: int | None

@@ -39,10 +39,11 @@ def memory_of(
         lora_rank: the model is frozen, and adapters of this rank on its linear layers are trained; None: all of it is.
 
     Returns:
-        The arguments, ``num_parameters``, with adapters ``num_adapter_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
+        The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
         with ``total``, ``on_device``, ``ratio`` of the total to adamw's and ``ratio_of_weights_and_state``; and
-        ``difference``, measured over predicted total less one. With a critic also ``num_critic_parameters``, and each
-        ``predicted`` and ``measured`` has the ``parts``: the ``policy`` alone, and what the ``critic`` adds.
+        ``difference``, measured over predicted total less one. With adapters also ``num_adapter_parameters``. With a
+        critic also ``num_critic_parameters``, and each ``predicted`` and ``measured`` has the ``parts``: the ``policy``
+        alone, and what the ``critic`` adds.
 
     Raises:
         RecipeError: an argument cannot be used.

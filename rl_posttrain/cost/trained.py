@@ -1,4 +1,4 @@
-"""What memory is predicted and measured of: a model by its config, with a critic or adapters where they are asked for."""
+"""What memory is predicted and measured of: a model by its config, maybe with a critic or adapters."""
 
 import torch
 from torch import nn
