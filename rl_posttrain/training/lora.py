@@ -18,6 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from rl_posttrain.errors import RecipeError, one_line
 from rl_posttrain.models.find import model_without_weights
 from rl_posttrain.models.lora import merged_weight
+from rl_posttrain.optim.joint import JointSpec
+from rl_posttrain.optim.spec import OptimizerSpec
 from rl_posttrain.recipe.lora_section import LoraSection
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.training.backends.backend import Backend
@@ -26,23 +28,23 @@ from rl_posttrain.training.critic import policy_parameters
 _BASE = ".base_layer."
 
 
-def lora_config(recipe: Recipe, config: Any) -> LoraConfig | None:
+def lora_config(recipe: Recipe, config: Any, optimizer: OptimizerSpec | JointSpec) -> LoraConfig | None:
     """What peft is asked for, by TRL's trainer on the model that it loads; None where the whole model is trained.
 
     Call it before the backend starts.
 
     Args:
         config: of the model.
+        optimizer: which adapters may not suit.
 
     Raises:
-        RecipeError: as `with_adapters`; no weights are loaded to see it.
+        RecipeError: as `with_adapters`, or as the optimizer's `build`; no weights are loaded to see it.
     """
     if recipe.model.lora is None:
         return None
     unset_hf_deepspeed_config()  # an earlier run under ZeRO-3 in this process has let every model be sharded
-    with_adapters(
-        model_without_weights(config, trust_remote_code=recipe.model.trust_remote_code), recipe.model.lora, fp32=True
-    )
+    model = model_without_weights(config, trust_remote_code=recipe.model.trust_remote_code)
+    optimizer.build(with_adapters(model, recipe.model.lora, fp32=True))
     return _config(recipe.model.lora)
 
 

@@ -236,7 +236,7 @@ def build_trainer(
     from rl_posttrain.training.lora import lora_config
     from rl_posttrain.training.trl_config import grpo_config
 
-    adapters = lora_config(recipe, config)
+    adapters = lora_config(recipe, config, specs.optimizer)
     backend = make_backend(recipe, sizes)
     backend.start(on_cpu=on_cpu)
     # transformers' callback takes the folder from the environment and nowhere else.

@@ -1,6 +1,7 @@
 """LoRA on real runs: under every engine, into vLLM, resumed, exported, evaluated."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from rl_posttrain.cost.check import check_recipe
+from rl_posttrain.errors import RunError
 from rl_posttrain.models.export import export_model
+from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 
 RUNS = Path(__file__).with_name("lora_runs.py")
@@ -157,3 +161,41 @@ def test_adapters_that_never_reach_the_engine_fail_the_run(tiny_recipe):
     message = done.stderr.strip().splitlines()[-1]
     assert "at step 2 the engine samples from stale or wrong weights" in message
     assert "_proj.weight" in message
+
+
+def test_adapters_of_a_base_model_that_was_changed_are_not_merged(made, tmp_path):
+    run = RunDirectory.open(shutil.copytree(made("plain-fp32").path, tmp_path / "changed"))
+    inputs = json.loads((run.path / "inputs.json").read_text())
+    inputs["files"]["model"]["model.safetensors"]["crc32"][0] = "00000000"
+    (run.path / "inputs.json").write_text(json.dumps(inputs))
+    with pytest.raises(RunError, match=r"its model\.safetensors was changed since .* began"):
+        export_model(run, tmp_path / "model", step=2)
+    assert not (tmp_path / "model").exists()
+
+
+def test_layers_that_cannot_have_adapters_are_named_before_weights_are_loaded(tiny_recipe, run_main):
+    for target, reason in {
+        "q_prj": "peft refuses it",
+        "lm_head": "log-probabilities are computed from the output layer's own weight",
+        "embed_tokens": "model.embed_tokens is of the kind Embedding",
+    }.items():
+        status, _, error = run_main("check", tiny_recipe, f"model.lora.target_modules=[{target}]")
+        assert status == 2
+        assert f"model.lora.target_modules=['{target}']: {reason}" in error
+        assert error.count("\n") == 1
+
+
+def test_check_counts_gradients_and_state_of_adapters_alone(tiny_recipe):
+    whole, lora = (
+        check_recipe(load_recipe(tiny_recipe, overrides), 1)
+        for overrides in ([], ["model.lora.rank=4", "algorithm.kl_coef=0.1"])
+    )
+    assert lora["num_parameters"] == whole["num_parameters"]
+    (group,) = lora["optimizer_groups"]
+    # Of each of two layers: q, k, v, o, gate, up, down, each with rank 4 times its inputs and outputs.
+    assert group["num_parameters"] == 2 * 4 * (128 + 96 + 96 + 128 + 3 * 192)
+    memory = lora["memory_bytes"]
+    assert memory["gradients"] == 2 * group["num_parameters"]
+    assert memory["masters"] == memory["optimizer_state"] == 4 * group["num_parameters"]
+    assert memory["reference_model"] == 0
+    assert memory["rollout_weights"] == whole["memory_bytes"]["rollout_weights"]
