@@ -5,6 +5,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
+from rl_posttrain.machine.describe import device_name
+from rl_posttrain.recipe.schema import Recipe
+
 
 class Display(Protocol):
     """What `train` reports to its user. Use it as a context manager: leaving it restores the terminal."""
@@ -55,3 +58,10 @@ class NoDisplay(contextlib.nullcontext):
 
 MakeDisplay = Callable[..., Display]
 """Makes a display from the keyword arguments `name` (the run's), `num_steps` and `device` (in words)."""
+
+
+def start_display(recipe: Recipe, display: MakeDisplay | None) -> Display:
+    """The display of a run on this device; None shows nothing."""
+    if display is None:
+        return NoDisplay()
+    return display(name=recipe.run.name, num_steps=recipe.algorithm.num_steps, device=device_name())

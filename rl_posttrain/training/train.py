@@ -30,7 +30,7 @@ from rl_posttrain.scoring.rewards import Reward, build_rewards
 from rl_posttrain.scoring.warm_start import start_workers
 from rl_posttrain.tasks.prepare import as_table
 from rl_posttrain.tasks.rows import TaskRows
-from rl_posttrain.training.display import Display, MakeDisplay, NoDisplay
+from rl_posttrain.training.display import Display, MakeDisplay, start_display
 from rl_posttrain.training.inputs import check_names, compare_inputs, find_inputs
 from rl_posttrain.training.kept import discard_unstarted, telling_what_is_kept
 from rl_posttrain.training.resume import (
@@ -131,7 +131,7 @@ def _prepared(recipe: Recipe, resume: bool, allow_change: Sequence[str], display
             telling_what_is_kept(recipe, run),
             discard_unstarted(run, stop, resumed=resume),
             deterministic_kernels(recipe.run.deterministic),
-            _start_display(recipe, display) as view,
+            start_display(recipe, display) as view,
         ):
             stop.check()
             for note in (*rows.notes, *warnings, *inputs.notes, *start.notes):
@@ -315,9 +315,3 @@ def _describe_start(recipe: Recipe, run: RunDirectory, trainer: Any) -> list[str
         model = origin(run.recipe()["model"]["name"]) | {"initial_weights_sha256": digest}
         run.write_environment(describe(device) | model)
     return notes
-
-
-def _start_display(recipe: Recipe, display: MakeDisplay | None) -> Display:
-    if display is None:
-        return NoDisplay()
-    return display(name=recipe.run.name, num_steps=recipe.algorithm.num_steps, device=device_name())

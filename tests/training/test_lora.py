@@ -195,7 +195,7 @@ def test_check_counts_gradients_and_state_of_adapters_alone(tiny_recipe):
     # Of each of two layers: q, k, v, o, gate, up, down, each with rank 4 times its inputs and outputs.
     assert group["num_parameters"] == 2 * 4 * (128 + 96 + 96 + 128 + 3 * 192)
     memory = lora["memory_bytes"]
-    assert memory["gradients"] == 2 * group["num_parameters"]
-    assert memory["masters"] == memory["optimizer_state"] == 4 * group["num_parameters"]
+    # Gradients of several micro batches are summed in fp32.
+    assert memory["gradients"] == memory["masters"] == memory["optimizer_state"] == 4 * group["num_parameters"]
     assert memory["reference_model"] == 0
     assert memory["rollout_weights"] == whole["memory_bytes"]["rollout_weights"]
