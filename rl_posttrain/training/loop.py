@@ -48,6 +48,7 @@ from rl_posttrain.training.guards.guards import Guards
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.lora import save_adapter
 from rl_posttrain.training.objective import Objective
+from rl_posttrain.training.order import SameOrder
 from rl_posttrain.training.placed import Placed
 from rl_posttrain.training.rates import rates_kept
 from rl_posttrain.training.recorder import OnStep, Recorder
@@ -117,6 +118,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
         self.add_callback(self.update_watch)
+        self.add_callback(SameOrder())
         self.stopping = Stopping(
             stop, recipe.checkpoint, self._most_of_processes, updates_per_step=sizes.updates_per_step
         )

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment, wait_until
+from conftest import clean_environment, run_ranks, wait_until
 from hits import without_costs
 
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
@@ -18,6 +18,17 @@ SCRIPT = ROOT / "launch" / "torchrun.sh"
 # Two processes on machine 0 and one on machine 1.
 PROCESSES = (2, 1)
 OPTIONS = ("rollout.engine=transformers", "algorithm.prompts_per_step=3", "checkpoint.every_steps=1")
+
+
+def test_a_machine_that_does_not_see_the_folder_is_named(tiny_recipe, tmp_path):
+    """Each process has the folder at another place, as machines have that share no disk."""
+    arguments = ("-m", "rl_posttrain", "train", tiny_recipe, f"run.output_dir={tmp_path}/$RANK", *OPTIONS)
+    ends = run_ranks(*arguments, "algorithm.prompts_per_step=4", processes=2)
+    said = (
+        f"rl-posttrain: run.output_dir={tmp_path}/0: {socket.gethostname()} does not see the folder that the main "
+        "process has there; set it to a folder that all machines share\n"
+    )
+    assert [(status, errors) for status, _, errors in ends] == [(2, said)] * 2
 
 
 def start(recipe: Path, folder: Path, *overrides: str) -> list[subprocess.Popen]:
