@@ -14,6 +14,7 @@ import torch
 
 from rl_posttrain import load_recipe, train
 from rl_posttrain.optim.swap import running_optimizer
+from rl_posttrain.training.guards.rollback import roll_back
 from rl_posttrain.training.loop import PolicyTrainer
 
 ENGINES = {
@@ -55,10 +56,12 @@ def save_model(self, output_dir=None, _internal_call=False):
         "reference_model": self.ref_model is not None,
         "same_again": all(torch.equal(weights[name], again[name]) for name in weights),
     }
+    run = Path(self.args.output_dir).parent
+    roll_back(self, run / "checkpoints" / "checkpoint-2")
+    back = {name: tensor.clone() for name, tensor in self.policy.weights()}
     if self.accelerator.is_main_process:
-        run = Path(self.args.output_dir).parent
         (run / "facts.json").write_text(json.dumps(facts))
-        torch.save({"weights": weights, "logits": logits}, run / "last.pt")
+        torch.save({"weights": weights, "logits": logits, "rolled_back": back}, run / "last.pt")
 
 
 def cut(run: Path, to: Path) -> None:

@@ -87,6 +87,15 @@ def test_a_resumed_run_is_the_same_run(made, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_guard_goes_back_to_the_adapters_of_a_checkpoint(made, name, tmp_path):
+    run = made(name)
+    last, there = torch.load(run.path / "last.pt"), export_model(run, tmp_path / "model", step=2).folder
+    for key, tensor in load_file(there / "model.safetensors").items():
+        assert torch.equal(last["rolled_back"][key], tensor), key
+        assert torch.equal(last["rolled_back"][key], last["weights"][key]) == ("proj" not in key)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_reference_of_a_kl_penalty_is_the_policy_without_its_adapters(made, name):
     run = made(name)
     assert not json.loads((run.path / "facts.json").read_text())["reference_model"]
