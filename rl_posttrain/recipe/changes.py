@@ -55,6 +55,8 @@ class KeyChange:
         """
         if self.key == "algorithm.num_steps":
             optimizers = (recipe.optimizer, *([recipe.critic.optimizer] if recipe.critic else []))
+            if recipe.rollout.max_staleness > 0:  # the steps after a run's end were not drawn ahead
+                return False
             return self.new > self.old and all(optimizer.schedule == "constant" for optimizer in optimizers)
         return any(is_within(self.key, key) for key in _HARMLESS)
 

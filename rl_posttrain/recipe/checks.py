@@ -2,6 +2,7 @@
 
 from rl_posttrain.errors import RecipeError
 from rl_posttrain.recipe.goals import check_goals
+from rl_posttrain.recipe.importance import check_importance
 from rl_posttrain.recipe.rollout_section import RolloutSection
 from rl_posttrain.recipe.schema import EvalSection, Recipe
 from rl_posttrain.rewards import REWARDS
@@ -45,6 +46,7 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_critic(recipe)
     _cross_check_lora(recipe)
     _cross_check_guards(recipe)
+    check_importance(recipe.rollout)
     check_goals(recipe)
 
 

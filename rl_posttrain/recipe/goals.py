@@ -83,4 +83,6 @@ _ABSENT: dict[str, Callable[[Recipe], bool]] = {
     ),
     "without vLLM": lambda recipe: recipe.rollout.engine == "transformers",
     "with other engines than `vllm_server`": lambda recipe: recipe.rollout.engine != "vllm_server",
+    "at `rollout.max_staleness: 0`": lambda recipe: recipe.rollout.max_staleness == 0,
+    "with `rollout.importance_correction: none`": lambda recipe: recipe.rollout.importance_correction == "none",
 }

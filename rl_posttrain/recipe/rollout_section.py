@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rl_posttrain.recipe.section import Listed, Positive, Section
+from rl_posttrain.recipe.importance import with_importance
+from rl_posttrain.recipe.section import Listed, NonNegative, Positive, Section
 
 Address = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?$")]
 Seconds = Annotated[float, Field(gt=0)]
@@ -21,3 +22,9 @@ class RolloutSection(Section):
     weights_folder: str | None = None  # None: memory that the processes of this host share
     server_timeout_s: Seconds = 300.0
     server_lease_s: Seconds = 60.0
+    max_staleness: NonNegative = 0
+    importance_correction: Literal["none", "tis", "mis", "icepop", "sequence_mask"] = "none"
+    importance_min: Annotated[float, Field(gt=0)] | None = None
+    importance_max: Annotated[float, Field(gt=0)] | None = None
+
+    _fill_in_the_correction = model_validator(mode="before")(with_importance)

@@ -17,6 +17,7 @@ class Completion:
         finish_reason: ``stop`` (an end-of-sequence token or a stop string), or ``length`` (cut at the token limit).
         logprobs: log-probability of each sampled token in nats, under the distribution that was sampled from; None
             where the engine gives none.
+        weights_step: steps that the sampler's weights had behind them; None where nobody counts.
         row: the task's row: ``prompt``, ``answer`` and the columns that rewards take.
         text: the tokens as text, without special tokens.
         rewards: by the reward's name; None where a reward gave none.
@@ -29,6 +30,7 @@ class Completion:
     token_ids: list[int]
     finish_reason: FinishReason
     logprobs: list[float] | None = None
+    weights_step: int | None = None
     row: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     rewards: dict[str, float | None] = field(default_factory=dict)

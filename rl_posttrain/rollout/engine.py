@@ -68,7 +68,8 @@ class RolloutEngine(Protocol):
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One completion a prompt, in order; the same for the same prompts, seeds and weights.
 
-        What was generated before has no influence: nothing is cached from one call to the next.
+        What was generated before has no influence: nothing is cached from one call to the next. With
+        `rollout.max_staleness` a thread calls it; nothing else of the engine is called meanwhile.
 
         Args:
             prompts: token ids of each prompt.

@@ -1,5 +1,6 @@
 """A vLLM engine in the trainer's own process. This module is the only importer of vllm."""
 
+import contextlib
 import gc
 import os
 import weakref
@@ -46,7 +47,7 @@ class VLLMEngine:
         gpu_memory_share: part of a GPU's memory for weights and KV cache.
         seed: of the engine itself; each call of `generate` brings its own.
         trust_remote_code: whether the model's own Python code may run.
-        seed_each: give each completion a generator of its own also where one for the whole call is faster.
+        seed_each: give each completion a generator of its own also where torch's, which all threads share, is faster.
 
     Raises:
         EngineError: vLLM is missing or does not start here.
@@ -120,6 +121,10 @@ class VLLMEngine:
         client._finalizer.detach()
         self._shut_down = weakref.finalize(self, client.engine_core.model_executor.shutdown)
         self._check_threads(num_threads)
+        if self._seeds_requests and not torch.cuda.is_available():
+            # The sampler for a CPU draws from torch's generator first, also where each request has one of its own.
+            sampler = self._runner.sampler.topk_topp_sampler
+            sampler.forward = sampler.forward_native
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As `RolloutEngine.generate`; a prompt that stands several times is computed once."""
@@ -136,8 +141,7 @@ class VLLMEngine:
             ) from error
         # A prompt found in the cache is computed in another way than one that is not.
         self._llm.reset_prefix_cache()
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(*seeds))
+        with contextlib.nullcontext() if self._seeds_requests else _seeded(derive_seed(*seeds)):
             try:
                 outputs = self._llm.generate(
                     [{"prompt_token_ids": prompt} for prompt in prompts], sampling_params=parameters, use_tqdm=False
@@ -183,6 +187,14 @@ class VLLMEngine:
                 f"rollout.engine=vllm: starting it took torch from {before} to {torch.get_num_threads()} threads; "
                 f"set OMP_NUM_THREADS={before} in the environment"
             )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's generator starts from `seed`; afterwards it is as before. Only one thread may draw from it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _failed(when: str, error: Exception) -> EngineError:

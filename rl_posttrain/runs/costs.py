@@ -17,6 +17,11 @@ COSTS: tuple[Metric, ...] = (
         plots=("phases",), better="lower",
     ),
     Metric(
+        "time/draw", "Time that drawing the step's completions took, in the process that took longest.", unit="s",
+        detail="They are drawn while other steps are updated; `time/rollout` is the wait for them.",
+        absent="at `rollout.max_staleness: 0`", better="lower",
+    ),
+    Metric(
         "time/reward", "Time that the step spent in reward functions.", unit="s", verl="timing_s/reward",
         plots=("phases",), better="lower",
     ),

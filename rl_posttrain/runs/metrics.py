@@ -11,6 +11,7 @@ import re
 from rl_posttrain.runs.costs import COSTS
 from rl_posttrain.runs.health import HEALTH
 from rl_posttrain.runs.metric import Metric, Plot, name_pattern
+from rl_posttrain.runs.off_policy import OFF_POLICY
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -231,6 +232,7 @@ METRICS: tuple[Metric, ...] = (
         "<reward>/errors", "Share of completions on which a reward with `on_error: zero` failed.", unit="0 to 1",
         better="lower", form=".1%",
     ),
+    *OFF_POLICY,
     *HEALTH,
     *COSTS,
     Metric(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.recipe.importance import without_defaults
 from rl_posttrain.recipe.load import apply_override, parse_recipe
 from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import BY_ALGORITHM, CompareSection, OptimizerSection, Recipe
@@ -156,6 +157,7 @@ def variant_recipe(recipe: Recipe, optimizer: str, setting: Mapping[str, Any]) -
     """
     section, named = _optimizer_section(recipe, optimizer)
     data = recipe.model_dump(mode="json") | {"optimizer": section, "compare": None}
+    data["rollout"] = without_defaults(data["rollout"])
     if setting.get("algorithm.name", recipe.algorithm.name) != recipe.algorithm.name:
         data = _without_algorithm_keys(data)
     for key, value in setting.items():

@@ -6,7 +6,6 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from rl_posttrain.recipe.schema import AlgorithmSection
-from rl_posttrain.training.importance import importance_ratio
 from rl_posttrain.training.lora import reference_model
 from rl_posttrain.training.losses import kl_estimate
 
@@ -24,16 +23,15 @@ def known_before_update(
 
     Returns:
         ``old_per_token_logps`` (B, T) in nats, also where an update comes between sampling and loss, or the sampler is
-        corrected for; ``ref_per_token_logps`` (B, T) in nats, with a reference model; ``importance_sampling_ratio`` as
-        `importance_ratio` gives it, where the sampler is corrected for; ``values`` (B, T + 1) of the critic. The names
-        are those of TRL's loss where it has them.
+        corrected for; ``ref_per_token_logps`` (B, T) in nats, with a reference model; ``values`` (B, T + 1) of the
+        critic. The names are those of TRL's loss where it has them.
     """
     args = trainer.args
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     num_tokens, size = batch["completion_ids"].size(1), args.per_device_train_batch_size
     forward = trainer._get_per_token_logps_and_entropies
-    corrects = trainer.use_vllm and trainer.vllm_importance_sampling_correction
+    corrects = trainer.vllm_importance_sampling_correction
     reuses = args.gradient_accumulation_steps % (args.steps_per_generation * trainer.num_iterations) != 0
     known = {}
     with torch.no_grad(), disable_gradient_checkpointing(trainer.model, args.gradient_checkpointing_kwargs):
@@ -49,15 +47,6 @@ def known_before_update(
                     for some, attended in zip(ids.split(size), mask.split(size), strict=True)
                 ]
             known["values"] = torch.cat(parts)
-    if corrects:
-        known["importance_sampling_ratio"] = importance_ratio(
-            known["old_per_token_logps"],
-            batch["sampling_per_token_logps"],
-            batch["completion_mask"],
-            mode=trainer.vllm_importance_sampling_mode,
-            clip_min=trainer.vllm_importance_sampling_clip_min,
-            clip_max=trainer.vllm_importance_sampling_clip_max,
-        )
     return known
 
 

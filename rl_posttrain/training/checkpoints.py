@@ -37,6 +37,7 @@ def write_checkpoint(
     *,
     may_write: Callable[[], bool],
     write: Callable[[], None],
+    add: Callable[[], None],
     finish: Callable[[], None],
 ) -> None:
     """A checkpoint, or none at all; every process calls this.
@@ -45,6 +46,7 @@ def write_checkpoint(
         accelerator: of accelerate; the processes wait for each other.
         may_write: whether there is to be one.
         write: writes it aside.
+        add: adds what it has beside transformers' files.
         finish: completes it and puts it in its place; the main process calls this.
 
     Raises:
@@ -57,6 +59,7 @@ def write_checkpoint(
         if not may_write():
             return
         write()
+        add()
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             finish()

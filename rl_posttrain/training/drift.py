@@ -23,11 +23,15 @@ class DriftCheck:
         self._limit, self._dtype = recipe.rollout.max_logprob_difference, recipe.model.dtype
         self._is_judged = sampling.is_whole_distribution()
         self._sum_over_processes = sum_over_processes
-        self._parts = torch.zeros(2)
+        self.start()
 
-    def start(self) -> None:
-        """New completions: nothing is known of them yet."""
-        self._parts = torch.zeros(2)
+    def start(self, *, is_stale: bool = False) -> None:
+        """New completions: nothing is known of them yet.
+
+        Args:
+            is_stale: some come from older weights on purpose: then the difference is recorded, and not judged.
+        """
+        self._parts, self._is_stale = torch.zeros(2), is_stale
 
     def watch(self, policy: torch.Tensor, batch: Mapping[str, torch.Tensor], step: int | None) -> dict:
         """Count a micro batch that is trained on before any update; after the last one, judge the step.
@@ -62,7 +66,7 @@ class DriftCheck:
         """
         total, count = self._sum_over_processes(self._parts.clone()).tolist()
         difference = total / max(count, 1.0)
-        if self._is_judged and not difference <= self._limit:
+        if self._is_judged and not self._is_stale and not difference <= self._limit:
             raise WeightSyncError(
                 f"rollout.max_logprob_difference={self._limit}: at step {step} the engine's log-probabilities are "
                 f"{difference:.3f} nats a token off the trainer's; the engine samples from stale or wrong weights (a "

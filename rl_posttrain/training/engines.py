@@ -53,7 +53,8 @@ def engine_for(
             gpu_memory_share=recipe.rollout.gpu_memory_share,
             seed=recipe.run.seed,
             trust_remote_code=recipe.model.trust_remote_code,
-            seed_each=recipe.run.deterministic,
+            # What samples beside an update cannot have torch's own generator.
+            seed_each=recipe.run.deterministic or recipe.rollout.max_staleness > 0,
         )
 
     def transformers(placed: Placed) -> RolloutEngine:

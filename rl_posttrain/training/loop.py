@@ -48,7 +48,7 @@ from rl_posttrain.training.guards.guards import Guards
 from rl_posttrain.training.logprobs import completion_logprobs, score_on_cpu
 from rl_posttrain.training.lora import save_adapter
 from rl_posttrain.training.objective import Objective
-from rl_posttrain.training.order import SameOrder
+from rl_posttrain.training.order import RowsOfSteps
 from rl_posttrain.training.placed import Placed
 from rl_posttrain.training.rates import rates_kept
 from rl_posttrain.training.recorder import OnStep, Recorder
@@ -118,7 +118,6 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
         self.add_callback(self.update_watch)
-        self.add_callback(SameOrder())
         self.stopping = Stopping(
             stop, recipe.checkpoint, self._most_of_processes, updates_per_step=sizes.updates_per_step
         )
@@ -136,7 +135,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.rollouts = Rollouts(
             recipe, engine, self.policy, sampling, rewards,
             pool=self.train_dataset, weight_check=check, rank=self.accelerator.process_index, gather=gather_object,
-            clock=self.clock, stopping=self.stopping,
+            clock=self.clock, stopping=self.stopping, rows_of=RowsOfSteps(self, recipe.rollout.max_staleness),
         )  # fmt: skip
         add_up = partial(self.accelerator.reduce, reduction="sum")
         self.drift = DriftCheck(recipe, sampling, add_up)
@@ -162,7 +161,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        """From task rows to what the loss takes: completions, rewards, advantages, masks, log-probabilities."""
+        """What the loss takes of a step. `inputs` only say that it begins: its rows are those of training/order.py."""
         steps = self.steps_done
         self.stopping.begin_step()
         if steps == 0 and self.evaluation.is_due(0):
@@ -170,7 +169,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         # Everything random in a step follows from the run's seed and the step, so that a resumed run repeats it.
         torch.manual_seed(self.rollouts.seed(steps, "step", self.rollouts.rank))
         completions, metrics = self.rollouts.collect(
-            inputs, steps,
+            steps,
             trainer_state=self.state, log_metric=self.recorder.log_metric, log_extra=self.recorder.log_extra,
         )  # fmt: skip
         self.state.num_input_tokens_seen += int(metrics.pop("new_tokens"))
@@ -178,7 +177,7 @@ class PolicyTrainer(trl.GRPOTrainer):
         tokens = {"tokens": self.state.num_input_tokens_seen}
         rollouts = self.recorder.drawn(steps + 1, completions, of_batch | tokens | metrics)
         self.recorder.describe(**self.guards.drawn(steps + 1, rollouts, self.rollouts.take_unusable_rewards()))
-        self.drift.start()
+        self.drift.start(is_stale=metrics.get("staleness", 0) > 0)
         return batch
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
@@ -287,7 +286,9 @@ class PolicyTrainer(trl.GRPOTrainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None):
         """transformers reads optimizer and schedule here, and DeepSpeed its shards: nothing in them may run."""
         with only_weights(resume_from_checkpoint or ""):
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self.rollouts.load(resume_from_checkpoint)
+        return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -304,10 +305,12 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         """transformers' checkpoint, which gets its name once it is whole; only then older ones are removed."""
+        folder = self._run.writing_path / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with self.clock.phase("checkpoint"):
             write_checkpoint(
                 self._run, self.accelerator,
                 may_write=self.guards.before_checkpoint, write=partial(super()._save_checkpoint, model, trial),
+                add=partial(self.rollouts.save, folder, self.steps_done),
                 finish=partial(
                     finish_checkpoint, self._run, self.state.global_step, self.steps_done,
                     keep=self._recipe.checkpoint.keep, best=self.goals.best,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from rl_posttrain.rollout.seeds import derive_seed, seeds_of_samples
 from rl_posttrain.scoring.completions import reward_arguments, score
 from rl_posttrain.scoring.judges import judging_rewards
 from rl_posttrain.scoring.rewards import Reward, call_together
+from rl_posttrain.training.ahead import DrawsAhead
 from rl_posttrain.training.clock import Clock
 from rl_posttrain.training.groups import Rows, resample
 from rl_posttrain.training.stopping import Stopping
@@ -43,6 +45,7 @@ class Rollouts:
         rank: this process's number; every process draws from seeds of its own.
         gather: concatenates a list over processes.
         stopping: knows when a step is dropped.
+        rows_of: this process's rows of a step; the first is 1.
     """
 
     def __init__(
@@ -59,19 +62,25 @@ class Rollouts:
         gather: Callable[[list], list],
         clock: Clock,
         stopping: Stopping,
+        rows_of: Callable[[int], Rows],
     ):
         self._recipe, self._engine, self._policy, self._sampling = recipe, engine, policy, sampling
         self._rewards, self._pool, self._gather, self._clock = rewards, pool, gather, clock
         self.rank, self._weight_check, self._stopping = rank, weight_check, stopping
+        self._rows_of, staleness = rows_of, recipe.rollout.max_staleness
+        self._ahead = (
+            DrawsAhead(engine, staleness, shares_cores=recipe.rollout.engine == "vllm") if staleness > 0 else None
+        )
         self._synced: int | None = None
         self._num_tokens = 0
 
-    def collect(self, rows: Rows, num_updates: int, **reward_options: Any) -> tuple[list[Completion], dict[str, float]]:
-        """Scored completions of `rows`, one each, under the weights after `num_updates` updates.
+    def collect(self, num_updates: int, **reward_options: Any) -> tuple[list[Completion], dict[str, float]]:
+        """Scored completions of the step after `num_updates` others, one a row.
 
         Returns:
             The completions, and the metrics of drawing them: tokens of all processes, the share that was resampled, the
-            share of the weights that are compared with the engine's.
+            share of the weights that are compared with the engine's; where draws run ahead, how old their weights are,
+            and the seconds they took.
 
         Raises:
             WeightSyncError: the engine has other weights than the policy.
@@ -80,14 +89,21 @@ class Rollouts:
         self._num_tokens = 0
         metrics = {}
         with self._stopping.droppable():
-            completions = self.draw(rows, num_updates, "rollout")
+            if self._ahead is None:
+                completions = self.draw(self._rows_of(num_updates + 1), num_updates, "rollout")
+            else:
+                completions, seconds = self._take(num_updates + 1)
         if self._recipe.algorithm.zero_variance_groups == "resample":
             completions, num_replaced = self._resample(completions, num_updates)
             num_groups = sum(self._gather([len(completions)])) / self._recipe.algorithm.group_size
             metrics["resampled_share"] = sum(self._gather([num_replaced])) / num_groups
+        metrics |= self._engine.metrics
+        if self._ahead is not None:
+            ages = self._gather([num_updates - completion.weights_step for completion in completions])
+            metrics |= {"staleness": sum(ages) / len(ages), "time/draw": max(self._gather([seconds]))}
+            self._begin(self._ahead.missing(num_updates + 1, self._recipe.algorithm.num_steps), num_updates)
         if (share := self._weight_check.share) is not None:
             metrics["checked_weights_share"] = share
-        metrics |= self._engine.metrics
         metrics["new_tokens"] = sum(self._gather([self._num_tokens]))
         with self._clock.phase("reward"), self._stopping.droppable(), self._stopping.alone():
             self.take_unusable_rewards()  # those of groups that were resampled
@@ -96,22 +112,34 @@ class Rollouts:
 
     def draw(self, rows: Rows, num_updates: int, *purpose: str | int) -> list[Completion]:
         """One completion a row; its seed follows from run, step, purpose, question and sample."""
-        parts = (self._recipe.run.seed, num_updates + 1, *purpose)
-        seeds = seeds_of_samples(rows, *parts, rank=self.rank, gather=self._gather)
-        return self.sample(rows, seeds, num_updates, self._sampling)
+        return self.sample(rows, self._seeds(rows, num_updates + 1, *purpose), num_updates, self._sampling)
 
     def sample(self, rows: Rows, seeds: Sequence[int], num_updates: int, sampling: Sampling) -> list[Completion]:
         """One completion a row, from its seed, under the weights after `num_updates` updates."""
         self._sync(num_updates)
         prompts = self._policy.tokenize([row["prompt"] for row in rows])
-        alone = self._stopping.alone() if self._engine.samples_alone else contextlib.nullcontext()
-        with self._clock.phase("rollout"), alone:
-            completions = self._engine.generate(prompts, seeds, sampling)
-        texts = self._policy.decode([completion.token_ids for completion in completions])
-        for completion, row, text in zip(completions, rows, texts, strict=True):
-            completion.row, completion.text = row, text
-            self._num_tokens += completion.num_tokens
-        return completions
+        generate = self._engine.generate if self._ahead is None else self._ahead.generate
+        with self._drawing():
+            completions = generate(prompts, seeds, sampling)
+        for completion in completions:
+            completion.weights_step = num_updates
+        return self._filled(completions, rows)
+
+    def save(self, folder: Path, num_updates: int) -> None:
+        """Write into a checkpoint what was drawn for the steps after it; every process calls it."""
+        if self._ahead is not None:
+            self._ahead.save(folder, num_updates, self._gather, writes=self.rank == 0)
+
+    def load(self, folder: str | None) -> None:
+        """Take from a checkpoint, if there is one, what was drawn for the steps after it; every process calls it."""
+        if self._ahead is not None and folder is not None:
+            self._ahead.load(Path(folder), self._prompts, self.rank, self._gather)
+
+    def finish(self) -> None:
+        """Wait until nothing is drawn any more."""
+        if self._ahead is not None:
+            with self._clock.phase("rollout"):
+                self._ahead.finish()
 
     def seed(self, num_updates: int, *purpose: str | int) -> int:
         """A seed for what is random after `num_updates` updates beside the samples."""
@@ -132,13 +160,58 @@ class Rollouts:
     def weights_changed(self) -> None:
         """The policy has other weights than after its last update: the engine gets them before it samples again."""
         self._synced = None
+        if self._ahead is not None:
+            self._ahead.forget()
 
     def close(self) -> None:
         """Give back the engine's memory."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._engine.close()
+
+    def _take(self, step: int) -> tuple[list[Completion], float]:
+        """The completions that were drawn for a step, and the seconds that it took.
+
+        At the start of a run, and after the policy went back to a checkpoint, nothing was drawn ahead: the step's own
+        draw comes first then, and those ahead have the same weights.
+        """
+        if self._ahead.lacks(step):
+            self._begin([step], step - 1)
+        with self._drawing():
+            completions, seconds = self._ahead.take(step)
+        return self._filled(completions, self._rows_of(step)), seconds
+
+    def _begin(self, steps: Sequence[int], num_updates: int) -> None:
+        """Begin the draws of some steps under the weights after `num_updates` updates."""
+        for step in steps:
+            self._sync(num_updates)
+            seeds = self._seeds(self._rows_of(step), step, "rollout")
+            self._ahead.begin(step, num_updates, self._prompts(step), seeds, self._sampling)
+
+    def _prompts(self, step: int) -> list[list[int]]:
+        return self._policy.tokenize([row["prompt"] for row in self._rows_of(step)])
+
+    def _seeds(self, rows: Rows, step: int, *purpose: str | int) -> list[int]:
+        return seeds_of_samples(rows, self._recipe.run.seed, step, *purpose, rank=self.rank, gather=self._gather)
+
+    def _filled(self, completions: list[Completion], rows: Rows) -> list[Completion]:
+        """The completions with their rows and texts, and counted."""
+        texts = self._policy.decode([completion.token_ids for completion in completions])
+        for completion, row, text in zip(completions, rows, texts, strict=True):
+            completion.row, completion.text = row, text
+            self._num_tokens += completion.num_tokens
+        return completions
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """What runs inside draws, or waits for draws; where no process waits for this one, a signal may end it."""
+        alone = self._stopping.alone() if self._engine.samples_alone else contextlib.nullcontext()
+        with self._clock.phase("rollout"), alone:
+            yield
 
     def _sync(self, num_updates: int) -> None:
         if self._synced != num_updates:
+            self.finish()  # what is in flight has the weights that it began with
             with self._clock.phase("sync"):
                 self._weight_check.sync(self._engine, self._policy.weights(), num_updates + 1)
             self._synced = num_updates

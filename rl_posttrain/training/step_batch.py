@@ -14,6 +14,7 @@ from rl_posttrain.training.algorithms.algorithm import Advantages, Algorithm, Sc
 from rl_posttrain.training.batch import loss_inputs, reward_matrix, set_advantages
 from rl_posttrain.training.before_update import kl_penalty, known_before_update
 from rl_posttrain.training.groups import equally_paid
+from rl_posttrain.training.importance import corrected
 from rl_posttrain.users_code import call_users
 
 
@@ -28,6 +29,7 @@ def batch_of_step(
 
     Returns:
         The batch: as `loss_inputs` and `known_before_update`; ``advantages`` (B,) or (B, T) float32;
+        ``importance_sampling_ratio`` (B, T) float32, with `rollout.importance_correction`;
         ``num_items_in_batch``, tokens of all processes; with a critic ``old_values`` and ``returns`` (B, T) float32;
         with `zero_variance_groups: skip` ``skipped`` (B,) bool.
 
@@ -45,6 +47,11 @@ def batch_of_step(
         needs_logprobs=section.kl_coef > 0 and section.kl_in == "reward",
     )  # fmt: skip
     values = known.pop("values", None)
+    metrics = {}
+    if trainer.vllm_importance_sampling_correction:
+        known["importance_sampling_ratio"], metrics = corrected(
+            recipe.rollout, known["old_per_token_logps"], batch["sampling_per_token_logps"], mask, accelerator.gather
+        )
     scored = Scored(
         rewards=accelerator.gather(reward_matrix(completions, trainer.reward_func_names).to(accelerator.device)),
         weights=trainer.reward_weights.to(accelerator.device),
@@ -64,13 +71,13 @@ def batch_of_step(
         "advantages": advantages.values,
         "num_items_in_batch": accelerator.gather(mask.sum()).sum(),
     }
-    metrics = advantages.metrics
+    metrics |= advantages.metrics
     if values is not None:
         batch |= {"old_values": values[:, :-1], "returns": advantages.returns}
     if section.zero_variance_groups == "skip":
         skipped = equally_paid(scored.rewards, section.group_size)
         batch["skipped"] = scored.own(skipped)
-        metrics = metrics | {"skipped_share": skipped.float().mean().item()}
+        metrics |= {"skipped_share": skipped.float().mean().item()}
     return batch, metrics
 
 

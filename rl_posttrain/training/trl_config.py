@@ -20,6 +20,7 @@ _NOT_OURS_TO_PASS = {
     "eval_strategy", "eval_on_start", "load_best_model_at_end", "num_generations_eval", "per_device_eval_batch_size",
     "cache_implementation", "log_multimodal", "log_unique_prompts", "num_completions_to_print",
     "max_tool_calling_iterations",
+    "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max",
     # Its loss has neither the KL term of the recipe nor a critic's.
     "use_liger_kernel",
 }  # fmt: skip
@@ -27,7 +28,6 @@ _NOT_OURS_TO_PASS = {
 # Values that TRL checks only in the first step.
 _CHOICES = {
     "importance_sampling_level": ("token", "sequence"),
-    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
 
 _NOT_WITH_A_CRITIC = {
@@ -42,7 +42,7 @@ def grpo_config(recipe: Recipe, sizes: Sizes, backend: Backend, *, on_cpu: bool)
     Raises:
         RecipeError: as `check_trl`, or TRL refuses a value.
     """
-    fields = _fields_from(recipe, sizes, backend, on_cpu) | _DEFAULTS | check_trl(recipe, sizes, backend)
+    fields = _fields_from(recipe, sizes, backend, on_cpu) | check_trl(recipe, sizes, backend)
     # TRL refuses a group of one, since its own advantages compare a group. Whether ours do is the algorithm's matter.
     fields["num_generations"] = sizes.completions_per_step
     try:
@@ -71,7 +71,7 @@ def check_trl(recipe: Recipe, sizes: Sizes, backend: Backend) -> dict[str, Any]:
             said = _SAID_BY.get(name)
             fix = f"set {said} instead" if said else "leave it out"
             raise RecipeError(f"trl.{name}={value}: the recipe decides this field itself; {fix}")
-        if name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
+        if name.startswith("vllm_"):
             raise RecipeError(f"trl.{name}={value}: it sets up TRL's own vLLM, which does not run here; see rollout")
         if name in _CHOICES and value not in _CHOICES[name]:
             raise RecipeError(f"trl.{name}={value}: TRL knows no such value; set one of {', '.join(_CHOICES[name])}")
@@ -85,12 +85,6 @@ def check_trl(recipe: Recipe, sizes: Sizes, backend: Backend) -> dict[str, Any]:
         raise RecipeError(f"logging.trackers={trackers}: {reason}; install it, or name another") from error
     return check_arguments(GRPOConfig, recipe.trl, key="trl")
 
-
-# Where TRL's default is not ours; `trl:` may say otherwise.
-_DEFAULTS: dict[str, Any] = {
-    # Costs a forward pass a step; the drift check needs none of it.
-    "vllm_importance_sampling_correction": False,
-}
 
 _SAID_BY = {
     "learning_rate": "optimizer.lr", "weight_decay": "optimizer.weight_decay",
@@ -107,6 +101,10 @@ _SAID_BY = {
     "trust_remote_code": "model.trust_remote_code", "report_to": "logging.trackers",
     "save_steps": "checkpoint.every_steps", "eval_steps": "eval.every_steps", "eval_strategy": "eval.every_steps",
     "num_generations_eval": "eval.num_samples", "deepspeed": "distributed.zero_stage", "reward_weights": "rewards",
+    "vllm_importance_sampling_correction": "rollout.importance_correction",
+    "vllm_importance_sampling_mode": "rollout.importance_correction",
+    "vllm_importance_sampling_clip_min": "rollout.importance_min",
+    "vllm_importance_sampling_clip_max": "rollout.importance_max",
     "log_completions": "logging.print_samples", "shuffle_dataset": "task.order_by",
 }  # fmt: skip
 
@@ -142,6 +140,8 @@ def _fields_from(recipe: Recipe, sizes: Sizes, backend: Backend, on_cpu: bool) -
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
         **backend.trl_fields(),
         "use_vllm": False,  # completions come from training/rollouts.py
+        "vllm_importance_sampling_correction": rollout.importance_correction != "none",
+        "vllm_importance_sampling_mode": "token_truncate",  # of weights a token, which vespo asks for; the rest is ours
         **({"shuffle_dataset": False} if recipe.task.order_by else {}),
         "logging_strategy": "steps",
         "logging_steps": updates,

@@ -26,7 +26,7 @@ from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.training.backends.backend import make_backend
 from rl_posttrain.training.loop import PolicyTrainer
 from rl_posttrain.training.recorder import _FROM_TRL
-from rl_posttrain.training.trl_config import _DEFAULTS, _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
+from rl_posttrain.training.trl_config import _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
 
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
 
@@ -87,8 +87,7 @@ def test_trls_trainer_sets_what_we_read():
         "_metrics", "_step", "ref_model", "reward_weights", "reward_func_names", "use_vllm", "beta", "num_iterations",
         "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "loss_type",
         "eos_token_ids", "_tokenizer", "num_generations", "pad_to_multiple_of", "mask_truncated_completions",
-        "aux_loss_enabled", "vllm_importance_sampling_correction", "vllm_importance_sampling_mode",
-        "vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max",
+        "aux_loss_enabled", "vllm_importance_sampling_correction",
     ]  # fmt: skip
     assert [name for name in read if not re.search(rf"self\.{name}\b[^\n=]*=(?!=)", TRAINER)] == []
 
@@ -139,7 +138,7 @@ def test_grpo_config_has_every_field_that_we_set_or_refuse(recipe):
     sizes = derive_sizes(loaded, 1)
     ours = _fields_from(loaded, sizes, make_backend(loaded, sizes), True)
     assert set(ours) <= CONFIG_FIELDS, set(ours) - CONFIG_FIELDS
-    for table in (_DEFAULTS, _SAID_BY, _NOT_OURS_TO_PASS):
+    for table in (_SAID_BY, _NOT_OURS_TO_PASS):
         assert set(table) <= CONFIG_FIELDS, set(table) - CONFIG_FIELDS
 
 

@@ -126,3 +126,11 @@ def test_weights_are_read_back_from_the_layers_that_we_know():
     assert all(f"self.{name} = " in source for name in ("org_vocab_size", "embedding_dim", "params_dtype", "tp_size"))
     source = inspect.getsource(LinearBase.__init__)
     assert all(f"self.{name} = " in source for name in ("input_size", "params_dtype", "tp_size"))
+
+
+def test_vllms_sampler_that_leaves_torchs_generator_alone_draws_as_the_one_for_a_cpu_does():
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, random_sample
+
+    assert names(TopKTopPSampler.forward_native) == names(TopKTopPSampler.forward_cpu)
+    assert "random_sample(probs, generators" in inspect.getsource(TopKTopPSampler.forward_native)
+    assert "if len(generators) != probs.shape[0]:\n        q.exponential_()" in inspect.getsource(random_sample)

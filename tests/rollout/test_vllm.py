@@ -180,3 +180,20 @@ def test_completions_end_at_the_end_token_or_the_limit(engine, policy, prompts):
         assert (ids[-1] == end) == (completion.finish_reason == "stop")
         assert ids[-1] == end or len(ids) == 16
         assert end not in ids[:-1]
+
+
+def test_where_each_request_has_a_generator_torchs_own_is_left_alone(tiny_model, policy, prompts):
+    """So that a thread may sample while another one draws from it."""
+    engine = VLLMEngine(
+        str(tiny_model), dtype="bfloat16", max_tokens_per_sequence=64, max_sequences=32, kv_cache_bytes=1,
+        gpu_memory_share=0.2, seed=0, seed_each=True,
+    )  # fmt: skip
+    engine.load_weights(policy.named_parameters())
+    drawn = []
+    for start in (1, 2):
+        torch.manual_seed(start)
+        before = torch.get_rng_state()
+        drawn.append([completion.token_ids for completion in engine.generate(prompts, seeds(1, prompts), SAMPLING)])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert drawn[0] == drawn[1]
+    engine.close()

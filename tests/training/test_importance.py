@@ -1,11 +1,14 @@
-"""The importance ratio of sampler and trainer, by hand and as TRL's trainer makes it."""
+"""The importance corrections by hand."""
 
 import math
 
 import pytest
 import torch
 
-from rl_posttrain.training.importance import importance_ratio
+from rl_posttrain.errors import RecipeError
+from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.study.plan import variant_recipe
+from rl_posttrain.training.importance import CORRECTIONS, token_ratios
 
 TRAINED = torch.log(torch.tensor([[0.5, 0.8, 0.9], [0.2, 0.3, 0.9]]))
 SAMPLED = torch.log(torch.tensor([[0.25, 0.8, 0.1], [0.4, 0.1, 0.9]]))
@@ -13,29 +16,74 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
+    ("name", "low", "high", "expected"),
     [
-        ("token_truncate", [[2.0, 1.0, 1.0], [0.75, 2.5, 1.0]]),
-        ("token_mask", [[2.0, 1.0, 1.0], [0.0, 0.0, 1.0]]),
-        ("sequence_truncate", [[2.0], [1.5]]),
-        ("sequence_mask", [[2.0], [1.5]]),
+        ("tis", None, 2.5, [[2.0, 1.0, 1.0], [0.5, 2.5, 1.0]]),
+        ("tis", 0.75, 1.5, [[1.5, 1.0, 1.0], [0.75, 1.5, 1.0]]),
+        ("mis", None, 2.5, [[2.0, 1.0, 1.0], [0.5, 0.0, 1.0]]),
+        ("icepop", 0.75, 2.5, [[2.0, 1.0, 1.0], [0.0, 0.0, 1.0]]),
+        # Geometric means: sqrt(2 * 1) = 1.414, the third token being none; (1/2 * 3 * 1) ** (1/3) = 1.145.
+        ("sequence_mask", 0.5, 1.2, [[0.0, 0.0, 0.0], [0.5, 3.0, 1.0]]),
+        ("sequence_mask", 1.2, 1.42, [[2.0, 1.0, 1.0], [0.0, 0.0, 0.0]]),
     ],
 )
-def test_ratios_by_hand(mode, expected):
-    # Ratios a token: 2, 1 | 1/2, 3, 1; a completion: 2 and 3/2. Limits 0.75 and 2.5.
-    found = importance_ratio(TRAINED, SAMPLED, MASK, mode=mode, clip_min=0.75, clip_max=2.5)
+def test_weights_by_hand(name, low, high, expected):
+    # Ratios a token: 2, 1 | 1/2, 3, 1.
+    found = CORRECTIONS[name](token_ratios(TRAINED, SAMPLED, MASK), MASK, low, high)
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-def test_limits_apply_to_whole_completions():
-    kept = importance_ratio(TRAINED, SAMPLED, MASK, mode="sequence_mask", clip_min=None, clip_max=1.75)
-    torch.testing.assert_close(kept, torch.tensor([[0.0], [1.5]]))
-    cut = importance_ratio(TRAINED, SAMPLED, MASK, mode="sequence_truncate", clip_min=1.75, clip_max=None)
-    torch.testing.assert_close(cut, torch.tensor([[2.0], [1.75]]))
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_without_a_difference_every_token_keeps_its_weight(name):
+    ratio = token_ratios(TRAINED, TRAINED, MASK)
+    assert torch.equal(CORRECTIONS[name](ratio, MASK, 0.5, 2.0), torch.ones(2, 3))
 
 
 def test_a_token_without_a_log_probability_counts_as_no_difference():
     sampled = SAMPLED.clone()
     sampled[1, 1] = math.nan
-    found = importance_ratio(TRAINED, sampled, MASK, mode="token_mask", clip_min=None, clip_max=None)
-    torch.testing.assert_close(found[1], torch.tensor([0.5, 1.0, 1.0]))
+    torch.testing.assert_close(token_ratios(TRAINED, sampled, MASK)[1], torch.tensor([0.5, 1.0, 1.0]))
+
+
+def test_no_ratio_overflows():
+    far = torch.full((1, 1), -1e4)
+    assert token_ratios(-far, far, torch.ones(1, 1)).isfinite().all()
+
+
+def test_defaults_go_by_staleness_and_by_the_correction():
+    def said(*overrides):
+        section = load_recipe("quickstart", overrides).rollout
+        return section.importance_correction, section.importance_min, section.importance_max
+
+    assert said() == ("none", None, None)
+    assert said("rollout.max_staleness=1") == ("tis", None, 2.0)
+    assert said("rollout.max_staleness=1", "rollout.importance_correction=none") == ("none", None, None)
+    assert said("rollout.importance_correction=tis") == ("tis", None, 2.0)
+    assert said("rollout.importance_correction=mis") == ("mis", None, 2.0)
+    assert said("rollout.importance_correction=icepop", "rollout.importance_max=3") == ("icepop", 0.5, 3.0)
+    assert said("rollout.importance_correction=sequence_mask") == ("sequence_mask", 0.5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["rollout.importance_max=3"], "rollout.importance_max=3.0: rollout.importance_correction=none has no limits"),
+        (["rollout.importance_correction=mis", "rollout.importance_min=0.1"], "rollout.importance_min=0.1: mis has no"),
+        (["rollout.importance_correction=icepop", "rollout.importance_min=6"], "rollout.importance_min=6"),
+        (["rollout.importance_correction=tis", "rollout.engine=transformers"], "rollout.importance_correction=tis"),
+        (["rollout.max_staleness=1", "rollout.engine=transformers"], "rollout.max_staleness=1: rollout.engine=trans"),
+    ],
+)
+def test_limits_that_do_not_fit_are_refused(overrides, said):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("quickstart", overrides)
+    assert str(error.value).startswith(said)
+
+
+def test_a_comparison_may_vary_the_staleness_and_each_variant_has_its_default():
+    recipe = load_recipe("quickstart", ["compare={}"])
+    found = [variant_recipe(recipe, "adams", {"rollout.max_staleness": number})[0].rollout for number in (0, 1)]
+    assert [section.importance_correction for section in found] == ["none", "tis"]
+    icepop = load_recipe("quickstart", ["rollout.importance_correction=icepop", "rollout.importance_max=3"])
+    section = variant_recipe(icepop, "adams", {"rollout.max_staleness": 1})[0].rollout
+    assert (section.importance_correction, section.importance_max) == ("icepop", 3.0)

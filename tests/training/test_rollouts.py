@@ -6,6 +6,7 @@ import pytest
 
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.rollout.seeds import derive_seed, seeds_of_samples
+from rl_posttrain.training.order import RowsOfSteps
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,9 @@ def test_a_samples_seed_does_not_know_how_many_processes_share_the_step():
         assert shared == alone
 
 
-def test_a_completion_is_filled_on_the_way(trainer, rows):
-    completions, metrics = trainer.rollouts.collect(rows, 0)
+def test_a_completion_is_filled_on_the_way(trainer):
+    completions, metrics = trainer.rollouts.collect(0)
+    rows = RowsOfSteps(trainer, 0)(1)
     assert metrics["new_tokens"] == sum(len(c.prompt_ids) + len(c.token_ids) for c in completions)
     for completion, row in zip(completions, rows, strict=True):
         assert completion.row == row
