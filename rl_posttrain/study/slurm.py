@@ -43,12 +43,12 @@ run=${{runs[${{SLURM_ARRAY_TASK_ID:?it is a task of an array job: sbatch this fi
 cd {place} || exit
 exec >> {logs}/"$run.log" 2>&1
 
-# In the background, so that this shell hears signals and hands them on: the run then writes a checkpoint and ends.
+# In the background, so that this shell hears SIGUSR1 and hands it on: the run then writes a checkpoint and ends.
 {start} train {recipes}/"$run.yaml" --auto-resume &
 child=$!
 asked=
 trap 'asked=yes; kill -USR1 $child' USR1
-trap 'kill -TERM $child' TERM
+trap : TERM  # Slurm sends it to each process of a job; handed on, it would be a second one, which ends the run at once
 wait $child
 status=$?
 while kill -0 $child 2>/dev/null; do
