@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 from rl_posttrain.errors import class_and_message
 from rl_posttrain.machine.process import num_cores
-from rl_posttrain.machine.tools import find_compiler
+from rl_posttrain.machine.tools import SERVER_TOKEN, find_compiler
 
 # vLLM requires these. Text models do not need them, and a build that does not fit torch breaks `import transformers`.
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
@@ -74,6 +74,7 @@ def checks(bundled: tuple[bool, Path, bool]) -> list[Check]:
         _disk(bundled[1]),
         _vllm(tested, gpu=bool(driver_gpus)),
         *(_package(name, tested) for name in ("deepspeed", "trl", "transformers", "accelerate")),
+        _servers(),
         _compiler(),
         _bundled_model(*bundled),
     ]
@@ -227,6 +228,13 @@ def _package(name: str, tested: dict[str, Requirement]) -> Check:
     if not requirement.specifier.contains(version, prereleases=True):
         return Check(name, "warning", f"{version}, tested with {requirement.specifier}", fix)
     return Check(name, "ok", f"{version} (tested: {requirement.specifier})")
+
+
+def _servers() -> Check:
+    """What `rollout.engine: vllm_server` can be used with. It is asked for by few, so nothing is missing."""
+    if os.environ.get(SERVER_TOKEN):
+        return Check("vLLM servers", "ok", f"on this host and on others; {SERVER_TOKEN} is the token")
+    return Check("vLLM servers", "ok", f"on this host; those on others need a token in {SERVER_TOKEN}")
 
 
 def _compiler() -> Check:

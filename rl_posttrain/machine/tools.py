@@ -1,10 +1,13 @@
-"""What the project uses on this machine: a cache folder, a C++ compiler, vLLM's server."""
+"""What the project uses on this machine: a cache folder, a C++ compiler, vLLM's server and its token."""
 
 import importlib.metadata
 import os
 import shutil
 import sys
 from pathlib import Path
+
+# vLLM's own variable: the token of its servers, so that its check and ours ask for the same one.
+SERVER_TOKEN = "VLLM_API_KEY"
 
 
 def cache_folder() -> Path:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rl_posttrain.errors import RecipeError, one_line
+from rl_posttrain.machine.tools import SERVER_TOKEN
 from rl_posttrain.rollout.completion import Completion
-from rl_posttrain.rollout.server_guard import TOKEN_VARIABLE, is_loopback
+from rl_posttrain.rollout.server_guard import is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 # A request that did not reach the server is sent again after these seconds.
 _RETRY_AFTER_S = (0.5, 1.0, 2.0)
 _CONNECT_S = 5.0
-# More would need more open files than many systems allow to a process.
-_CONNECTIONS_A_SERVER = 256
+# More would need more open files than many systems allow to a process, which is 1,024.
+_CONNECTIONS, _CONNECTIONS_A_SERVER = 800, 256
 
 
 class ServerError(Exception):
@@ -32,10 +33,10 @@ def check_addresses(addresses: Sequence[str]) -> None:
         RecipeError: a server is on another host, which without a token takes nobody's requests.
     """
     for address in addresses:
-        if not is_loopback(urlsplit(address).hostname or "") and not os.environ.get(TOKEN_VARIABLE):
+        if not is_loopback(urlsplit(address).hostname or "") and not os.environ.get(SERVER_TOKEN):
             raise RecipeError(
                 f"rollout.servers: {address} is not on this host's loopback, and such a server asks for a token; set "
-                f"{TOKEN_VARIABLE} in the environment of the server and of this command"
+                f"{SERVER_TOKEN} in the environment of the server and of this command"
             )
 
 
@@ -43,10 +44,10 @@ def open_session() -> "ClientSession":
     """What requests go through, with the token of the environment; open it inside of the loop that uses it."""
     import aiohttp
 
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(SERVER_TOKEN)
     return aiohttp.ClientSession(
         # A connection that the server has closed meanwhile would fail the next request on it.
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=_CONNECTIONS_A_SERVER, force_close=True),
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS_A_SERVER, force_close=True),
         headers={"Authorization": f"Bearer {token}"} if token else {},
     )
 
@@ -64,14 +65,20 @@ class Server:
         self.left_out: str | None = "it was not asked yet"
         """Why it is not used; None where it is."""
 
-    async def call(self, http: "ClientSession", method: str, *arguments: Any, retries: bool = True) -> Any:
+    async def call(
+        self, http: "ClientSession", method: str, *arguments: Any, retries: bool = True, limit_s: float | None = None
+    ) -> Any:
         """What the server's workers answer to a call of `ServerWorker`; the first one's where they say the same.
+
+        Args:
+            retries: whether it is sent again where there is no connection.
+            limit_s: for the answer; None is the server's `timeout_s`.
 
         Raises:
             ServerError: they do not, or the server does not answer.
         """
         body = {"method": f"rl_posttrain_{method}", "args": list(arguments)}
-        answer = await self._post(http, "/collective_rpc", body, limit_s=self._timeout_s, retries=retries)
+        answer = await self._post(http, "/collective_rpc", body, limit_s=limit_s or self._timeout_s, retries=retries)
         results = answer["results"]
         if any(result != results[0] for result in results):
             raise ServerError(f"its {len(results)} workers answer {method} differently")
@@ -134,7 +141,7 @@ def _answer(status: int, body: bytes, path: str) -> Any:
         ServerError: it is none, or says that the request failed.
     """
     if status in (401, 403):
-        said = f"set {TOKEN_VARIABLE} to the same token in the environment of the server and of this command"
+        said = f"set {SERVER_TOKEN} to the same token in the environment of the server and of this command"
         raise ServerError(f"it refuses the token of this command, or the lack of one (HTTP {status}); {said}")
     if status == 404:
         raise ServerError(f"it has no {path}; start it by launch/vllm_server.sh")

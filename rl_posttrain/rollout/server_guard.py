@@ -10,8 +10,8 @@ import json
 import os
 from typing import Any
 
-# vLLM's own variable, so that its check and this one ask for the same token.
-TOKEN_VARIABLE = "VLLM_API_KEY"
+from rl_posttrain.machine.tools import SERVER_TOKEN
+
 # Whether the server lives, for those that watch it: they tell nothing.
 _OPEN_PATHS = ("/health", "/ping")
 
@@ -25,7 +25,7 @@ class ServerGuard:
 
     def __init__(self, app: Any):
         self._app = app
-        token = os.environ.get(TOKEN_VARIABLE)
+        token = os.environ.get(SERVER_TOKEN)
         self._expected = _digest(f"Bearer {token}".encode()) if token else None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -44,7 +44,7 @@ class ServerGuard:
             return None if hmac.compare_digest(said, self._expected) else (401, "wrong or missing token")
         # A page in a browser on this host can reach loopback, too; it cannot leave out its origin.
         if not is_loopback((scope.get("client") or ("",))[0]) or b"origin" in headers:
-            return 403, f"without {TOKEN_VARIABLE} in the server's environment only programs on its own host may ask"
+            return 403, f"without {SERVER_TOKEN} in the server's environment only programs on its own host may ask"
         return None
 
 

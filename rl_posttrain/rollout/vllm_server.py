@@ -13,12 +13,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from rl_posttrain.errors import EngineError, EngineLost, refusal
+from rl_posttrain.errors import EngineError, EngineLost, one_line
 from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
@@ -27,6 +26,9 @@ from rl_posttrain.rollout.server_client import Server, ServerError, check_addres
 from rl_posttrain.rollout.server_loop import Loop, together
 from rl_posttrain.rollout.server_worker import unpack
 from rl_posttrain.rollout.weight_files import folder_of_run, write_files, write_word
+
+# What a server has for its last request, which nothing depends on.
+_FAREWELL_S = 5.0
 
 
 class VLLMServers:
@@ -147,7 +149,7 @@ class VLLMServers:
         if self._loop.is_open and is_main_process():
 
             async def give_back(server: Server, http: Any) -> None:
-                await server.call(http, "claim", self._served.run, self._session, 0, retries=False)
+                await server.call(http, "claim", self._served.run, self._session, 0, retries=False, limit_s=_FAREWELL_S)
 
             self._loop.run(self._of_each(give_back, self._servers))
         self._loop.close()
@@ -207,12 +209,17 @@ class VLLMServers:
 
     def _give(self, weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
         """Bring weights to all servers that take them; what the system refused, if it did."""
-        paths: list[Path] = []
+        walk = iter(weights)
         try:
-            paths = write_files(self._folder, weights, self._version, getattr(torch, self._served.dtype))
+            paths = write_files(self._folder, walk, self._version, getattr(torch, self._served.dtype))
             self._loop.run(self._bring(list(map(str, paths))))
         except OSError as error:
-            return f"rollout.weights_folder: {refusal(error)}"
+            for _ in walk:  # its parts are gathered from all processes
+                pass
+            return (
+                f"rollout.weights_folder={self._folder.parent}: the weights cannot be written there "
+                f"({one_line(error, limit=120)}); free some space, or set another folder that the servers see, too"
+            )
         finally:
             for path in self._folder.glob("*.safetensors"):
                 path.unlink()
@@ -226,7 +233,7 @@ class VLLMServers:
                 await self._open(server, http)  # it was started again, or was not heard of for long
             loaded = await server.call(http, "load", self._session, self._version, paths)
             if loaded["version"] != self._version:
-                raise ServerError(f"it is the run {loaded['run']}'s now")
+                raise ServerError(f"another process took it meanwhile, of the run {loaded['run'] or 'of nobody'}")
             server.left_out = None
             if was_left_out and self._num_syncs > 1:
                 self._note(f"{server.address} is back, with the weights of this step")
@@ -237,7 +244,8 @@ class VLLMServers:
 
     async def _keep_leases(self) -> None:
         async def keep(server: Server, http: Any) -> None:
-            await server.call(http, "state", self._session, self._served.lease_s, retries=False)
+            limit_s = self._served.lease_s / 4  # one that hangs must not cost the others their lease
+            await server.call(http, "state", self._session, self._served.lease_s, retries=False, limit_s=limit_s)
 
         await self._of_each(keep, self._servers)
 

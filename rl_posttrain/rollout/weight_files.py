@@ -42,7 +42,11 @@ def write_files(
 
     Returns:
         The files, in order.
+
+    Raises:
+        OSError: the folder does not take them.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     paths: list[Path] = []
@@ -50,7 +54,10 @@ def write_files(
 
     def write() -> None:
         paths.append(folder / f"{version}-{len(paths):05}.safetensors")
-        save_file(held, paths[-1], metadata={_VERSION: version})
+        try:
+            save_file(held, paths[-1], metadata={_VERSION: version})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         held.clear()
 
     size = 0

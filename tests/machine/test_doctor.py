@@ -81,7 +81,18 @@ def test_ok_is_false_only_for_something_missing():
 def test_here_every_part_of_a_run_is_found():
     found = diagnose()
     assert list(found)[:2] == ["Python", "torch"]
-    assert set(found) >= {"GPU", "CPU", "memory", "disk", "vLLM", "C++ compiler", "bundled model", COMPANION_CHECK}
+    assert set(found) >= {
+        "GPU",
+        "CPU",
+        "memory",
+        "disk",
+        "vLLM",
+        "vLLM servers",
+        "C++ compiler",
+        "bundled model",
+        COMPANION_CHECK,
+    }
+    assert "VLLM_API_KEY" in found["vLLM servers"].found
     assert torch.__version__ in found["torch"].found
     for name in ("torch", "vLLM", "deepspeed", "trl", "transformers", "accelerate", COMPANION_CHECK):
         assert found[name].status == "ok", found[name]

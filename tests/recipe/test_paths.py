@@ -92,6 +92,20 @@ def test_an_evaluation_reads_paths_in_the_same_way(home):
     assert found.task.options["path"] == f"{home}/home/q.jsonl"
 
 
+def test_an_evaluation_of_a_run_with_servers_draws_in_its_own_process():
+    recipe = load_recipe("quickstart_server").model_dump(mode="json")
+    found = evaluation_for("m", task=None, options={}, overrides=[], recipe=recipe)
+    assert (found.rollout.engine, found.rollout.servers) == ("vllm", ())
+    with pytest.raises(RecipeError, match=r"rollout.engine=vllm_server: an evaluation outside of training draws in"):
+        evaluation_for(
+            "m",
+            task=None,
+            options={},
+            overrides=["rollout.engine=vllm_server", "rollout.servers=[http://127.0.0.1:8000]"],
+            recipe=recipe,
+        )
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [

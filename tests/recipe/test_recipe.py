@@ -172,6 +172,7 @@ def test_what_is_missing_is_named(key):
 
 
 EVALUATED = {"eval": {"every_steps": 5, "num_samples": 2, "k": [1, 2]}}
+SERVERS = ["http://127.0.0.1:8000"]
 OWN_REWARD = {"rewards": [{"fn": "my.py:own"}]}
 
 
@@ -216,6 +217,27 @@ OWN_REWARD = {"rewards": [{"fn": "my.py:own"}]}
                 ("well_formed", {}, "this run will not record it; it is absent without a reward that judges form"),
                 ("eval/well_formed", EVALUATED, "this run will not record it; it is absent without a reward that"),
                 ("eval/pass@2", EVALUATED | OWN_REWARD, "this run will not record it; it is absent without a reward"),
+            ]
+        ),
+        *(
+            ({"rollout": {"max_new_tokens": 8, **rollout}, **more}, message)
+            for rollout, more, message in [
+                ({"engine": "vllm_server"}, {}, "rollout.servers=[]: rollout.engine=vllm_server needs at least one"),
+                ({"servers": SERVERS}, {}, f"rollout.servers={SERVERS}: rollout.engine=vllm asks no server"),
+                (
+                    {"engine": "vllm_server", "servers": [*SERVERS, *SERVERS]},
+                    {},
+                    f"rollout.servers={[*SERVERS, *SERVERS]}: http://127.0.0.1:8000 is there twice",
+                ),
+                (
+                    {"engine": "vllm_server", "servers": SERVERS},
+                    {"run": {"name": "x", "deterministic": True}},
+                    "run.deterministic=true: a server forms its batches as requests arrive",
+                ),
+                *(
+                    ({"engine": "vllm_server", "servers": [address]}, {}, f"rollout.servers.0={address}: ")
+                    for address in ("127.0.0.1:8000", "http://127.0.0.1:8000/v1", "ftp://host", "http://me:pass@host")
+                ),
             ]
         ),
         (algorithm(stop_at={"reward": 1, "acuracy": 0.9}), "algorithm.stop_at.acuracy=0.9: no step records such a"),

@@ -5,6 +5,7 @@ The tests stand in the order in which the servers suffer: the second one is stop
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,13 +17,14 @@ import pytest
 import torch
 import yaml
 from conftest import clean_environment, run_command, slowness, wait_until
+from groups_of_processes import kill_group
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rl_posttrain.errors import EngineError, EngineLost, WeightSyncError
+from rl_posttrain.machine.tools import SERVER_TOKEN
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.rollout.engine import Sampling
 from rl_posttrain.rollout.served_run import ServedRun
-from rl_posttrain.rollout.server_guard import TOKEN_VARIABLE
 from rl_posttrain.rollout.vllm import VLLMEngine
 from rl_posttrain.rollout.vllm_server import VLLMServers
 from rl_posttrain.rollout.weight_files import write_files
@@ -62,10 +64,14 @@ class Served:
         return False
 
     def signal(self, number: int) -> None:
+        if number == signal.SIGKILL:
+            kill_group(self.process.pid)
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     def is_gone(self) -> bool:
+        self.process.poll()  # the system keeps a process that nobody has asked for its end
         try:
             os.killpg(self.process.pid, 0)
         except ProcessLookupError:
@@ -82,9 +88,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def servers(tiny_model, tmp_path_factory):
     logs = tmp_path_factory.mktemp("servers")
-    started = [
-        Served(tiny_model, logs / f"{number}.log", free_port(), **{TOKEN_VARIABLE: TOKEN}) for number in range(2)
-    ]
+    started = [Served(tiny_model, logs / f"{number}.log", free_port(), **{SERVER_TOKEN: TOKEN}) for number in range(2)]
     try:
         yield [server.wait() for server in started]
     finally:
@@ -98,7 +102,7 @@ def servers(tiny_model, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def token(monkeypatch):
-    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(SERVER_TOKEN, TOKEN)
 
 
 @pytest.fixture
@@ -227,6 +231,23 @@ def test_a_file_of_another_step_is_not_taken(servers, connect, policy, tmp_path,
     old.unlink()
 
 
+def test_a_folder_that_does_not_take_the_weights_is_named(servers, connect, policy, tmp_path):
+    engine = connect(servers[0])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    walked = []
+    weights = ((walked.append(name), (name, parameter))[1] for name, parameter in policy.named_parameters())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as on a full disk
+    try:
+        with pytest.raises(
+            EngineError, match=f"rollout.weights_folder={tmp_path}: the weights cannot be written there"
+        ):
+            engine.load_weights(weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert walked == [name for name, _ in policy.named_parameters()]
+    engine.load_weights(policy.named_parameters())
+
+
 def test_a_second_run_is_refused_and_the_same_run_takes_over(servers, connect, policy, prompts):
     first = connect(servers[0], run="first")
     first.load_weights(policy.named_parameters())
@@ -280,7 +301,7 @@ def test_a_wrong_token_is_refused_by_every_endpoint_and_never_printed(servers, c
     headers = {"Authorization": f"Bearer {said}"} if said else {}
     for path in paths:
         assert httpx.post(servers[0].address + path, headers=headers, json={}).status_code == 401, path
-    monkeypatch.setenv(TOKEN_VARIABLE, said) if said else monkeypatch.delenv(TOKEN_VARIABLE)
+    monkeypatch.setenv(SERVER_TOKEN, said) if said else monkeypatch.delenv(SERVER_TOKEN)
     with pytest.raises(EngineError, match="refuses the token of this command") as refused:
         connect(servers[0])
     assert "another token" not in str(refused.value)
@@ -308,15 +329,33 @@ def test_a_run_with_two_processes_on_two_servers(servers, tiny_recipe, tmp_path)
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
 
 
-def train(servers, tiny_recipe, tmp_path, *overrides, processes=1):
+def train(servers, tiny_recipe, tmp_path, *overrides, processes=1, **variables):
     recipe = yaml.safe_load(tiny_recipe.read_text())
     recipe["run"] |= {"name": "served", "output_dir": str(tmp_path)}
     recipe["rollout"] |= {"engine": "vllm_server", "servers": [server.address for server in servers]}
     recipe["distributed"] = {"engine": "none"}
     path = tmp_path / "served.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    done = run_command("train", path, *overrides, processes=processes, **{TOKEN_VARIABLE: TOKEN})
+    done = run_command("train", path, *overrides, processes=processes, **{SERVER_TOKEN: TOKEN} | variables)
     return RunDirectory(tmp_path / "served"), done
+
+
+def killing(folder: Path, group: str) -> list[str]:
+    """Overrides that put in a reward which kills a server.
+
+    Args:
+        group: code that gives the group of processes, or 0 or False where it is not to be killed.
+    """
+    (folder / "killing.py").write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from groups_of_processes import kill_group\n"
+        "def digit_share(completions, trainer_state=None, **kwargs):\n"
+        f"    if group := {group}:\n"
+        "        kill_group(group)\n"
+        "    return [sum(c.isdigit() for c in text) / max(1, len(text)) for text in completions]\n"
+    )
+    return [f"rewards.0.fn={folder / 'killing.py'}:digit_share"]
 
 
 def test_a_stopped_server_is_left_out_and_comes_back(servers, connect, policy, prompts, tiny_recipe):
@@ -339,16 +378,69 @@ def test_a_stopped_server_is_left_out_and_comes_back(servers, connect, policy, p
 
 def test_a_run_goes_on_when_one_of_two_servers_is_killed(servers, tiny_recipe, tmp_path):
     """The last test: its second server does not come back."""
-    (tmp_path / "killing.py").write_text(
-        "import os, signal\n"
-        "def digit_share(completions, trainer_state=None, **kwargs):\n"
-        f"    if trainer_state.global_step == 1 and os.path.exists('/proc/{servers[1].process.pid}'):\n"
-        f"        os.killpg({servers[1].process.pid}, signal.SIGKILL)\n"
-        "    return [sum(c.isdigit() for c in text) / max(1, len(text)) for text in completions]\n"
-    )
-    overrides = [f"rewards.0.fn={tmp_path / 'killing.py'}:digit_share"]
+    overrides = killing(tmp_path, f"trainer_state.global_step == 1 and {servers[1].process.pid}")
     run, done = train(servers, tiny_recipe, tmp_path, *overrides)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [row["servers_in_use"] for row in run.metrics()] == [2.0, 2.0, 1.0]
     assert f"{servers[1].address} is left out until the next sync: it cannot be reached" in done.stdout
     wait_until(servers[1].is_gone)
+
+
+@pytest.fixture
+def starts(tiny_model, tmp_path):
+    """Starts a server on a port, as often as a test likes; all end with the test."""
+    started = []
+
+    def start(port: int) -> Served:
+        started.append(Served(tiny_model, tmp_path / f"{len(started)}.log", port, **{SERVER_TOKEN: TOKEN}))
+        return started[-1].wait()
+
+    yield start
+    for server in started:
+        server.signal(signal.SIGKILL)
+        wait_until(server.is_gone)
+
+
+def end(server: Served, number: int) -> None:
+    server.signal(number)
+    server.process.wait(60 * slowness())
+    wait_until(server.is_gone)
+
+
+@pytest.mark.long
+def test_a_server_that_was_started_again_is_not_sampled_from_before_a_sync(starts, connect, policy, prompts):
+    """It has weights of chance, and would answer."""
+    server = starts(free_port())
+    engine = connect(server)
+    engine.load_weights(policy.named_parameters())
+    before = engine.generate(prompts[:1], [0], SAMPLING)
+    end(server, signal.SIGKILL)
+    starts(int(server.address[-5:]))
+    with pytest.raises(EngineLost, match="it has lost this step's weights, as after a restart"):
+        engine.generate(prompts[:1], [0], SAMPLING)
+    engine.load_weights(policy.named_parameters())
+    assert engine.notes[-1] == f"{server.address} is back, with the weights of this step"
+    assert engine.generate(prompts[:1], [0], SAMPLING) == before
+
+
+@pytest.mark.long
+def test_a_run_whose_only_server_is_killed_can_be_resumed(starts, tiny_recipe, tmp_path):
+    server = starts(free_port())
+    overrides = killing(tmp_path, "trainer_state.global_step == 2 and int(os.environ.get('KILLED_GROUP', '0'))")
+    overrides += ["algorithm.num_steps=4", "checkpoint.every_steps=1", "checkpoint.keep=4"]
+    run, done = train([server], tiny_recipe, tmp_path, *overrides, KILLED_GROUP=str(server.process.pid))
+    assert done.returncode == 2
+    said = f"rollout.servers: no server can be used ({server.address}: it cannot be reached"
+    assert done.stderr.count("\n") == 1
+    assert all(part in done.stderr for part in (said, "--resume", "is kept")), done.stderr
+    wait_until(server.is_gone)
+    starts(int(server.address[-5:]))
+    run, done = train([server], tiny_recipe, tmp_path, *overrides, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_all_of_its_processes(starts, number):
+    end(starts(free_port()), number)
