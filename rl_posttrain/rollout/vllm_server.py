@@ -233,7 +233,8 @@ class VLLMServers:
                 await self._open(server, http)  # it was started again, or was not heard of for long
             loaded = await server.call(http, "load", self._session, self._version, paths)
             if loaded["version"] != self._version:
-                raise ServerError(f"another process took it meanwhile, of the run {loaded['run'] or 'of nobody'}")
+                run = loaded["run"]
+                raise ServerError(f"the run {run} took it meanwhile" if run else "it was started again meanwhile")
             server.left_out = None
             if was_left_out and self._num_syncs > 1:
                 self._note(f"{server.address} is back, with the weights of this step")
