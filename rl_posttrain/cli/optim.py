@@ -85,7 +85,7 @@ def optimizer_memory(
     ] = "adams,adamw,scale",
     zero_stage: Annotated[
         str,
-        typer.Option(help="DeepSpeed's ZeRO stage, 0 to 3; or none, which is plain PyTorch without master weights."),
+        typer.Option(help="DeepSpeed's ZeRO stage, 0 to 3; none, plain PyTorch without master weights; or fsdp2."),
     ] = "2",
     num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes).")] = 1,
     dtype: Annotated[str, typer.Option(help="Data type of the weights: bfloat16 or float32.")] = "bfloat16",

@@ -10,7 +10,7 @@ from rl_posttrain.errors import HubError
 from rl_posttrain.models.find import load_config, model_without_weights, published_config
 from rl_posttrain.models.vocabulary import check_same_vocabulary
 from rl_posttrain.optim import OptimizerSpec
-from rl_posttrain.optim.ledger import predict_memory
+from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 from rl_posttrain.optim.roles import describe_groups
 from rl_posttrain.recipe.resolve import resolve
 from rl_posttrain.recipe.schema import Recipe
@@ -123,6 +123,11 @@ def _critic_config(recipe: Recipe, config, notes: list[str]):
     return _config(recipe.critic.model, "critic.model", notes, trusts)
 
 
+def _of_device(ledger: MemoryLedger) -> dict[str, int | None]:
+    """Bytes of each component on the device: 0 of what is offloaded."""
+    return {name: 0 if name in ledger.on_host else value for name, value in ledger.components().items()}
+
+
 def _memory(
     recipe: Recipe,
     backend: Backend,
@@ -136,18 +141,25 @@ def _memory(
         ledgers[name] = predict_memory(
             module,
             spec,
-            zero_stage=backend.zero_stage,
+            zero_stage="fsdp2" if recipe.distributed.engine == "fsdp2" else backend.zero_stage,
             num_processes=sizes.num_processes,
+            offload=recipe.distributed.offload != "none",
             fp32_gradients=backend.fp32_gradients,
         )
         if ledgers[name].unknown:
             notes.append(f"optimizer state of {spec.name} is unknown, and the total ({ledgers[name].unknown})")
-    memory = ledgers["policy"].components()
+    memory = _of_device(ledgers["policy"])
     if "critic" in ledgers:
-        memory |= {f"critic_{name}": value for name, value in ledgers["critic"].components().items()}
+        memory |= {f"critic_{name}": value for name, value in _of_device(ledgers["critic"]).items()}
+    on_host = [ledger.total() - ledger.on_device() for ledger in ledgers.values() if ledger.total() is not None]
+    if sum(on_host):
+        said = f"distributed.offload={recipe.distributed.offload}"
+        notes.append(f"{said}: {sum(on_host) / 2**30:,.2f} GiB of each process are in main memory")
     # With adapters the policy without them is the reference.
     has_reference = recipe.algorithm.kl_coef > 0 and recipe.model.lora is None
-    memory["reference_model"] = ledgers["policy"].weights if has_reference else 0
+    # Under FSDP2 the policy's weights are fp32, and the reference model's in the dtype of the forward pass.
+    halves = recipe.distributed.engine == "fsdp2" and backend.weights_dtype == "bfloat16"
+    memory["reference_model"] = ledgers["policy"].weights // (1 + halves) if has_reference else 0
     memory["rollout_weights"] = 0
     if recipe.rollout.engine == "vllm":
         width = 2 if recipe.model.dtype == "bfloat16" else 4

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -25,6 +25,7 @@ from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
 from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
 from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
+from rl_posttrain.training.backends.fsdp2 import shard, start_fsdp2
 
 _NUM_TOKENS = 8
 
@@ -34,7 +35,7 @@ class Setting:
     """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last two are `make_model`'s."""
 
     dtype: str
-    zero_stage: int | None
+    zero_stage: int | Literal["fsdp2"] | None
     num_processes: int = 1
     offload: bool = False
     fp32_gradients: bool = False
@@ -83,12 +84,22 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         model: of `make_model`; a critic is trained and counted too.
     """
     spec = optimizer_spec(name, critic=setting.critic)
+    if setting.zero_stage == "fsdp2":
+        shard(model, dtype=setting.dtype, device=model.device.type, offload=setting.offload)
     optimizer = spec.build(model)
     if setting.zero_stage is None:
         _backward(model, model, lambda loss: loss.backward())
         gradients = _bytes(parameter.grad for parameter in model.parameters())
         optimizer.step()
         return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
+    if setting.zero_stage == "fsdp2":
+        _backward(model, model, lambda loss: loss.backward())
+        gradients = _bytes(parameter.grad.to_local() for parameter in model.parameters())
+        optimizer.step()
+        weights = _bytes(parameter.to_local() for parameter in model.parameters())
+        return MemoryLedger(
+            weights, gradients, 0, state_bytes(optimizer), offloaded(setting.offload, setting.zero_stage)
+        )
     engine, wrapped = wrap(model, optimizer, _deepspeed_config(setting))
     check_and_find_shards(wrapped, *spec.classes)
     _backward(model, engine, engine.backward)
@@ -100,12 +111,16 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     masters = [tensor for tensor in _masters(wrapped) if tensor.untyped_storage().data_ptr() not in of_weights]
     state = state_bytes(running_optimizer(wrapped))
     engine.destroy()
-    return MemoryLedger(_bytes(weights), gradients, _bytes(masters), state, offloaded(setting.offload))
+    return MemoryLedger(
+        _bytes(weights), gradients, _bytes(masters), state, offloaded(setting.offload, setting.zero_stage)
+    )
 
 
 def _measure(config, name: str, setting: Setting) -> MemoryLedger:
     device = "cpu" if use_cpu_if_no_gpu() else f"cuda:{torch.distributed.get_rank() if _several() else 0}"
-    if setting.zero_stage is not None:
+    if setting.zero_stage == "fsdp2":
+        start_fsdp2(on_cpu=device == "cpu")
+    elif setting.zero_stage is not None:
         start_deepspeed(on_cpu=device == "cpu")
     with torch.device(device):
         model = make_model(

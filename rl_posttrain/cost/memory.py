@@ -13,7 +13,7 @@ from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 _Ledgers = dict[str, MemoryLedger]  # by optimizer
 _BASELINE = "adamw"
 _DTYPES = ("bfloat16", "float32")
-_STAGES = ("none", "0", "1", "2", "3")
+_STAGES = ("none", "0", "1", "2", "3", "fsdp2")
 
 
 def memory_of(
@@ -32,7 +32,7 @@ def memory_of(
 
     Args:
         model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name; its config is read.
-        zero_stage: DeepSpeed's, or ``none`` for plain PyTorch, where the weights have no fp32 masters.
+        zero_stage: DeepSpeed's, ``none`` for plain PyTorch, where the weights have no fp32 masters, or ``fsdp2``.
         dtype: of the weights.
         measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
         critic: the model is a policy with a critic, which has a backbone of the same shapes and the same optimizer.
@@ -54,9 +54,13 @@ def memory_of(
             raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
     if lora_rank is not None and critic:
         raise RecipeError(f"--lora-rank={lora_rank}: a critic trains all of its weights; leave --critic out")
-    stage = None if zero_stage == "none" else int(zero_stage)
+    if lora_rank is not None and zero_stage == "fsdp2":
+        raise RecipeError(f"--lora-rank={lora_rank}: adapters are not trained under fsdp2; set another --zero-stage")
+    stage = int(zero_stage) if zero_stage.isdigit() else None if zero_stage == "none" else zero_stage
     if offload and not stage:
-        raise RecipeError(f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage")
+        raise RecipeError(
+            f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage to one, or to fsdp2"
+        )
     config = _config(model)
     names = list(dict.fromkeys([*optimizers, _BASELINE]))
     for name in names:

@@ -168,7 +168,7 @@ class Placed:
             self._shape,
             self._tokens,
             Trained(
-                stage=self._backend.zero_stage,
+                stage=3 if self._recipe.distributed.engine == "fsdp2" else self._backend.zero_stage,
                 values=self._trained_values,
                 frozen=self._trained_values < self._shape.num_parameters,
                 state_bytes=sum(state),

@@ -1,8 +1,8 @@
 """A trained model as a plain Hugging Face folder: the run's final model, and an export of any checkpoint.
 
 A checkpoint holds the policy's whole weights in model.safetensors under every engine and every ZeRO stage, so an export
-copies them. DeepSpeed's fp32 masters are in its shards; they are read where fp32 is asked for. With LoRA a checkpoint
-holds adapters, which are merged into the base model here.
+copies them. The fp32 masters are in shards of DeepSpeed or FSDP2; they are read where fp32 is asked for. With LoRA a
+checkpoint holds adapters, which are merged into the base model here.
 """
 
 import json
@@ -37,7 +37,7 @@ class Exported:
         source: the folder of the run that the weights come from.
         step: after which they were saved.
         dtype: of the weights: ``bfloat16`` or ``float32``.
-        masters: whether they are DeepSpeed's fp32 masters, and not the weights of the forward pass.
+        masters: whether they are the fp32 masters of DeepSpeed or FSDP2, and not the weights of the forward pass.
         num_bytes: of all files.
     """
 
@@ -66,7 +66,7 @@ def export_model(
     Args:
         step: of a checkpoint. None: the final model, else the newest checkpoint.
         best: the checkpoint that `checkpoint.keep_best` kept.
-        dtype: ``float32`` of a run in bf16 gives the fp32 masters, which ZeRO-1, 2 and 3 keep in a checkpoint;
+        dtype: ``float32`` of a run in bf16 gives the fp32 masters, which checkpoints of ZeRO-1 to 3 and FSDP2 have;
             ``bfloat16`` of a run in fp32 rounds. None: as trained. Of a run with LoRA ``float32`` is the sum of base
             model and adapters before it is rounded.
         adapter: of a run with LoRA, the adapters alone, as peft and vLLM load them.

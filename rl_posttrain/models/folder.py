@@ -112,9 +112,10 @@ def write_weights(source: Path, folder: Path, dtype: str) -> None:
     for file in weight_files(source):
         weights |= load_file(file)
     if dtype == "float32":
+        from rl_posttrain.models.shards import Shards, has_shards
         from rl_posttrain.models.universal import fp32_masters
 
-        masters = fp32_masters(source)
+        masters = Shards(source).whole_weights() if has_shards(source) else fp32_masters(source)
         weights = {name: masters[name].reshape(tensor.shape) for name, tensor in weights.items()}
     target = getattr(torch, dtype)
     weights = {name: tensor.to(target).contiguous() for name, tensor in weights.items()}

@@ -8,7 +8,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -145,8 +145,8 @@ class JointSpec:
             policy = self.policy.build(model)
         return JointOptimizer({"policy": policy, "critic": critic})
 
-    def refuse_shards(self, zero_stage: int, *, stage_key: str = "distributed.zero_stage") -> None:
-        """Fail where one of the two needs whole matrices, and DeepSpeed would hand it flat shards of them.
+    def refuse_shards(self, zero_stage: int | Literal["fsdp2"], *, stage_key: str = "distributed.zero_stage") -> None:
+        """Fail where one of the two needs whole matrices, and would be handed shards of them.
 
         Raises:
             RecipeError: as `OptimizerSpec.refuse_shards`.

@@ -8,8 +8,10 @@ offloading has a copy of the shard's weights and of two parameters.
 `rl_posttrain.cost.measure` counts the same on real objects.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -60,16 +62,19 @@ class MemoryLedger:
         return _sum(value for name, value in self.components().items() if name not in self.on_host)
 
 
-def offloaded(offload: bool) -> tuple[str, ...]:
-    """The components that DeepSpeed's optimizer offload keeps in host memory: all that the update reads and writes."""
-    return _COMPONENTS[1:] if offload else ()
+def offloaded(offload: bool, zero_stage: int | Literal["fsdp2"] | None) -> tuple[str, ...]:
+    """The components that offload keeps in host memory: all that the update reads and writes.
+
+    Under FSDP2 the weights are among them.
+    """
+    return _COMPONENTS[zero_stage != "fsdp2" :] if offload else ()
 
 
 def predict_memory(
     model: nn.Module,
     optimizer: OptimizerSpec | JointSpec,
     *,
-    zero_stage: int | None,
+    zero_stage: int | Literal["fsdp2"] | None,
     num_processes: int = 1,
     offload: bool = False,
     fp32_gradients: bool = False,
@@ -85,8 +90,9 @@ def predict_memory(
         model: on the meta device, in the dtype of its weights; of frozen parameters only the weights are counted.
         optimizer: with its arguments; a joint one is for a model with a child ``critic``, which is counted too.
         zero_stage: DeepSpeed's: 0 shards nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None is
-            plain PyTorch, which updates weights in their own dtype.
-        offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3.
+            plain PyTorch, which updates weights in their own dtype. ``fsdp2`` shards rows of fp32 weights, which are
+            the masters.
+        offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3; FSDP2's offload of everything.
         fp32_gradients: whether DeepSpeed sums bf16 gradients in fp32 (stages 2 and 3).
     """
     built = optimizer.build(model)
@@ -111,14 +117,22 @@ def predict_memory(
         frozen = width * sum(-(-p.numel() // num_processes) for p in model.parameters() if not p.requires_grad)
         if num_processes > 1:
             weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= _PERSISTENT_VALUES)
-    if offload:
+    elif zero_stage == "fsdp2":
+        shards = [sum(map(math.prod, _rows(group, num_processes))) for group in groups]
+        weights = gradients = sum(shards) * _FP32
+        others = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        frozen = width * sum(map(math.prod, _rows(others, num_processes)))
+        masters = 0
+    if offload and zero_stage != "fsdp2":
         # The update takes fp32 gradients on the host; ZeRO-3 also keeps those that it received.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
     whole = [hasattr(part_of(built, group), "find_shards") for group in built.param_groups]
     for index, group in enumerate(built.param_groups):
-        if zero_stage and not whole[index]:
+        if zero_stage == "fsdp2" and not whole[index]:
+            group["params"] = [_meta(*shape) for shape in _rows(group["params"], num_processes)]
+        elif zero_stage and not whole[index]:
             group["params"] = [_meta(shards[index])]
-        elif masters:
+        elif masters or zero_stage == "fsdp2":
             group["params"] = [_meta(*parameter.shape) for parameter in group["params"]]
     try:
         by_group = _state_after_a_step(built)
@@ -131,7 +145,7 @@ def predict_memory(
                 size = sum(parameter.numel() for parameter in groups[index])
                 by_group[index] = -(-by_group[index] * shards[index] // size)
         state = sum(by_group)
-    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload), unknown)
+    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload, zero_stage), unknown)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:
@@ -141,8 +155,11 @@ def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Ten
 
 
 def _bytes(tensor: torch.Tensor) -> int:
-    """Of the tensors inside, where one stands for values in another form, such as torchao's in 8 bits."""
-    if hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "to_local"):
+    """Of this process's part of a DTensor; of the tensors inside, where one stands for values in another form, such as
+    torchao's in 8 bits."""
+    if hasattr(tensor, "to_local"):
+        return _bytes(tensor.to_local())
+    if hasattr(tensor, "__tensor_flatten__"):
         return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     return tensor.nbytes
 
@@ -164,6 +181,11 @@ def _state_after_a_step(optimizer: torch.optim.Optimizer) -> list[int]:
             parameter.grad = torch.empty_like(parameter)
     optimizer.step()
     return [state_bytes(optimizer, group["params"]) for group in optimizer.param_groups]
+
+
+def _rows(parameters: Iterable[torch.Tensor], num_processes: int) -> list[tuple[int, ...]]:
+    """The largest shape that a process has of each: FSDP2 shares out rows."""
+    return [(-(-p.shape[0] // num_processes), *p.shape[1:]) for p in parameters]
 
 
 def _flat_shard(group: list[torch.Tensor], num_processes: int) -> int:

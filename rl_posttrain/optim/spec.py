@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -93,21 +93,22 @@ class OptimizerSpec:
                     "issue 191763); leave fused out"
                 )
 
-    def refuse_shards(self, zero_stage: int, *, stage_key: str = "distributed.zero_stage") -> None:
-        """Fail where the optimizer needs whole matrices, and DeepSpeed would hand it flat shards of them.
+    def refuse_shards(self, zero_stage: int | Literal["fsdp2"], *, stage_key: str = "distributed.zero_stage") -> None:
+        """Fail where the optimizer needs whole matrices, and would be handed shards of them.
 
         Args:
-            zero_stage: DeepSpeed's; 0 without DeepSpeed too.
-            stage_key: where the stage was set, for the error.
+            zero_stage: DeepSpeed's, or ``fsdp2``; 0 where each process has all.
+            stage_key: where that was set, for the error.
 
         Raises:
             RecipeError: names both settings, and the values that go together.
         """
         if zero_stage and self.needs_whole_matrices:
             name_key = _name_key(self.key)
+            shards, whole = ("rows of them", "none") if zero_stage == "fsdp2" else ("flat 1-D shards", 0)
             raise RecipeError(
-                f"{name_key}={self.name} needs whole matrices, but {stage_key}={zero_stage} hands the optimizer flat "
-                f"1-D shards; set {_setting(stage_key.rpartition('.')[2], 0)} or {_setting(name_key, 'adams')}"
+                f"{name_key}={self.name} needs whole matrices, but {stage_key}={zero_stage} hands the optimizer "
+                f"{shards}; set {_setting(stage_key.rpartition('.')[2], whole)} or {_setting(name_key, 'adams')}"
             )
 
 

@@ -1,6 +1,7 @@
 """Checks of keys that depend on each other."""
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.recipe.distributed_section import check_distributed
 from rl_posttrain.recipe.goals import check_goals
 from rl_posttrain.recipe.importance import check_importance
 from rl_posttrain.recipe.rollout_section import RolloutSection
@@ -47,6 +48,11 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_lora(recipe)
     _cross_check_guards(recipe)
     check_importance(recipe.rollout)
+    check_distributed(recipe.distributed)
+    if recipe.model.lora is not None and recipe.distributed.engine == "fsdp2":
+        raise RecipeError(
+            "distributed.engine=fsdp2: adapters (model.lora) are trained under deepspeed and none; set one of them"
+        )
     check_goals(recipe)
 
 

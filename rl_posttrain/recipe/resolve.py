@@ -233,4 +233,6 @@ def _resolve_optimizer(recipe: Recipe) -> "OptimizerSpec | JointSpec":
         spec = JointSpec(spec, spec_of(own, own.name or section.name, options, "critic.optimizer"))
     if distributed.engine == "deepspeed":
         spec.refuse_shards(distributed.zero_stage)
+    elif distributed.engine == "fsdp2":
+        spec.refuse_shards("fsdp2", stage_key="distributed.engine")
     return spec

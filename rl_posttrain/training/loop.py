@@ -114,6 +114,7 @@ class PolicyTrainer(trl.GRPOTrainer):
                 restore_frequencies(model)
         if self.critic is not None:
             attach_critic(self.model, self.critic)
+        backend.place(self)
         put_in(self, lambda: optimizer)
         self.remove_callback(PrinterCallback)
         self.update_watch = UpdateWatch(self.model)
@@ -213,6 +214,7 @@ class PolicyTrainer(trl.GRPOTrainer):
 
     def _clip_grad_norm(self, model):
         norm = super()._clip_grad_norm(model)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of DTensors
         self.guards.gate.clipped(norm)
         return norm
 

@@ -17,7 +17,7 @@ class Placed:
     """A trainer's policy: its weights, its tokenizer, and the whole model for generation."""
 
     def __init__(self, trainer: Any, backend: Backend):
-        self._trainer, self._backend = trainer, backend
+        self._trainer, self.backend = trainer, backend
         self.tokenizer = trainer.processing_class
         self.eos_token_ids: list[int] = trainer.eos_token_ids
 
@@ -27,7 +27,20 @@ class Placed:
         A critic's weights are not among them, and adapters are merged in.
         """
         policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        return whole_weights(policy, self._backend)
+        return whole_weights(policy, self.backend)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All that a file of the model has, a critic's part too, in main memory; every process must call it.
+
+        The main process alone gets weights.
+        """
+        policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        is_main = self._trainer.accelerator.is_main_process
+        state = {}
+        for name, tensor in self.backend.whole_weights(policy.named_parameters()):
+            if is_main:
+                state[name] = tensor.cpu()
+        return state
 
     def tokenize(self, prompts: list) -> list[list[int]]:
         """Token ids of prompts, which are text or chat messages."""
@@ -39,12 +52,15 @@ class Placed:
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[PreTrainedModel]:
-        """The unwrapped model, ready to generate; under ZeRO-3 its weights are gathered for the length of the block."""
+        """The unwrapped model, ready to generate; sharded weights are gathered for the length of the block."""
         trainer = self._trainer
-        with unwrap_model_for_generation(
-            trainer.model_wrapped,
-            trainer.accelerator,
-            gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as model:
+        with (
+            unwrap_model_for_generation(
+                trainer.model_wrapped,
+                trainer.accelerator,
+                gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+            ) as model,
+            self.backend.gathered(model),
+        ):
             yield model

@@ -100,10 +100,11 @@ def _other_number(run: RunDirectory) -> str | None:
 def _check_processes(recipe: Recipe, run: RunDirectory) -> None:
     """Fail where a run cannot be resumed with this number of processes.
 
-    Under plain PyTorch every process has the whole state. DeepSpeed's checkpoints have a part of it for each process.
+    Under plain PyTorch every process has the whole state, and of FSDP2's files each reads the rows that it needs.
+    DeepSpeed's have a part of the state for each process.
     """
     said = _other_number(run)
-    if said is None or (recipe.distributed.engine == "none" and not recipe.run.deterministic):
+    if said is None or (recipe.distributed.engine != "deepspeed" and not recipe.run.deterministic):
         return
     reason = "DeepSpeed keeps the optimizer's state by process"
     if recipe.run.deterministic:
@@ -120,7 +121,7 @@ def find_start(recipe: Recipe, run: RunDirectory) -> Start:
     """
     with run.locked() if is_main_process() else contextlib.nullcontext():
         notes: list[str] = []
-        if recipe.distributed.engine == "none" and (said := _other_number(run)):
+        if recipe.distributed.engine != "deepspeed" and (said := _other_number(run)):
             notes.append(f"{said}: sums are rounded otherwise from here on")
         checkpoint = _newest_whole(run, notes)
         rows = _rows(run, checkpoint, notes) if checkpoint else []

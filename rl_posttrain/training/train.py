@@ -232,8 +232,8 @@ def build_trainer(
     from rl_posttrain.training.critic import make_critic
     from rl_posttrain.training.evaluation import Evaluation
     from rl_posttrain.training.guards.guards import Guards
-    from rl_posttrain.training.loop import PolicyTrainer
     from rl_posttrain.training.lora import lora_config
+    from rl_posttrain.training.sharded_loop import trainer_class
     from rl_posttrain.training.trl_config import grpo_config
 
     adapters = lora_config(recipe, config, specs.optimizer)
@@ -253,7 +253,7 @@ def build_trainer(
 
     view.note(f"loading {recipe.model.name}: {backend.precision}")
     with whole_model(recipe.model.name):
-        return PolicyTrainer(
+        return trainer_class(backend)(
             recipe=recipe,
             sizes=sizes,
             backend=backend,

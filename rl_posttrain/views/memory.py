@@ -16,8 +16,7 @@ def print_memory(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    stage = result["zero_stage"]
-    engine = "plain PyTorch" if stage is None else f"ZeRO-{stage}" + " with offload" * result["offload"]
+    engine = _engine(result["zero_stage"]) + " with offload" * result["offload"]
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     has_critic = "num_critic_parameters" in result
     added = f" and {result['num_critic_parameters']:,} of a critic" if has_critic else ""
@@ -25,7 +24,7 @@ def print_memory(result: dict[str, Any]) -> None:
         added = f" and {result['num_adapter_parameters']:,} of adapters, rank {result['lora_rank']}"
     title = f"{result['model']}: {result['num_parameters']:,} parameters{added}, {result['dtype']}, {engine}, {devices}"
     table = Table(title=title, title_justify="left", box=None, caption_justify="left")
-    table.caption = "GiB on each device" + (", weights there and the rest on its host" if result["offload"] else "")
+    table.caption = "GiB on each device" + _where(result)
     table.caption += "; w+s: weights and state alone"
     table.caption += "; critic: what it adds" if has_critic else ""
     table.add_column("optimizer", no_wrap=True)
@@ -97,10 +96,20 @@ def plot_memory(result: dict, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
-    stage = "plain PyTorch" if result["zero_stage"] is None else f"ZeRO-{result['zero_stage']}"
+    stage = _engine(result["zero_stage"])
     offload = ", offload" if result["offload"] else ""
     added = " with a critic" if "num_critic_parameters" in result else ""
     if result.get("lora_rank"):
         added = f", LoRA of rank {result['lora_rank']}"
     figure.suptitle(f"{result['model']}{added}, {result['dtype']}, {stage}{offload}, {devices}")
     write_figure(figure, path)
+
+
+def _engine(zero_stage: int | str | None) -> str:
+    return {None: "plain PyTorch", "fsdp2": "FSDP2"}.get(zero_stage, f"ZeRO-{zero_stage}")
+
+
+def _where(result: dict[str, Any]) -> str:
+    if not result["offload"]:
+        return ""
+    return ", all on its host" if result["zero_stage"] == "fsdp2" else ", weights there and the rest on its host"

@@ -26,6 +26,7 @@ from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.training.backends.backend import make_backend
 from rl_posttrain.training.loop import PolicyTrainer
 from rl_posttrain.training.recorder import _FROM_TRL
+from rl_posttrain.training.sharded_loop import ShardedTrainer
 from rl_posttrain.training.trl_config import _NOT_OURS_TO_PASS, _SAID_BY, _fields_from
 
 CONFIG_FIELDS = {field.name for field in dataclasses.fields(trl.GRPOConfig) if field.init}
@@ -54,6 +55,9 @@ OVERRIDDEN = {
     "_clip_grad_norm": ["self", "model"],
     "_load_optimizer_and_scheduler": ["self", "checkpoint"],
     "_prepare_for_training": ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"],
+    "save_model": ["self", "output_dir", "_internal_call"],
+    "_save_optimizer_and_scheduler": ["self", "output_dir"],
+    "_move_model_to_device": ["self", "model", "device"],
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
 }
 
@@ -76,7 +80,7 @@ def test_log_probabilities_are_asked_for_as_we_answer():
 def test_every_private_override_is_listed_here():
     private = {
         name
-        for name, value in vars(PolicyTrainer).items()
+        for name, value in [*vars(PolicyTrainer).items(), *vars(ShardedTrainer).items()]
         if hasattr(trl.GRPOTrainer, name) and inspect.isfunction(value)
     }
     assert private - {"__init__"} == {*OVERRIDDEN, "_get_per_token_logps_and_entropies"}

@@ -23,6 +23,7 @@ ENGINES = {
     "zero0": ["distributed.zero_stage=0"],
     "zero2": ["distributed.zero_stage=2"],
     "zero3": ["distributed.zero_stage=3"],
+    "fsdp2": ["distributed={engine: fsdp2, zero_stage: null}"],
 }
 TOKENS = [[7, 20, 33, 46, 59, 72, 85, 98], [3, 14, 15, 92, 65, 35, 89, 79]]
 
@@ -32,16 +33,17 @@ import os, sys
 import torch
 from rl_posttrain import load_recipe, train
 from rl_posttrain.training.loop import PolicyTrainer
-whole = PolicyTrainer.save_model
+from rl_posttrain.training.sharded_loop import ShardedTrainer
+whole = {{kind: kind.save_model for kind in (PolicyTrainer, ShardedTrainer)}}
 def save_model(self, output_dir=None, _internal_call=False):
-    whole(self, output_dir, _internal_call)
+    whole[type(self)](self, output_dir, _internal_call)
     if output_dir.endswith(".final"):
         self.model_wrapped.eval()
         with torch.no_grad(), self.accelerator.autocast():
             logits = self.model_wrapped(input_ids=torch.tensor({tokens})).logits
         if os.environ["RANK"] == "0":
             torch.save(logits, os.path.join(self.args.output_dir, "..", "logits.pt"))
-PolicyTrainer.save_model = save_model
+PolicyTrainer.save_model = ShardedTrainer.save_model = save_model
 for name, overrides in {engines}.items():
     train(load_recipe({recipe!r}, [f"run.name={{name}}", *overrides, *{common}]))
 """

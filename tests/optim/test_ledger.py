@@ -161,3 +161,17 @@ def test_an_optimizer_of_ones_own_is_stepped_and_never_guessed_at(tmp_path):
     assert (ledger.optimizer_state, ledger.total(), ledger.weights_and_state()) == (None, None, None)
     assert "meta tensors" in ledger.unknown
     assert ledger.weights == 2 * N
+
+
+def test_fsdp2_shares_out_rows_of_fp32_weights_and_offloads_all_of_them():
+    """Five rows on two processes: the fullest has three. bf16 is the dtype of the passes alone."""
+    model = torch.nn.Linear(4, 5, device="meta", dtype=torch.bfloat16)  # 20 + 5 values
+    rows = 3 * 4 + 3
+    ledger = predict("adams", model=model, zero_stage="fsdp2", num_processes=2)
+    assert parts(ledger) == (4 * rows, 4 * rows, 0, 4 * rows)
+    assert ledger.on_device() == ledger.total() == 3 * 4 * rows
+    offloaded = predict("adams", model=model, zero_stage="fsdp2", num_processes=2, offload=True)
+    assert (offloaded.on_device(), offloaded.total()) == (0, 3 * 4 * rows)
+    frozen = torch.nn.Sequential(model, torch.nn.Linear(4, 5, bias=False, device="meta", dtype=torch.bfloat16))
+    frozen[1].requires_grad_(False)
+    assert predict("adams", model=frozen, zero_stage="fsdp2", num_processes=2).weights == 4 * rows + 2 * 3 * 4

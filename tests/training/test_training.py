@@ -292,17 +292,18 @@ def log(self, logs, start_time=None):
         print("FOUND", self.is_deepspeed_enabled, type(inner).__name__, *dtypes, flush=True)
     whole(self, logs, start_time)
 PolicyTrainer.log = log
-for place, engine in enumerate(["zero_stage=0", "zero_stage=2", "engine=none", "zero_stage=3", "zero_stage=1"]):
+for place, engine in enumerate(["{{zero_stage: 0}}", "{{zero_stage: 2}}", "{{engine: none}}", "{{zero_stage: 3}}",
+                                "{{zero_stage: 1}}", "{{engine: fsdp2, zero_stage: null}}"]):
     for dtype in ("bfloat16", "float32"):
         train(load_recipe({str(tiny_recipe)!r}, [f"run.name={{dtype}}-{{place}}", f"model.dtype={{dtype}}",
-                          "algorithm.num_steps=1", f"distributed.{{engine}}", "rollout.engine=transformers",
+                          "algorithm.num_steps=1", f"distributed={{engine}}", "rollout.engine=transformers",
                           "rollout.max_new_tokens=24"]))
 """)
     printed = run_processes(script, processes=2)
     found = [line.split()[1:] for line in printed.splitlines() if line.startswith("FOUND")]
-    assert found == [[str(place != 2), "AdamS", "torch.float32"] for place in range(5) for dtype in range(2)]
+    assert found == [[str(place not in (2, 5)), "AdamS", "torch.float32"] for place in range(6) for dtype in range(2)]
     # In bf16 transformers samples from rounded weights (DeepSpeed) or whole ones (autocast), and so samples otherwise.
-    runs = [RunDirectory.open(runs_folder(tiny_recipe) / f"float32-{place}") for place in range(5)]
+    runs = [RunDirectory.open(runs_folder(tiny_recipe) / f"float32-{place}") for place in range(6)]
     plain, rollouts = runs[2].metrics()[0], runs[2].rollouts(1)
     assert abs(plain["loss"]) > 1e-3
     for place, run in enumerate(runs):

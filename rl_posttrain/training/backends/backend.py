@@ -1,6 +1,7 @@
 """The protocol of backends, and the one place that chooses one by the recipe."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,8 @@ class Backend(Protocol):
     """Whether gradients of bf16 weights are summed over micro batches in fp32."""
     precision: str
     """In what precision weights are kept and updated, in words."""
+    keeps_own_state: bool
+    """Whether it writes weights and optimizer state of a checkpoint itself, as `OwnState`; else transformers does."""
 
     def start(self, *, on_cpu: bool) -> None:
         """Prepare the process; call before TRL's arguments are built and before a model is loaded.
@@ -33,6 +36,12 @@ class Backend(Protocol):
     def trl_fields(self) -> dict[str, Any]:
         """Fields of GRPOConfig that this backend decides."""
 
+    def place(self, trainer: Any) -> None:
+        """Shard the policy and the reference model of a trainer that was just made, where no other engine does it."""
+
+    def gathered(self, model: torch.nn.Module) -> AbstractContextManager[None]:
+        """Inside, the weights of the unwrapped `model` are whole, where TRL does not gather them by itself."""
+
     def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
         """The whole weights of `parameters`; every process walks all of them.
 
@@ -42,6 +51,19 @@ class Backend(Protocol):
         Yields:
             Name, and tensor in the parameter's shape.
         """
+
+
+class OwnState(Protocol):
+    """What a backend with `keeps_own_state` does too. Every process calls each, and all wait for each other."""
+
+    def write_state(self, trainer: Any, folder: str) -> None:
+        """Write weights and optimizer state into a checkpoint."""
+
+    def read_weights(self, trainer: Any, folder: str) -> None:
+        """Give the model, a critic inside, the weights of a checkpoint."""
+
+    def read_optimizer(self, trainer: Any, folder: str) -> None:
+        """Give the optimizer the state of a checkpoint."""
 
 
 def make_backend(recipe: Recipe, sizes: Sizes) -> Backend:

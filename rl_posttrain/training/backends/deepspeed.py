@@ -1,6 +1,8 @@
 """DeepSpeed: ZeRO stages 0 to 3, on any device."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,9 +15,12 @@ from rl_posttrain.recipe.sizes import Sizes
 class DeepSpeed:
     """bf16 weights with fp32 masters, or fp32 weights, sharded as `distributed.zero_stage` says."""
 
+    keeps_own_state = False
+
     def __init__(self, recipe: Recipe, sizes: Sizes):
         self.zero_stage = recipe.distributed.zero_stage
         self.weights_dtype = recipe.model.dtype
+        self._offload = recipe.distributed.offload
         half = self.weights_dtype == "bfloat16"
         # DeepSpeed can sum bf16 gradients in fp32 at stages 2 and 3; with one micro batch there is nothing to sum.
         self.fp32_gradients = half and self.zero_stage >= 2 and sizes.gradient_accumulation > 1
@@ -37,6 +42,13 @@ class DeepSpeed:
             "bf16": self.weights_dtype == "bfloat16",
             "model_init_kwargs": {"dtype": self.weights_dtype},
         }
+
+    def place(self, trainer: Any) -> None:
+        """DeepSpeed shards when training begins."""
+
+    def gathered(self, model: torch.nn.Module) -> AbstractContextManager[None]:
+        """TRL gathers weights under ZeRO-3."""
+        return contextlib.nullcontext()
 
     def whole_weights(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
         """Under ZeRO-3 each weight is gathered in turn: no more than one layer's worth stands beside the shards."""
@@ -63,11 +75,19 @@ class DeepSpeed:
                 "stage": self.zero_stage,
                 # Checkpoints and the final model hold whole weights, whatever the stage.
                 "stage3_gather_16bit_weights_on_model_save": True,
+                **offload_config(self._offload),
             },
             # The optimizer is the recipe's; without these two DeepSpeed refuses it, or puts its own in its place.
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
+
+
+def offload_config(offload: str) -> dict[str, Any]:
+    """What DeepSpeed's section `zero_optimization` says of `distributed.offload`."""
+    where = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    parts = {"none": (), "optimizer": ("offload_optimizer",), "parameters": ("offload_optimizer", "offload_param")}
+    return {part: dict(where) for part in parts[offload]}
 
 
 def start_deepspeed(*, on_cpu: bool) -> None:

@@ -80,8 +80,9 @@ def not_finite(recipe: Recipe) -> Finding:
 
 
 def are_finite(model: torch.nn.Module) -> bool:
-    """Whether all weights that this process holds are; under ZeRO-3 its shards."""
+    """Whether all weights that this process holds are; under ZeRO-3 and FSDP2 its shards."""
     tensors = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in model.parameters()]
+    tensors = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
     # The least and the largest number of each: unlike a sum they do not overflow, and NaN shows in them.
     ends = [end for tensor in tensors if tensor.numel() for end in tensor.aminmax()]
     return all(torch.isfinite(torch.stack([end.float() for end in ends])).tolist())
