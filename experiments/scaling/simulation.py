@@ -1,11 +1,11 @@
 """What several servers and staleness bring where completions have a long tail: a simulation of 8 and of 256 GPUs.
 
-    python experiments/scaling/simulation.py [--steps 60] [--seed 0] [--out docs/results/scaling_simulation]
+    python experiments/scaling/simulation.py [--steps 30] [--seed 0] [--plot FILE.svg]
 
 Qwen2.5-7B's shapes on H100s by the cost model of rl_posttrain/cost, which was not checked on such machines. All
 devices in turn (colocated) are set beside splits into trainers and engines at staleness 0, 1, 2 and 4, each at its best
 split. Updates are padded to a step's longest completion, as the project's are, or packed without padding.
-Writes a table as Markdown and a figure as SVG.
+Prints tables as Markdown.
 """
 
 import argparse
@@ -17,13 +17,21 @@ from rl_posttrain.cost.links import Devices, update_traffic, update_traffic_s
 from rl_posttrain.cost.model_shape import ModelShape
 from rl_posttrain.cost.simulation import Lengths, Plan, Result, simulate
 from rl_posttrain.cost.step import optimizer_s, passes_s, token_step_s, training_flops
+from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.runs.picture import write_figure
 
-# Qwen2.5-7B: its config.json.
+_SHAPE = PUBLISHED_SHAPES["Qwen/Qwen2.5-7B"]
 MODEL = ModelShape(
-    layers=28, hidden=3584, intermediate=18944, heads=28, key_value_heads=4, head_size=128, vocabulary=152064,
-    tensors=339, num_parameters=7_615_616_512,
-)  # fmt: skip
+    layers=_SHAPE["num_hidden_layers"],
+    hidden=_SHAPE["hidden_size"],
+    intermediate=_SHAPE["intermediate_size"],
+    heads=_SHAPE["num_attention_heads"],
+    key_value_heads=_SHAPE["num_key_value_heads"],
+    head_size=_SHAPE["hidden_size"] // _SHAPE["num_attention_heads"],
+    vocabulary=_SHAPE["vocab_size"],
+    tensors=339,
+    num_parameters=7_615_616_512,
+)
 PROMPT, LIMIT = 200, 8192
 # Median 500 and 99 % below 5,000 tokens is what a public lesson on long-tail rollouts calls typical of reasoning runs
 # (jiahuanglin.xyz/all_lessons/RL, 22b): a lognormal of spread 0.99. The other two have the same median and less tail.
@@ -32,14 +40,14 @@ SIZES = {8: 1024, 256: 8192}  # GPUs: completions a step
 STALENESS = (0, 1, 2, 4)
 MICRO_BATCH = 4
 SPEEDS = published_speeds(DEVICES["h100"])
-KV_TOKEN_BYTES = 2 * MODEL.layers * MODEL.key_value_heads * MODEL.head_size * 2
+KV_TOKEN_BYTES = 2 * 2 * MODEL.layers * MODEL.key_value_heads * MODEL.head_size  # keys and values in bf16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="path without suffix: a .md and a .svg")
+    parser.add_argument("--plot", type=Path, help="a figure of the rows with packed updates")
     arguments = parser.parse_args()
     rows = []
     for gpus, completions in SIZES.items():
@@ -54,9 +62,9 @@ def main() -> None:
                     (gpus, name + (", padded" if padded else ", packed"), mean, best_plans(gpus, batches, update))
                 )
                 print(line(*rows[-1]), flush=True)
-    if arguments.out:
-        arguments.out.with_suffix(".md").write_text(table(rows))
-        draw(rows, arguments.out.with_suffix(".svg"))
+    print(table(rows), end="")
+    if arguments.plot:
+        draw(rows, arguments.plot)
 
 
 def best_plans(gpus: int, batches: list[list[int]], trained: float) -> dict[str, tuple[int, Result]]:

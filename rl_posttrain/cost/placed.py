@@ -21,6 +21,9 @@ from rl_posttrain.training.backends.backend import Backend
 # 250.
 _UNKNOWN_PROMPT = 256
 
+# Of a server's own devices vLLM takes this much for weights and KV cache (gpu_memory_utilization).
+_OF_A_SERVER = 0.9
+
 
 @dataclass(frozen=True)
 class Where:
@@ -32,6 +35,7 @@ class Where:
     device: str | None = None
     nodes: int = 1
     measures: bool = False
+    devices_per_server: int = 1
     prompt_tokens: int | None = None
     mean_new_tokens: float | None = None
 
@@ -155,12 +159,8 @@ class Placed:
         state = [value for name, value in memory.items() if name.endswith(("masters", "optimizer_state"))]
         if (self._device is None and not where.measures) or self._shape is None or None in state:
             return None
-        at_once = sizes.completions_per_process
-        if self._device is not None and "kv_cache" in memory:
-            tokens = self._tokens.prompt + self._tokens.mean_new
-            fit = sequences_that_fit(memory["kv_cache"], kv_token_bytes=self._kv_token_bytes, tokens=tokens)
-            at_once = min(at_once, fit)
-        speeds = self._speeds(at_once)
+        engines = self._engines(memory)
+        speeds = self._speeds(engines.at_once)
         width = 4 if self._backend.weights_dtype == "float32" else 2
         seconds = seconds_of_step(
             self._recipe,
@@ -175,13 +175,7 @@ class Placed:
                 weight_width=width,
                 gradient_width=width,
             ),
-            Engines(
-                num=sizes.num_processes,
-                devices_each=1,
-                at_once=at_once,
-                width=2 if self._recipe.model.dtype == "bfloat16" else 4,
-                kv_token_bytes=self._kv_token_bytes,
-            ),
+            engines,
             Devices(sizes.num_processes, where.nodes),
             speeds,
         )
@@ -191,9 +185,25 @@ class Placed:
             "nodes": where.nodes,
             "speeds": asdict(speeds),
             "tokens": asdict(self._tokens),
-            "sequences_at_once": at_once,
+            "sequences_at_once": engines.at_once,
             "seconds": seconds,
         }
+
+    def _engines(self, memory: dict[str, int | None]) -> Engines:
+        """The engines that sample, and how many sequences each holds at once."""
+        sizes, width = self._sizes, 2 if self._recipe.model.dtype == "bfloat16" else 4
+        num, each, apart = sizes.num_processes, 1, False
+        kv_bytes = memory.get("kv_cache") if self._device is not None else None
+        if self._recipe.rollout.engine == "vllm_server":
+            num, each, apart = len(self._recipe.rollout.servers), self._where.devices_per_server, True
+            if self._device is not None:
+                kv_bytes = _OF_A_SERVER * each * self._device.memory_bytes - width * self._shape.num_parameters
+        at_once = -(-sizes.completions_per_step // num)
+        if kv_bytes is not None:
+            tokens = self._tokens.prompt + self._tokens.mean_new
+            fit = sequences_that_fit(kv_bytes, kv_token_bytes=self._kv_token_bytes, tokens=tokens)
+            at_once = min(at_once, fit)
+        return Engines(num, each, at_once, width, self._kv_token_bytes, apart)
 
     def _speeds(self, at_once: int) -> Speeds:
         if self._device is not None:

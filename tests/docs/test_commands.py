@@ -30,6 +30,7 @@ RUN_BY = {
     "optim run": "tests/optim/test_programs.py::test_trls_script_trains_with_the_optimizer_that_was_asked_for",
     "optim bench": "tests/optim/test_bench.py::test_every_optimizer_is_timed_beside_fused_adamw",
     "optim memory --measure": "tests/cost/test_memory.py::test_measured_and_predicted_stand_side_by_side",
+    "check --measure-speed": "tests/cost/test_check.py::test_the_command_measures_this_machine",
 }
 RUN_HERE = ("check", "recipes", "optim list", "optim memory")
 
@@ -107,15 +108,19 @@ def test_every_command_is_read_and_its_recipe_loads(command, tmp_path):
 def test_every_kind_of_command_is_run_by_a_test():
     for command in of("rl-posttrain", patterns=False):
         name, values = parsed(command)
-        if (name and name not in RUN_HERE) or values.get("measure"):
-            path, _, test = RUN_BY[f"{name} --measure" if values.get("measure") is True else name].partition("::")
+        measures = [option for option in ("measure", "measure_speed") if values.get(option) is True]
+        if (name and name not in RUN_HERE) or measures:
+            options = "".join(f" --{option.replace('_', '-')}" for option in measures)
+            path, _, test = RUN_BY[name + options].partition("::")
             assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), (path, test)
 
 
 RUNNABLE = {
     command.words: command
     for command in of("rl-posttrain", patterns=False)
-    if resolve(command.words)[0] in RUN_HERE and "--measure" not in command.words and not command.answer
+    if resolve(command.words)[0] in RUN_HERE
+    and not {"--measure", "--measure-speed"} & set(command.words)
+    and not command.answer
 }
 
 

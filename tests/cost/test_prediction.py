@@ -1,0 +1,92 @@
+"""Seconds of a recipe's step by phase: which passes, links and hand-overs each setting has."""
+
+import dataclasses
+
+import pytest
+
+from rl_posttrain.cost.devices import Speeds
+from rl_posttrain.cost.links import Devices
+from rl_posttrain.cost.model_shape import ModelShape
+from rl_posttrain.cost.prediction import Engines, TokenCounts, Trained, seconds_of_step
+from rl_posttrain.cost.step import forward_flops, training_flops
+from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.recipe.sizes import derive_sizes
+
+SHAPE = ModelShape(
+    layers=2, hidden=8, intermediate=16, heads=2, key_value_heads=1, head_size=4, vocabulary=10, tensors=20,
+    num_parameters=1300,
+)  # fmt: skip
+SPEEDS = Speeds(
+    product_flops_per_s=1e6,
+    training_flops_per_s=1e6,
+    forward_flops_per_s=1e6,
+    decode_flops_per_s=1e6,
+    memory_bytes_per_s=1e5,
+    node_bytes_per_s=1e4,
+    network_bytes_per_s=1e3,
+    host_bytes_per_s=1e4,
+)
+TOKENS = TokenCounts(prompt=10, mean_new=8, longest_new=8)
+TRAINED = Trained(stage=2, values=1300, frozen=False, state_bytes=8 * 1300, weight_width=2, gradient_width=2)
+ENGINES = Engines(num=1, devices_each=1, at_once=16, width=2, kv_token_bytes=16)
+
+
+def seconds(recipe_file, *overrides, num=1, trained=TRAINED, engines=ENGINES, staleness=0) -> dict[str, float]:
+    recipe = load_recipe(recipe_file, overrides)
+    engines = dataclasses.replace(engines, num=num) if not engines.apart else engines
+    return seconds_of_step(
+        recipe, derive_sizes(recipe, num), SHAPE, TOKENS, trained, engines, Devices(num), SPEEDS, staleness
+    )
+
+
+def test_one_process_by_hand(tiny_recipe):
+    found = seconds(tiny_recipe)
+    batch = {"tokens": 16 * 18, "context": 18, "scored": 16 * 8}
+    assert found["update"] == pytest.approx(training_flops(SHAPE, **batch, recomputes=False) / 1e6)
+    assert (found["logprobs"], found["links"], found["other"]) == (0, 0, 0)
+    # Master and state read and written, gradient read, weight written; once a step.
+    assert found["optimizer"] == pytest.approx((2 * 8 + 2 + 2) * 1300 / 1e5)
+    assert found["sync"] == pytest.approx(2 * 2 * 1300 / 1e5)  # read and written once
+    assert found["step"] == pytest.approx(sum(value for name, value in found.items() if name != "step"))
+
+
+def test_what_needs_more_passes_takes_them(tiny_recipe):
+    once = forward_flops(SHAPE, tokens=16 * 18, context=18, scored=16 * 8) / 1e6
+    plain = seconds(tiny_recipe)
+    for overrides, passes in (
+        (["algorithm.num_mini_batches=2"], 1),
+        (["algorithm.kl_coef=0.1"], 1),
+        (["algorithm.kl_coef=0.1", "algorithm.kl_in=reward", "algorithm.kl_estimator=k1"], 2),
+        (["algorithm.name=ppo"], 1),
+    ):
+        assert seconds(tiny_recipe, *overrides)["logprobs"] == pytest.approx(passes * once), overrides
+    assert seconds(tiny_recipe, "algorithm.num_epochs=2")["update"] == pytest.approx(2 * plain["update"])
+    assert seconds(tiny_recipe, "algorithm.name=ppo")["update"] == pytest.approx(2 * plain["update"])
+    assert seconds(tiny_recipe, "algorithm.num_mini_batches=2")["optimizer"] == pytest.approx(2 * plain["optimizer"])
+    assert seconds(tiny_recipe, "model.gradient_checkpointing=true")["update"] > 1.2 * plain["update"]
+    frozen = dataclasses.replace(TRAINED, values=100, frozen=True, state_bytes=800)
+    assert seconds(tiny_recipe, trained=frozen)["update"] < 0.8 * plain["update"]
+
+
+def test_several_processes_share_the_work_and_send(tiny_recipe):
+    one, four = seconds(tiny_recipe), seconds(tiny_recipe, num=4)
+    assert four["update"] == pytest.approx(one["update"] / 4)
+    # One micro batch on each: gradients reduced once and weights gathered once, three quarters of each.
+    assert four["links"] == pytest.approx(2 * 2 * 1300 * 0.75 / 1e4)
+    three = dataclasses.replace(TRAINED, stage=3)
+    assert seconds(tiny_recipe, num=4, trained=three)["links"] == pytest.approx(3 * 2 * 1300 * 0.75 / 1e4)
+    # The reference model's pass gathers once more, and so does the hand-over.
+    more = seconds(tiny_recipe, "algorithm.kl_coef=0.1", num=4, trained=three)
+    assert more["links"] == pytest.approx(4 * 2 * 1300 * 0.75 / 1e4)
+    assert more["sync"] - four["sync"] == pytest.approx(2 * 1300 * 0.75 / 1e4)
+
+
+def test_engines_apart_get_weights_over_the_network_and_may_run_ahead(tiny_recipe):
+    apart = dataclasses.replace(ENGINES, num=2, apart=True)
+    waits, ahead = (seconds(tiny_recipe, engines=apart, staleness=staleness) for staleness in (0, 1))
+    assert waits["sync"] == pytest.approx(2 * 1300 / 1e3 + 2 * 2 * 1300 / 1e5)
+    trains = waits["update"] + waits["optimizer"]
+    assert waits["step"] == pytest.approx(waits["rollout"] + trains + waits["sync"])
+    assert ahead["step"] == pytest.approx(max(waits["rollout"], trains) + waits["sync"])
+    wider = seconds(tiny_recipe, engines=dataclasses.replace(apart, devices_each=4))
+    assert wider["rollout"] < 0.5 * waits["rollout"]
