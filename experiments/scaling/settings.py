@@ -2,7 +2,7 @@
 
     python experiments/scaling/settings.py [--only 7B]
 
-Batches are those of the recipe gsm8k_qwen2.5_1.5b: 128 prompts x 8 completions, and 1,024 x 16 on 1,024 devices;
+Batches are those of the recipe gsm8k_qwen2.5_1.5b: 128 prompts x 8 completions, and 1,024 x 16 on 1,024 GPUs;
 prompts of 200 tokens, completions of 512 in the mean and 1,024 at most. Nothing of this was run.
 """
 
@@ -22,11 +22,13 @@ MODELS = {
 
 
 class Setting(NamedTuple):
-    """Overrides for so many trainer devices; ``settings`` is what the table shows of them."""
+    """Overrides for so many trainer devices, and servers on so many devices each."""
 
     model: str
     devices: int
     settings: tuple[str, ...]
+    servers: int = 0
+    devices_per_server: int = 1
 
 
 def colocated(model: str, devices: int, stage: int, micro_batch: int, share: float, *more: str) -> Setting:
@@ -42,6 +44,11 @@ def colocated(model: str, devices: int, stage: int, micro_batch: int, share: flo
     )
 
 
+def served(model: str, devices: int, servers: int, devices_per_server: int, micro_batch: int) -> Setting:
+    settings = ("distributed.zero_stage=3", f"algorithm.micro_batch_size={micro_batch}", CHECKPOINTING)
+    return Setting(model, devices, settings, servers, devices_per_server)
+
+
 CHECKPOINTING = "model.gradient_checkpointing=true"
 SETTINGS = [
     colocated("0.5B", 1, 2, 8, 0.3),
@@ -55,6 +62,11 @@ SETTINGS = [
     colocated("7B", 8, 3, 16, 0.45, CHECKPOINTING),
     colocated("7B", 64, 3, 16, 0.45, CHECKPOINTING),
     colocated("7B", 1024, 3, 16, 0.45, CHECKPOINTING),
+    served("32B", 8, 4, 2, 4),
+    served("32B", 32, 16, 2, 8),
+    served("32B", 512, 256, 2, 8),
+    served("70B", 32, 8, 4, 4),
+    served("70B", 512, 128, 4, 4),
 ]
 
 
@@ -62,7 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(MODELS))
     arguments = parser.parse_args()
-    print("| model | H100s | settings | GiB a device | sequences at once | rollout | update | links | sync | step |")
+    print(
+        "| model | H100s: train + sample | settings | GiB a device | sequences at once "
+        "| rollout | update | links | sync | step |"
+    )
     print("| --- " * 10 + "|")
     for setting in SETTINGS:
         if arguments.only in (None, setting.model):
@@ -74,17 +89,31 @@ def line(setting: Setting) -> str:
     from rl_posttrain.cost.placed import Where
 
     devices = setting.devices
-    batch = ["algorithm.prompts_per_step=1024", "algorithm.group_size=16"] if devices == 1024 else []
+    batch = ["algorithm.prompts_per_step=1024", "algorithm.group_size=16"] if devices >= 512 else []
+    addresses = ", ".join(f"http://127.0.0.1:{8000 + number}" for number in range(setting.servers))
+    servers = ["rollout.engine=vllm_server", f"rollout.servers=[{addresses}]"] if setting.servers else []
     said = [
         f"model.name={MODELS[setting.model]}",
         "model.gradient_checkpointing=false",
         "algorithm.num_mini_batches=1",
         *batch,
+        *servers,
         *setting.settings,
     ]
     nodes = max(1, devices // 8)
-    where = Where(device="h100", nodes=nodes, prompt_tokens=200, mean_new_tokens=512)
-    head = f"| {setting.model} | {devices:,} | {'<br>'.join(f'`{one}`' for one in setting.settings)} | "
+    where = Where(
+        device="h100",
+        nodes=nodes,
+        devices_per_server=setting.devices_per_server,
+        prompt_tokens=200,
+        mean_new_tokens=512,
+    )
+    shown = [f"`{one}`" for one in setting.settings]
+    number = f"{devices:,}"
+    if setting.servers:
+        number += f" + {setting.servers * setting.devices_per_server:,}"
+        shown.append(f"`rollout.engine=vllm_server`, {setting.servers} servers of {setting.devices_per_server}")
+    head = f"| {setting.model} | {number} | {'<br>'.join(shown)} | "
     try:
         result = check_recipe(load_recipe("gsm8k_qwen2.5_1.5b", said), devices, where)
     except RecipeError as error:

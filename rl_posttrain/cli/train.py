@@ -77,6 +77,9 @@ def check(
         typer.Option(help="Predict memory and seconds for this device, by its published speeds: h100, a100, l4, ..."),
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="With --device: nodes that the processes are in.")] = 1,
+    devices_per_server: Annotated[
+        int, typer.Option(min=1, help="With --device: devices of each of rollout.servers, by tensor parallelism.")
+    ] = 1,
     measure_speed: Annotated[
         bool,
         typer.Option("--measure-speed", help="Predict seconds on this machine's CPUs, whose speed it measures first."),
@@ -96,7 +99,7 @@ def check(
     from rl_posttrain.recipe.load import load_recipe
     from rl_posttrain.views.check import print_check
 
-    where = Where(device, nodes, measure_speed, prompt_tokens, mean_new_tokens)
+    where = Where(device, nodes, measure_speed, devices_per_server, prompt_tokens, mean_new_tokens)
     result = check_recipe(load_recipe(recipe, overrides or []), num_processes, where)
     if as_json:
         typer.echo(json.dumps(result, indent=2))

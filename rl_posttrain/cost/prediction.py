@@ -157,10 +157,15 @@ def _passes_before(recipe: Recipe, sizes: Sizes) -> int:
 def _sync_s(shape: ModelShape, trained: Trained, engines: Engines, devices: Devices, speeds: Speeds) -> float:
     """Seconds to hand the weights to the engines: whole on each trainer, then read and written by each engine.
 
-    To engines apart the first trainer sends them over its link to other nodes, to all at once (a broadcast).
+    To servers they go by files in the host's memory, out of one device and into others, and where trainers are in
+    several nodes over the network, from a folder that all see and that gives each server its port's speed.
     """
     size = shape.num_parameters * trained.weight_width
     gathered = all_gather_s(size, devices, speeds) if trained.stage == 3 else 0.0
     taken = 2 * shape.num_parameters * engines.width / engines.devices_each / speeds.memory_bytes_per_s
-    sent = shape.num_parameters * engines.width / speeds.network_bytes_per_s if engines.apart else 0.0
+    sent = 0.0
+    if engines.apart:
+        file_bytes = shape.num_parameters * engines.width
+        sent = 2 * file_bytes / speeds.host_bytes_per_s
+        sent += file_bytes / speeds.network_bytes_per_s if devices.nodes > 1 else 0.0
     return gathered + sent + taken + shape.tensors * speeds.tensor_s

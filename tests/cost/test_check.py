@@ -362,6 +362,19 @@ def test_devices_that_make_no_sense_are_refused(tiny_recipe, where, message):
         check_recipe(load_recipe(tiny_recipe), 4, Where(**where))
 
 
+def test_servers_have_devices_of_their_own(tiny_recipe):
+    servers = ["rollout.engine=vllm_server", "rollout.servers=[http://127.0.0.1:8000, http://127.0.0.1:8001]"]
+    recipe = load_recipe(tiny_recipe, ["model.name=Qwen/Qwen2.5-32B", "rollout.max_new_tokens=4096", *servers])
+    one, two = (
+        check_recipe(recipe, 4, Where(device="h100", devices_per_server=each, prompt_tokens=1000)) for each in (1, 2)
+    )
+    assert one["memory_bytes"]["rollout_weights"] == 0
+    assert "kv_cache" not in one["memory_bytes"]
+    # 72 of 80 GB less 65.5 of weights hold 24,700 tokens of 256 KiB: four sequences of 5,096. On two all eight fit.
+    assert [result["step"]["sequences_at_once"] for result in (one, two)] == [4, 8]
+    assert two["step"]["seconds"]["rollout"] < 0.6 * one["step"]["seconds"]["rollout"]
+
+
 def test_a_share_that_is_too_small_for_the_engine_is_told(tiny_recipe):
     recipe = load_recipe(tiny_recipe, ["model.name=Qwen/Qwen2.5-3B", "rollout.gpu_memory_share=0.1"])
     notes = check_recipe(recipe, 1, Where(device="l4"))["notes"]

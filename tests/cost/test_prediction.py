@@ -31,11 +31,11 @@ TRAINED = Trained(stage=2, values=1300, frozen=False, state_bytes=8 * 1300, weig
 ENGINES = Engines(num=1, devices_each=1, at_once=16, width=2, kv_token_bytes=16)
 
 
-def seconds(recipe_file, *overrides, num=1, trained=TRAINED, engines=ENGINES, staleness=0) -> dict[str, float]:
+def seconds(recipe_file, *overrides, num=1, nodes=1, trained=TRAINED, engines=ENGINES, staleness=0) -> dict[str, float]:
     recipe = load_recipe(recipe_file, overrides)
     engines = dataclasses.replace(engines, num=num) if not engines.apart else engines
     return seconds_of_step(
-        recipe, derive_sizes(recipe, num), SHAPE, TOKENS, trained, engines, Devices(num), SPEEDS, staleness
+        recipe, derive_sizes(recipe, num), SHAPE, TOKENS, trained, engines, Devices(num, nodes), SPEEDS, staleness
     )
 
 
@@ -81,12 +81,15 @@ def test_several_processes_share_the_work_and_send(tiny_recipe):
     assert more["sync"] - four["sync"] == pytest.approx(2 * 1300 * 0.75 / 1e4)
 
 
-def test_engines_apart_get_weights_over_the_network_and_may_run_ahead(tiny_recipe):
+def test_engines_apart_get_weights_by_files_and_may_run_ahead(tiny_recipe):
     apart = dataclasses.replace(ENGINES, num=2, apart=True)
     waits, ahead = (seconds(tiny_recipe, engines=apart, staleness=staleness) for staleness in (0, 1))
-    assert waits["sync"] == pytest.approx(2 * 1300 / 1e3 + 2 * 2 * 1300 / 1e5)
+    # Out of a device, into a file, and into another; then read and written.
+    assert waits["sync"] == pytest.approx(2 * 2 * 1300 / 1e4 + 2 * 2 * 1300 / 1e5)
     trains = waits["update"] + waits["optimizer"]
     assert waits["step"] == pytest.approx(waits["rollout"] + trains + waits["sync"])
     assert ahead["step"] == pytest.approx(max(waits["rollout"], trains) + waits["sync"])
+    nodes = [seconds(tiny_recipe, engines=apart, num=2, nodes=nodes)["sync"] for nodes in (1, 2)]
+    assert nodes[1] - nodes[0] == pytest.approx(2 * 1300 / 1e3)
     wider = seconds(tiny_recipe, engines=dataclasses.replace(apart, devices_each=4))
     assert wider["rollout"] < 0.5 * waits["rollout"]
