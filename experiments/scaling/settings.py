@@ -44,8 +44,8 @@ def colocated(model: str, devices: int, stage: int, micro_batch: int, share: flo
     )
 
 
-def served(model: str, devices: int, servers: int, devices_per_server: int, micro_batch: int) -> Setting:
-    settings = ("distributed.zero_stage=3", f"algorithm.micro_batch_size={micro_batch}", CHECKPOINTING)
+def served(model: str, devices: int, servers: int, devices_per_server: int, micro_batch: int, *more: str) -> Setting:
+    settings = ("distributed.zero_stage=3", f"algorithm.micro_batch_size={micro_batch}", CHECKPOINTING, *more)
     return Setting(model, devices, settings, servers, devices_per_server)
 
 
@@ -59,9 +59,11 @@ SETTINGS = [
     colocated("1.5B", 8, 2, 8, 0.4),
     colocated("1.5B", 64, 2, 8, 0.4),
     colocated("1.5B", 1024, 2, 8, 0.4),
+    colocated("7B", 1, 2, 4, 0.4, CHECKPOINTING, "model.lora={rank: 16}"),
     colocated("7B", 8, 3, 16, 0.45, CHECKPOINTING),
     colocated("7B", 64, 3, 16, 0.45, CHECKPOINTING),
     colocated("7B", 1024, 3, 16, 0.45, CHECKPOINTING),
+    served("32B", 4, 2, 2, 4, "model.lora={rank: 16}"),
     served("32B", 8, 4, 2, 4),
     served("32B", 32, 16, 2, 8),
     served("32B", 512, 256, 2, 8),

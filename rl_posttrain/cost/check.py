@@ -82,7 +82,7 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
             for group in describe_groups(spec.build(module), module)
         ]
         memory = _memory(recipe, backend, parts, sizes, num_parameters, notes)
-        placed = Placed(recipe, sizes, backend, where, model, task and task["longest_prompt_tokens"], notes)
+        placed = Placed(recipe, sizes, backend, where, trained, config, task and task["longest_prompt_tokens"], notes)
         memory |= placed.on_top(memory["rollout_weights"])
         memory["total"] = None if None in memory.values() else sum(memory.values())
         step = placed.predict_step(memory)

@@ -71,7 +71,8 @@ class Placed:
     """A recipe on devices, as `check_recipe` knows them.
 
     Args:
-        model: on the meta device, as it is trained.
+        model: on the meta device, with all that is trained and frozen; adapters' own activations are not counted.
+        config: of the model.
         longest_prompt: tokens; None where they were not counted.
         notes: gets a sentence on each thing that had to be assumed.
     """
@@ -83,6 +84,7 @@ class Placed:
         backend: Backend,
         where: Where,
         model: Any,
+        config: Any,
         longest_prompt: int | None,
         notes: list[str],
     ):
@@ -90,8 +92,8 @@ class Placed:
         parameters = list(model.parameters())
         count = sum(parameter.numel() for parameter in parameters)
         self._trained_values = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        self._config = model.config
-        self._shape = shape_of(model.config, num_parameters=count, tensors=len(parameters))
+        self._config = config
+        self._shape = shape_of(config, num_parameters=count, tensors=len(parameters))
         self._device = None if where.device is None else DEVICES[where.device]
         self._on_cpu = self._device is None and not torch.cuda.is_available()
         prompt = where.prompt_tokens or longest_prompt
@@ -100,7 +102,7 @@ class Placed:
             notes.append(f"prompts are taken to have {prompt} tokens, as none is known here; say --prompt-tokens")
         longest = recipe.rollout.max_new_tokens
         self._tokens = TokenCounts(prompt=prompt, mean_new=where.mean_new_tokens or longest, longest_new=longest)
-        self._kv_token_bytes = kv_cache_bytes_per_token(model.config, recipe.model.dtype)
+        self._kv_token_bytes = kv_cache_bytes_per_token(config, recipe.model.dtype)
 
     def on_top(self, rollout_weights: int) -> dict[str, int]:
         """Bytes on each device beside the ledger: ``kv_cache``, and ``activations`` and ``logits`` of a micro batch.

@@ -362,6 +362,19 @@ def test_devices_that_make_no_sense_are_refused(tiny_recipe, where, message):
         check_recipe(load_recipe(tiny_recipe), 4, Where(**where))
 
 
+def test_adapters_take_one_backward_pass_less_of_the_weights(tiny_recipe):
+    large = ["model.name=Qwen/Qwen2.5-3B", "rollout.max_new_tokens=2048"]
+    where = Where(device="h100", prompt_tokens=100)
+    whole, adapters = (
+        check_recipe(load_recipe(tiny_recipe, [*large, *lora]), 1, where) for lora in ([], ["model.lora={rank: 8}"])
+    )
+    ratio = adapters["step"]["seconds"]["update"] / whole["step"]["seconds"]["update"]
+    assert 2 / 3 < ratio < 0.7  # two thirds for the layers, three quarters for the output layer
+    # The output layer has no gradient in fp32.
+    difference = whole["memory_bytes"]["logits"] - adapters["memory_bytes"]["logits"]
+    assert difference in (4 * 151936 * 2048, 2 * 151936 * 2048)
+
+
 def test_servers_have_devices_of_their_own(tiny_recipe):
     servers = ["rollout.engine=vllm_server", "rollout.servers=[http://127.0.0.1:8000, http://127.0.0.1:8001]"]
     recipe = load_recipe(tiny_recipe, ["model.name=Qwen/Qwen2.5-32B", "rollout.max_new_tokens=4096", *servers])
