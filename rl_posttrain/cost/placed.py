@@ -161,6 +161,11 @@ class Placed:
         state = [value for name, value in memory.items() if name.endswith(("masters", "optimizer_state"))]
         if (self._device is None and not where.measures) or self._shape is None or None in state:
             return None
+        if self._recipe.distributed.offload != "none":
+            self._notes.append(
+                "seconds are not predicted with distributed.offload: the way to main memory is not known"
+            )
+            return None
         engines = self._engines(memory)
         speeds = self._speeds(engines.at_once)
         width = 4 if self._backend.weights_dtype == "float32" else 2
