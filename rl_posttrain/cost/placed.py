@@ -185,6 +185,8 @@ class Placed:
             engines,
             Devices(sizes.num_processes, where.nodes),
             speeds,
+            # On devices of their own engines sample while others update; on shared ones nothing is won.
+            self._recipe.rollout.max_staleness if engines.apart else 0,
         )
         return {
             "device": self._device.title if self._device else "this machine",

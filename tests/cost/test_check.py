@@ -386,6 +386,9 @@ def test_servers_have_devices_of_their_own(tiny_recipe):
     # 72 of 80 GB less 65.5 of weights hold 24,700 tokens of 256 KiB: four sequences of 5,096. On two all eight fit.
     assert [result["step"]["sequences_at_once"] for result in (one, two)] == [4, 8]
     assert two["step"]["seconds"]["rollout"] < 0.6 * one["step"]["seconds"]["rollout"]
+    ahead = load_recipe(tiny_recipe, [*servers, "rollout.max_staleness=1"])
+    seconds = check_recipe(ahead, 4, Where(device="h100"))["step"]["seconds"]
+    assert seconds["step"] < sum(value for name, value in seconds.items() if name != "step")
 
 
 def test_a_share_that_is_too_small_for_the_engine_is_told(tiny_recipe):
