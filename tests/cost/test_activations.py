@@ -11,6 +11,12 @@ from rl_posttrain.training.logprobs import add_completion_scoring
 LENGTH, SCORED, SEQUENCES = 24, 14, 2
 
 
+@pytest.fixture(autouse=True)
+def torchs_own_linear(monkeypatch):
+    """ZeRO-3 puts a linear layer of DeepSpeed's in its place, and leaves it there for later tests."""
+    monkeypatch.setattr(torch.nn.functional, "linear", torch._C._nn.linear)
+
+
 def small(kind: str, layers: int):
     config, model = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[kind]
     return model(

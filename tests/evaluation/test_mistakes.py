@@ -27,7 +27,7 @@ import pytest
         (["MODEL", "--task", "arithmetic", "--num-questions", "999"], "--num-questions=999: the task has 100 rows to"),
         (["MODEL", "--task", "arithmetic", "eval.temprature=1"], "eval.temprature=1: unknown key; did you mean"),
         (["MODEL", "--task", "arithmetic"], "eval.max_new_tokens=1024: with the longest prompt of"),
-        (["MODEL", "--task", "arithmetic", "--engine", "hf"], "rollout.engine=hf: it should be 'vllm' or"),
+        (["MODEL", "--task", "arithmetic", "--engine", "hf"], "rollout.engine=hf: it should be 'vllm',"),
         (["MODEL", "--task", ""], "--task: missing; "),
         (["MODEL", "temperature=1"], "temperature=1: no model, and a change is written section.key=value, such as"),
         (["MODEL", "--task", "arithmetic", "model.name=x"], "model.name=x: the model is the first argument"),
