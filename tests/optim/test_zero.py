@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_processes
-from zero_runs import CASES, CONVERTED, LONG, POWERSTEP, REPLAYED, SAVED, Case, replay
+from zero_runs import CASES, CONVERTED, LONG, POWERSTEP, REPLAYED, SAVED, SETTINGS, Case, replay
 
 from rl_posttrain.errors import EngineError
 from rl_posttrain.models.universal import convert_to_universal
@@ -59,10 +59,16 @@ def test_every_stage_ends_in_the_weights_of_plain_pytorch(case, runs):
 
 
 def test_powerstep_on_shards_is_powerstep_on_the_whole(runs):
-    """torch rounds a power otherwise at the end of a tensor, and a gradient near zero may change its sign for it."""
+    """torch rounds a power otherwise at the end of a tensor, and a gradient near zero may change its sign for it.
+
+    How far such a weight gets hangs on the processor: they are few, and none is a whole step off.
+    """
     case = POWERSTEP[0]
     assert case.stage == 2
-    assert difference(runs[case.name]["weights"], plain(runs, case, whole=False)) < 1e-5
+    found, expected = runs[case.name]["weights"], plain(runs, case, whole=False)
+    off = torch.cat([(weight - expected[name]).abs().flatten() for name, weight in found.items()])
+    assert (off > ROUNDING).float().mean() < 1e-3
+    assert off.max() < 0.1 * SETTINGS["lr"]
 
 
 @pytest.mark.parametrize("case", marked(REPLAYED))
