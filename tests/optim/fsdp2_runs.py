@@ -115,6 +115,15 @@ class Sharded:
         return {name: parameter.detach().full_tensor() for name, parameter in self.model.named_parameters()}
 
 
+def gone_on(case: Case, folder: Path) -> dict[str, torch.Tensor]:
+    """The masters after the later steps, from the checkpoint in the middle."""
+    run = Sharded(case)
+    read_weights(run.model, folder / case.name)
+    read_optimizer(run.model, run.optimizer, folder / case.name)
+    run.train(batches()[SAVED_AT:])
+    return run.masters()
+
+
 def run_fsdp2(case: Case, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     run = Sharded(case)
     run.train(batches()[:SAVED_AT])
@@ -124,11 +133,7 @@ def run_fsdp2(case: Case, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     run.train(batches()[SAVED_AT:])
     found = {case.name: run.masters()}
     if case in SAVED:
-        run = Sharded(case)
-        read_weights(run.model, folder / case.name)
-        read_optimizer(run.model, run.optimizer, folder / case.name)
-        run.train(batches()[SAVED_AT:])
-        found[f"{case.name}-resumed"] = run.masters()
+        found[f"{case.name}-resumed"] = gone_on(case, folder)
     return found
 
 
@@ -176,14 +181,7 @@ def walk(folder: Path, cases: list[Case]) -> dict[str, dict[str, torch.Tensor]]:
 
 def fewer(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """In one process: the checkpoints that two wrote, and the later steps."""
-    found = {}
-    for case in SAVED:
-        run = Sharded(case)
-        read_weights(run.model, folder / case.name)
-        read_optimizer(run.model, run.optimizer, folder / case.name)
-        run.train(batches()[SAVED_AT:])
-        found[f"{case.name}-fewer"] = run.masters()
-    return found
+    return {f"{case.name}-fewer": gone_on(case, folder) for case in SAVED}
 
 
 if __name__ == "__main__":
