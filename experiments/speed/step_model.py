@@ -1,16 +1,18 @@
-"""Seconds and memory of a step, predicted by `check` and measured, on 1, 2 and 4 processes of this machine.
+"""Seconds of a step, predicted by `check --measure-speed` and measured on 1, 2 and 4 processes of this machine.
 
-    python experiments/speed/step_model.py [--steps 4] [--cases quickstart:1,quickstart:2,small:4] [--cpu-time]
-    python experiments/speed/step_model.py --memory 16,32,64
+    python experiments/speed/step_model.py [--cases quickstart:1,quickstart:2,small:4] [--steps 4] [--json FILE]
 
-`quickstart` is the quickstart's model and batch. `small` is a Llama of 19 M parameters with random weights, for four
-processes on a machine of 24 GiB. All completions have full length (min_tokens), so that their lengths are known. The
-speed of the machine is measured before each case. The first step warms up and does not count. With `--cpu-time` every
-process has one thread and its clock is its processor time, so that other work on the machine does not count.
+A case is a model, a number of processes, and overrides behind further colons. `quickstart` is the quickstart's model in
+fp32, 16 completions a step. `small` is a Llama of 19 M parameters with random weights, for four processes on a machine
+of 24 GiB. All completions have full length (min_tokens), so that their lengths are known. The speed of the machine is
+measured right before each case. The first two steps warm up and do not count; of the others it is the median.
 
-`--memory` is apart, without engines: forward and backward passes of the bundled model in bf16, one process for each
-micro batch (sequences of 28 tokens, 16 of them scored). Measured is what the peak of memory grows by after a step of
-one sequence, which has made the gradients.
+Measured are the project's own phases (rollout, sync) and the parts of its update: forward passes before it (logprobs),
+loss and backward pass (update), the engine's step (optimizer), torch's collectives in these three (links), and what is
+left of `time/update` (other). Processes that wait for each other do so in links.
+
+With `--cpu-time` every process has one thread, and its clock is its processor time: other work on the machine then does
+not count, nor does waiting.
 """
 
 import argparse
@@ -20,30 +22,25 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-NEW_TOKENS, PROMPT = 16, 12
-PHASES = ("rollout", "update", "sync", "step")
+NEW_TOKENS, WARM_UP = 16, 2
+PHASES = ("rollout", "logprobs", "update", "links", "optimizer", "other", "sync", "step")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--cases", default="quickstart:1,quickstart:2,small:4")
-    parser.add_argument("--cpu-time", action="store_true")
-    parser.add_argument("--memory", metavar="SEQUENCES,...")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--train", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(peak_of(arguments.one)))
-    elif arguments.memory:
-        print("| sequences | predicted | measured | error |\n| --- | --- | --- | --- |")
-        for sequences in arguments.memory.split(","):
-            predicted, measured = json.loads(run(__file__, "--one", sequences))
-            cells = [sequences, f"{predicted / 2**20:,.0f} MiB", f"{measured / 2**20:,.0f} MiB"]
-            print(f"| {' | '.join(cells)} | {predicted / measured - 1:+.0%} |", flush=True)
+    if arguments.train:
+        train_with_timers(*arguments.train)
     else:
         compare_all(arguments)
 
@@ -55,87 +52,110 @@ def compare_all(arguments: argparse.Namespace) -> None:
         if arguments.cpu_time:
             (Path(folder) / "sitecustomize.py").write_text("import time\ntime.perf_counter = time.process_time\n")
             os.environ |= {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
-        for case in arguments.cases.split(","):
-            name, num_processes = case.split(":")
-            result = compare(name, int(num_processes), arguments.steps, Path(folder) / case)
-            found.append({"case": name, "num_processes": int(num_processes), **result})
+        for number, case in enumerate(arguments.cases.split(",")):
+            name, num_processes, *more = case.split(":")
+            result = compare(name, int(num_processes), more, arguments.steps, Path(folder) / str(number))
+            found.append({"case": ":".join([name, *more]), "num_processes": int(num_processes), **result})
             print(lines(found[-1]), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+            if arguments.json:
+                arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def compare(name: str, num_processes: int, steps: int, folder: Path) -> dict[str, Any]:
+def compare(name: str, num_processes: int, more: list[str], steps: int, folder: Path) -> dict[str, Any]:
     """Seconds by phase, predicted and measured."""
     folder.mkdir()
-    said = overrides(name, num_processes, steps, folder)
+    said = [*overrides(name, num_processes, steps, folder), *more]
     check = ["-m", "rl_posttrain", "check", "quickstart", *said, f"--num-processes={num_processes}"]
     told = json.loads(run(*check, "--measure-speed", "--json"))
-    seconds = told["step"]["seconds"]
-    predicted = {
-        "rollout": seconds["rollout"],
-        "update": sum(seconds[phase] for phase in ("logprobs", "update", "links", "optimizer", "other")),
-        "sync": seconds["sync"],
-        "step": seconds["step"],
-    }
-    rows = train(said, num_processes, folder)[1:]
-    measured = {phase: statistics.median(row[f"time/{phase}"] for row in rows) for phase in PHASES[:3]}
-    measured["step"] = sum(measured.values())
-    peak = rows[-1]["peak_memory_bytes"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    parts = folder / "parts.json"
+    run(*(launcher if num_processes > 1 else []), __file__, "--train", str(parts), *said)
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    inside = json.loads(parts.read_text())
+    by_step = [seconds_of(row, timed) for row, timed in zip(rows, inside, strict=True)][WARM_UP:]
     return {
         "speeds": told["step"]["speeds"],
-        "predicted_s": predicted,
-        "measured_s": measured,
+        "predicted_s": told["step"]["seconds"],
+        "measured_s": {phase: statistics.median(step[phase] for step in by_step) for phase in PHASES},
         "predicted_total_bytes": told["memory_bytes"]["total"],
-        "peak_bytes": peak,
+        "peak_bytes": rows[-1]["peak_memory_bytes"],
     }
 
 
-def peak_of(sequences: int) -> tuple[int, int]:
-    """Bytes of activations and logits of the bundled model, predicted, and what the peak of this process grows by."""
-    import resource
+def seconds_of(row: dict[str, Any], timed: dict[str, float]) -> dict[str, float]:
+    """A step's seconds by phase, from its row of metrics and the timers inside of its update."""
+    found = {phase: row[f"time/{phase}"] for phase in ("rollout", "sync")}
+    found |= {phase: timed.get(phase, 0.0) for phase in ("logprobs", "update", "links", "optimizer")}
+    found["other"] = row["time/update"] - sum(found[phase] for phase in ("logprobs", "update", "links", "optimizer"))
+    return found | {"step": sum(found.values())}
 
+
+def train_with_timers(parts: str, *said: str) -> None:
+    """`rl-posttrain train quickstart` in this process; seconds of the parts of each update go into the file `parts`."""
+    from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
+
+    prepare_process(verbose=False)
+    use_cpu_if_no_gpu()
+    import deepspeed
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from rl_posttrain.cost.activations import activations
-    from rl_posttrain.cost.model_shape import shape_of
-    from rl_posttrain.models.find import BUNDLED, resolve_model
-    from rl_posttrain.training.logprobs import add_completion_scoring
+    from rl_posttrain import load_recipe
+    from rl_posttrain.machine.process import is_main_process
+    from rl_posttrain.training.loop import PolicyTrainer
+    from rl_posttrain.training.train import train
 
-    model = AutoModelForCausalLM.from_pretrained(resolve_model(BUNDLED), dtype=torch.bfloat16).train()
-    add_completion_scoring(model, 1.0)
+    seconds: dict[str, float] = defaultdict(float)
+    by_step, running = [], []
 
-    def step(count: int) -> None:
-        ids = torch.randint(1000, (count, PROMPT + NEW_TOKENS))
-        mask = torch.ones_like(ids)
-        mask[:, 0] = 0
-        model(input_ids=ids, attention_mask=mask, completion_tokens=NEW_TOKENS)[0].sum().backward()
+    def timed(owner: Any, name: str, phase: str, when: Any = lambda: True) -> None:
+        """Count the seconds of `owner.name` as `phase`, and not as that of a timer around it."""
+        original = getattr(owner, name)
 
-    step(1)  # gradients are there from now on, and libraries have what they need
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step(sequences)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    shape = shape_of(model.config, num_parameters=0, tensors=0)
-    few, many = (
-        activations(
-            shape,
-            sequences=count,
-            length=PROMPT + NEW_TOKENS,
-            scored=NEW_TOKENS,
-            precision="bfloat16",
-            checkpointing=False,
-            on_cpu=True,
-        )
-        for count in (1, sequences)
-    )
-    return sum(many) - sum(few), grown
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            if not when():
+                return original(*arguments, **options)
+            started = time.perf_counter()
+            running.append(0.0)
+            try:
+                return original(*arguments, **options)
+            finally:
+                spent = time.perf_counter() - started
+                seconds[phase] += spent - running.pop()
+                if running:
+                    running[-1] += spent
+
+        setattr(owner, name, wrapper)
+
+    timed(PolicyTrainer, "_get_per_token_logps_and_entropies", "logprobs", lambda: not torch.is_grad_enabled())
+    timed(PolicyTrainer, "_compute_loss", "update")
+    timed(deepspeed.DeepSpeedEngine, "backward", "update")
+    timed(torch.Tensor, "backward", "update", lambda: not running)  # without DeepSpeed
+    timed(deepspeed.DeepSpeedEngine, "step", "optimizer")
+    for name in ("all_reduce", "reduce", "broadcast", "all_gather_into_tensor", "reduce_scatter_tensor", "all_gather"):
+        timed(torch.distributed, name, "links", lambda: bool(running))
+    log = PolicyTrainer.log
+
+    def ends_step(self: PolicyTrainer, logs: dict[str, float], *rest: Any) -> None:
+        if "loss" in logs:
+            by_step.append(dict(seconds))
+            seconds.clear()
+        log(self, logs, *rest)
+
+    PolicyTrainer.log = ends_step
+    train(load_recipe("quickstart", said))
+    if is_main_process():
+        Path(parts).write_text(json.dumps(by_step))
 
 
 def overrides(name: str, num_processes: int, steps: int, folder: Path) -> list[str]:
     changes = [
         f"run.output_dir={folder}",
-        f"algorithm.num_steps={steps + 1}",
-        f"algorithm.micro_batch_size={64 // num_processes}",
+        "run.name=run",
+        "model.dtype=float32",
+        f"algorithm.num_steps={steps + WARM_UP}",
+        "algorithm.prompts_per_step=4",
+        "algorithm.group_size=4",
+        f"algorithm.micro_batch_size={16 // num_processes}",
         f"rollout.max_new_tokens={NEW_TOKENS}",
         f"trl.generation_kwargs={{min_tokens: {NEW_TOKENS}}}",
         "checkpoint.every_steps=0",
@@ -169,26 +189,6 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-def train(said: list[str], num_processes: int, folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics of a run with these overrides."""
-    launcher = (
-        []
-        if num_processes == 1
-        else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    )
-    run(
-        *(launcher if num_processes > 1 else []),
-        "-m",
-        "rl_posttrain",
-        "train",
-        "quickstart",
-        *said,
-        f"run.output_dir={folder}",
-        "run.name=run",
-    )
-    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-
-
 def run(*arguments: str) -> str:
     """What a Python process prints; an error ends this one."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
@@ -205,9 +205,13 @@ def lines(found: dict[str, Any]) -> str:
         for name, cells in (
             ("predicted", [f"{predicted[phase]:.2f} s" for phase in PHASES]),
             ("measured", [f"{measured[phase]:.2f} s" for phase in PHASES]),
-            ("error", [f"{predicted[phase] / measured[phase] - 1:+.0%}" for phase in PHASES]),
+            ("error", [error(predicted[phase], measured[phase]) for phase in PHASES]),
         )
     )
+
+
+def error(predicted: float, measured: float) -> str:
+    return f"{predicted / measured - 1:+.0%}" if measured > 0.005 else ""
 
 
 if __name__ == "__main__":

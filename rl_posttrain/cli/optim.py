@@ -90,8 +90,8 @@ def optimizer_memory(
     num_processes: Annotated[int, typer.Option(min=1, help="Devices (processes).")] = 1,
     dtype: Annotated[str, typer.Option(help="Data type of the weights: bfloat16 or float32.")] = "bfloat16",
     offload: Annotated[
-        bool, typer.Option("--offload", help="Keep master weights and optimizer state in host memory.")
-    ] = False,
+        str, typer.Option(help="What is in main memory: none, optimizer (with masters), or parameters (all of it).")
+    ] = "none",
     critic: Annotated[
         bool,
         typer.Option(

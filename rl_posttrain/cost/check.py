@@ -143,7 +143,7 @@ def _memory(
             spec,
             zero_stage="fsdp2" if recipe.distributed.engine == "fsdp2" else backend.zero_stage,
             num_processes=sizes.num_processes,
-            offload=recipe.distributed.offload != "none",
+            offload=recipe.distributed.offload,
             fp32_gradients=backend.fp32_gradients,
         )
         if ledgers[name].unknown:

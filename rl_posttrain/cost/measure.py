@@ -22,9 +22,9 @@ from transformers import AutoConfig
 from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
-from rl_posttrain.optim.ledger import MemoryLedger, offloaded, state_bytes
+from rl_posttrain.optim.ledger import MemoryLedger, Offload, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
-from rl_posttrain.training.backends.deepspeed import start_deepspeed, wrap
+from rl_posttrain.training.backends.deepspeed import offload_config, start_deepspeed, wrap
 from rl_posttrain.training.backends.fsdp2 import shard, start_fsdp2
 
 _NUM_TOKENS = 8
@@ -37,7 +37,7 @@ class Setting:
     dtype: str
     zero_stage: int | Literal["fsdp2"] | None
     num_processes: int = 1
-    offload: bool = False
+    offload: Offload = "none"
     fp32_gradients: bool = False
     critic: bool = False
     lora_rank: int | None = None
@@ -57,7 +57,7 @@ def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[
         EngineError: DeepSpeed or a process fails; the message holds the error it printed.
     """
     if setting.num_processes == 1:
-        return [_measure(config, name, setting) for name in optimizers]
+        return [measure_here(config, name, setting) for name in optimizers]
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         task = {"folder": folder, "optimizers": list(optimizers), "setting": vars(setting)}
@@ -85,7 +85,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     """
     spec = optimizer_spec(name, critic=setting.critic)
     if setting.zero_stage == "fsdp2":
-        shard(model, dtype=setting.dtype, device=model.device.type, offload=setting.offload)
+        shard(model, dtype=setting.dtype, device=model.device.type, offload=setting.offload == "parameters")
     optimizer = spec.build(model)
     if setting.zero_stage is None:
         _backward(model, model, lambda loss: loss.backward())
@@ -97,9 +97,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         gradients = _bytes(parameter.grad.to_local() for parameter in model.parameters())
         optimizer.step()
         weights = _bytes(parameter.to_local() for parameter in model.parameters())
-        return MemoryLedger(
-            weights, gradients, 0, state_bytes(optimizer), offloaded(setting.offload, setting.zero_stage)
-        )
+        return MemoryLedger(weights, gradients, 0, state_bytes(optimizer), offloaded(setting.offload))
     engine, wrapped = wrap(model, optimizer, _deepspeed_config(setting))
     check_and_find_shards(wrapped, *spec.classes)
     _backward(model, engine, engine.backward)
@@ -111,12 +109,11 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     masters = [tensor for tensor in _masters(wrapped) if tensor.untyped_storage().data_ptr() not in of_weights]
     state = state_bytes(running_optimizer(wrapped))
     engine.destroy()
-    return MemoryLedger(
-        _bytes(weights), gradients, _bytes(masters), state, offloaded(setting.offload, setting.zero_stage)
-    )
+    return MemoryLedger(_bytes(weights), gradients, _bytes(masters), state, offloaded(setting.offload))
 
 
-def _measure(config, name: str, setting: Setting) -> MemoryLedger:
+def measure_here(config, name: str, setting: Setting) -> MemoryLedger:
+    """The ledger of this process, from one step of a new model with the optimizer `name`."""
     device = "cpu" if use_cpu_if_no_gpu() else f"cuda:{torch.distributed.get_rank() if _several() else 0}"
     if setting.zero_stage == "fsdp2":
         start_fsdp2(on_cpu=device == "cpu")
@@ -149,14 +146,11 @@ def _backward(model: nn.Module, forward, backward) -> None:
 
 
 def _deepspeed_config(setting: Setting) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": setting.zero_stage}
-    if setting.offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
     return {
         **({"data_types": {"grad_accum_dtype": "fp32"}} if setting.fp32_gradients else {}),
         "train_micro_batch_size_per_gpu": 1,
         "bf16": {"enabled": setting.dtype == "bfloat16"},
-        "zero_optimization": zero,
+        "zero_optimization": {"stage": setting.zero_stage, **offload_config(setting.offload)},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
@@ -173,11 +167,11 @@ def _masters(wrapped) -> list[torch.Tensor]:
 def _gradients(model: nn.Module, wrapped, setting: Setting) -> list[torch.Tensor | None]:
     """Reduced gradients where each ZeRO stage keeps them before its step."""
     found = [parameter.grad for parameter in model.parameters()]
-    if setting.zero_stage in (1, 2) and not setting.offload:
+    if setting.zero_stage in (1, 2) and setting.offload == "none":
         found += [part for parts in wrapped.averaged_gradients.values() for part in parts]
     if setting.zero_stage == 3:
         found.append(wrapped.grad_partitions_flat_buffer)
-    if setting.offload:
+    if setting.offload != "none":
         found += [master.grad for master in _masters(wrapped)]
     return found
 
@@ -203,7 +197,7 @@ def _main(task: dict[str, Any]) -> None:
     # Also for plain PyTorch, which needs no process group: the processes compare their counts.
     torch.distributed.init_process_group("gloo" if use_cpu_if_no_gpu() else "cpu:gloo,cuda:nccl")
     config = AutoConfig.from_pretrained(task["folder"])
-    ledgers = [_largest(_measure(config, name, setting)) for name in task["optimizers"]]
+    ledgers = [_largest(measure_here(config, name, setting)) for name in task["optimizers"]]
     if torch.distributed.get_rank() == 0:
         (Path(task["folder"]) / "ledgers.json").write_text(json.dumps([vars(ledger) for ledger in ledgers]))
     torch.distributed.destroy_process_group()

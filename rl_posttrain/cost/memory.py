@@ -13,6 +13,7 @@ from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 _Ledgers = dict[str, MemoryLedger]  # by optimizer
 _BASELINE = "adamw"
 _DTYPES = ("bfloat16", "float32")
+_OFFLOADS = ("none", "optimizer", "parameters")
 _STAGES = ("none", "0", "1", "2", "3", "fsdp2")
 
 
@@ -23,7 +24,7 @@ def memory_of(
     zero_stage: str,
     num_processes: int,
     dtype: str,
-    offload: bool,
+    offload: str,
     measure: bool,
     critic: bool,
     lora_rank: int | None = None,
@@ -33,6 +34,7 @@ def memory_of(
     Args:
         model: a name of `PUBLISHED_SHAPES`, the bundled model, a local folder or a hub name; its config is read.
         zero_stage: DeepSpeed's, ``none`` for plain PyTorch, where the weights have no fp32 masters, or ``fsdp2``.
+        offload: what is in main memory, as a recipe's `distributed.offload` says it.
         dtype: of the weights.
         measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
         critic: the model is a policy with a critic, which has a backbone of the same shapes and the same optimizer.
@@ -49,7 +51,11 @@ def memory_of(
         RecipeError: an argument cannot be used.
         EngineError: the measurement fails.
     """
-    for key, value, known in (("--zero-stage", zero_stage, _STAGES), ("--dtype", dtype, _DTYPES)):
+    for key, value, known in (
+        ("--zero-stage", zero_stage, _STAGES),
+        ("--dtype", dtype, _DTYPES),
+        ("--offload", offload, _OFFLOADS),
+    ):
         if value not in known:
             raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
     if lora_rank is not None and critic:
@@ -57,9 +63,13 @@ def memory_of(
     if lora_rank is not None and zero_stage == "fsdp2":
         raise RecipeError(f"--lora-rank={lora_rank}: adapters are not trained under fsdp2; set another --zero-stage")
     stage = int(zero_stage) if zero_stage.isdigit() else None if zero_stage == "none" else zero_stage
-    if offload and not stage:
+    if offload == "optimizer" and stage not in (1, 2, 3):
         raise RecipeError(
-            f"--offload: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage to one, or to fsdp2"
+            f"--offload=optimizer: DeepSpeed offloads at stages 1 to 3, not {zero_stage}; set --zero-stage to one"
+        )
+    if offload == "parameters" and stage not in (3, "fsdp2"):
+        raise RecipeError(
+            f"--offload=parameters: weights are offloaded at --zero-stage 3 and fsdp2, not {zero_stage}; set one"
         )
     config = _config(model)
     names = list(dict.fromkeys([*optimizers, _BASELINE]))

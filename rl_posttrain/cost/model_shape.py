@@ -6,7 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder of Llama's kind: attention with grouped keys, and a gated MLP of three matrices."""
+    """A decoder of Llama's kind: attention with grouped keys, and a gated MLP of three matrices.
+
+    ``tied``: the output layer and the embedding have one weight.
+    """
 
     layers: int
     hidden: int
@@ -17,6 +20,7 @@ class ModelShape:
     vocabulary: int
     tensors: int
     num_parameters: int
+    tied: bool = False
 
     @property
     def attention_width(self) -> int:
@@ -58,4 +62,5 @@ def shape_of(config: Any, *, num_parameters: int, tensors: int) -> ModelShape | 
         vocabulary=vocabulary,
         tensors=tensors,
         num_parameters=num_parameters,
+        tied=bool(getattr(text, "tie_word_embeddings", False)),
     )

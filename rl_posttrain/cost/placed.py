@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rl_posttrain.cost.activations import activations
+from rl_posttrain.cost.activations import activations, gathered_weights
 from rl_posttrain.cost.devices import DEVICES, Speeds, published_speeds
 from rl_posttrain.cost.links import Devices
 from rl_posttrain.cost.model_shape import shape_of
@@ -13,6 +13,7 @@ from rl_posttrain.cost.prediction import Engines, TokenCounts, Trained, seconds_
 from rl_posttrain.cost.step import sequences_that_fit
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.find import kv_cache_bytes_per_token
+from rl_posttrain.optim.ledger import PERSISTENT_VALUES
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
 from rl_posttrain.training.backends.backend import Backend
@@ -92,6 +93,7 @@ class Placed:
         parameters = list(model.parameters())
         count = sum(parameter.numel() for parameter in parameters)
         self._trained_values = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        self._sharded_values = sum(p.numel() for p in parameters if p.numel() > PERSISTENT_VALUES)
         self._config = config
         self._shape = shape_of(config, num_parameters=count, tensors=len(parameters))
         self._device = None if where.device is None else DEVICES[where.device]
@@ -106,6 +108,8 @@ class Placed:
 
     def on_top(self, rollout_weights: int) -> dict[str, int]:
         """Bytes on each device beside the ledger: ``kv_cache``, and ``activations`` and ``logits`` of a micro batch.
+
+        ``gathered_weights`` where an engine shards them.
 
         A colocated vLLM on a GPU takes its share of the card's memory, whatever it needs of it. Elsewhere the cache is
         as large as all completions at their longest; those of one prompt share it.
@@ -132,6 +136,15 @@ class Placed:
                 "activations, logits and seconds are not predicted: the model is no decoder of known form"
             )
             return held
+        distributed, width = recipe.distributed, 2 if recipe.model.dtype == "bfloat16" else 4
+        if distributed.engine == "fsdp2":
+            held["gathered_weights"] = gathered_weights(
+                self._shape, "fsdp2", sharded_values=self._shape.num_parameters, width=width
+            )
+        elif self._backend.zero_stage == 3 and (sizes.num_processes > 1 or distributed.offload == "parameters"):
+            held["gathered_weights"] = gathered_weights(
+                self._shape, "zero3", sharded_values=self._sharded_values, width=width
+            )
         autocasts = recipe.model.dtype == "bfloat16" and self._backend.weights_dtype == "float32"
         common = {
             "sequences": recipe.algorithm.micro_batch_size,
@@ -141,7 +154,7 @@ class Placed:
             "on_cpu": self._on_cpu,
         }
         whole = self._trained_values == self._shape.num_parameters
-        found = activations(self._shape, scored=tokens.longest_new, trained_head=whole, **common)
+        found = activations(self._shape, scored=tokens.longest_new, trained=whole, **common)
         held |= {"activations": found.layers, "logits": found.logits}
         if recipe.critic is not None and not recipe.critic.shared_backbone:
             held["critic_activations"] = found.layers
@@ -169,18 +182,22 @@ class Placed:
         engines = self._engines(memory)
         speeds = self._speeds(engines.at_once)
         width = 4 if self._backend.weights_dtype == "float32" else 2
+        fsdp2 = self._recipe.distributed.engine == "fsdp2"  # whose gradients are added up in fp32
+        own_masters = not any(held for name, held in memory.items() if name.endswith("masters"))
+        masters = own_masters * 4 * self._trained_values // (sizes.num_processes if fsdp2 else 1)
         seconds = seconds_of_step(
             self._recipe,
             sizes,
             self._shape,
             self._tokens,
             Trained(
-                stage=3 if self._recipe.distributed.engine == "fsdp2" else self._backend.zero_stage,
+                stage=3 if fsdp2 else self._backend.zero_stage,
                 values=self._trained_values,
                 frozen=self._trained_values < self._shape.num_parameters,
-                state_bytes=sum(state),
+                state_bytes=sum(state) + masters,
                 weight_width=width,
-                gradient_width=width,
+                gradient_width=4 if fsdp2 else width,
+                own_masters=own_masters,
             ),
             engines,
             Devices(sizes.num_processes, where.nodes),

@@ -28,8 +28,8 @@ class Trained:
     """What the trainer of each device holds and sends.
 
     ``stage`` is as for `update_traffic`; ``values`` are trained parameters of the whole model, ``frozen`` whether those
-    are adapters beside frozen weights; ``state_bytes`` is this device's optimizer state and fp32 masters. Widths are
-    bytes of a weight that runs forward, and of a gradient.
+    are adapters beside frozen weights; ``state_bytes`` is this device's optimizer state and fp32 masters, which may be
+    the weights themselves: ``own_masters``. Widths are bytes of a weight that runs forward, and of a gradient.
     """
 
     stage: int | None
@@ -38,6 +38,7 @@ class Trained:
     state_bytes: int
     weight_width: int
     gradient_width: int
+    own_masters: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def seconds_of_step(
     optimizer = sizes.updates_per_step * step.optimizer_s(
         values=trained.values / devices.num if trained.stage else trained.values,
         state_bytes=trained.state_bytes,
-        weight_width=trained.weight_width,
+        weight_width=0 if trained.own_masters else trained.weight_width,
         gradient_width=trained.gradient_width,
         bytes_per_s=speeds.memory_bytes_per_s,
     )

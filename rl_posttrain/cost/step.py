@@ -129,7 +129,7 @@ def optimizer_s(
     Args:
         values: trained parameters of this device's shard.
         state_bytes: of optimizer state and fp32 masters of the shard.
-        weight_width: bytes of a weight that the model runs with.
+        weight_width: bytes of a weight that the model runs with; 0 where that is the master.
         gradient_width: bytes of a gradient.
         bytes_per_s: of the memory that holds them.
     """

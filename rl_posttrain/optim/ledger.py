@@ -21,13 +21,14 @@ from rl_posttrain.errors import class_and_message
 from rl_posttrain.optim.joint import JointSpec, part_of
 from rl_posttrain.optim.spec import OptimizerSpec
 
+Offload = Literal["none", "optimizer", "parameters"]
 _FP32 = 4
 _COMPONENTS = ("weights", "gradients", "masters", "optimizer_state")
 # ZeRO-1 and -2 pad a flat group to this many values a device.
 _ALIGNMENT = 2
 # ZeRO-3 keeps parameters of at most so many values whole on every device, once they were gathered: DeepSpeed's default
 # of stage3_param_persistence_threshold.
-_PERSISTENT_VALUES = 100_000
+PERSISTENT_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,9 @@ class MemoryLedger:
         return _sum(value for name, value in self.components().items() if name not in self.on_host)
 
 
-def offloaded(offload: bool, zero_stage: int | Literal["fsdp2"] | None) -> tuple[str, ...]:
-    """The components that offload keeps in host memory: all that the update reads and writes.
-
-    Under FSDP2 the weights are among them.
-    """
-    return _COMPONENTS[zero_stage != "fsdp2" :] if offload else ()
+def offloaded(offload: Offload) -> tuple[str, ...]:
+    """The components that offload keeps in host memory: all that the update reads and writes, and maybe weights."""
+    return () if offload == "none" else _COMPONENTS[offload == "optimizer" :]
 
 
 def predict_memory(
@@ -76,7 +74,7 @@ def predict_memory(
     *,
     zero_stage: int | Literal["fsdp2"] | None,
     num_processes: int = 1,
-    offload: bool = False,
+    offload: Offload = "none",
     fp32_gradients: bool = False,
 ) -> MemoryLedger:
     """The bytes that training `model` holds on the fullest of `num_processes` devices.
@@ -92,7 +90,8 @@ def predict_memory(
         zero_stage: DeepSpeed's: 0 shards nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None is
             plain PyTorch, which updates weights in their own dtype. ``fsdp2`` shards rows of fp32 weights, which are
             the masters.
-        offload: DeepSpeed's optimizer offload to the CPU, for stages 1 to 3; FSDP2's offload of everything.
+        offload: ``optimizer`` for DeepSpeed's stages 1 to 3; ``parameters``, the optimizer with them, for stage 3
+            and FSDP2.
         fp32_gradients: whether DeepSpeed sums bf16 gradients in fp32 (stages 2 and 3).
     """
     built = optimizer.build(model)
@@ -116,14 +115,14 @@ def predict_memory(
         weights, gradients = masters * width, masters * gradient_width
         frozen = width * sum(-(-p.numel() // num_processes) for p in model.parameters() if not p.requires_grad)
         if num_processes > 1:
-            weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= _PERSISTENT_VALUES)
+            weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= PERSISTENT_VALUES)
     elif zero_stage == "fsdp2":
         shards = [sum(map(math.prod, _rows(group, num_processes))) for group in groups]
         weights = gradients = sum(shards) * _FP32
         others = [parameter for parameter in model.parameters() if not parameter.requires_grad]
         frozen = width * sum(map(math.prod, _rows(others, num_processes)))
         masters = 0
-    if offload and zero_stage != "fsdp2":
+    if offload != "none" and zero_stage != "fsdp2":
         # The update takes fp32 gradients on the host; ZeRO-3 also keeps those that it received.
         gradients = masters * _FP32 + (gradients if zero_stage == 3 else 0)
     whole = [hasattr(part_of(built, group), "find_shards") for group in built.param_groups]
@@ -145,7 +144,7 @@ def predict_memory(
                 size = sum(parameter.numel() for parameter in groups[index])
                 by_group[index] = -(-by_group[index] * shards[index] // size)
         state = sum(by_group)
-    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload, zero_stage), unknown)
+    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload), unknown)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:

@@ -16,7 +16,7 @@ def print_memory(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    engine = _engine(result["zero_stage"]) + " with offload" * result["offload"]
+    engine = _engine(result["zero_stage"]) + _offload(result)
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     has_critic = "num_critic_parameters" in result
     added = f" and {result['num_critic_parameters']:,} of a critic" if has_critic else ""
@@ -92,16 +92,15 @@ def plot_memory(result: dict, path: Path) -> None:
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.invert_yaxis()
     axes.margins(x=0.3)
-    axes.set_xlabel("GiB on each device" + (" and its host" if result["offload"] else ""))
+    axes.set_xlabel("GiB on each device" + ("" if result["offload"] == "none" else " and its host"))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
     devices = f"{result['num_processes']} device{'s' * (result['num_processes'] > 1)}"
     stage = _engine(result["zero_stage"])
-    offload = ", offload" if result["offload"] else ""
     added = " with a critic" if "num_critic_parameters" in result else ""
     if result.get("lora_rank"):
         added = f", LoRA of rank {result['lora_rank']}"
-    figure.suptitle(f"{result['model']}{added}, {result['dtype']}, {stage}{offload}, {devices}")
+    figure.suptitle(f"{result['model']}{added}, {result['dtype']}, {stage}{_offload(result)}, {devices}")
     write_figure(figure, path)
 
 
@@ -110,6 +109,9 @@ def _engine(zero_stage: int | str | None) -> str:
 
 
 def _where(result: dict[str, Any]) -> str:
-    if not result["offload"]:
-        return ""
-    return ", all on its host" if result["zero_stage"] == "fsdp2" else ", weights there and the rest on its host"
+    where = {"none": "", "optimizer": ", weights there and the rest on its host", "parameters": ", all on its host"}
+    return where[result["offload"]]
+
+
+def _offload(result: dict[str, Any]) -> str:
+    return "" if result["offload"] == "none" else f" with offload of {result['offload']}"

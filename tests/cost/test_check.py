@@ -152,10 +152,10 @@ def test_sizes_and_memory_of_one_process_by_hand(tiny_recipe):
         # Keys and values of 2 layers, 1 head of 32, in bf16, for 16 completions of 8 tokens and their 4 prompts.
         "kv_cache": 2 * 2 * 1 * 32 * 2 * (16 * 8 + 4 * prompt),
         # Of 4 sequences, what tests/cost/test_activations.py counts: in each layer 16 bytes a hidden dimension, 8 of
-        # attention and of the MLP, two normalizers, two scales, a row of the mask; then gradients on their way back.
-        "activations": tokens * (2 * (16 * 64 + 8 * 64 + 8 * 128 + 8 + 8 + 2 * length) + 2 * (3 * 128 + 2 * 64)),
-        # Five tiles of fp32 logits; what is scored, its gradient in fp32; the output layer's gradient.
-        "logits": 5 * 4 * 2**22 + 4 * 8 * 64 * 6 + 2 * 128 * 64,
+        # attention and of the MLP, two normalizers, two scales, a row of the mask; then the last norm's backward pass.
+        "activations": tokens * (2 * (16 * 64 + 8 * 64 + 8 * 128 + 8 + 8 + 2 * length) + 24 * 64),
+        # The gradient of the output layer, which is the embedding, too, and waits for the embedding's.
+        "logits": 2 * 128 * 64,
     }
     assert result["memory_bytes"] == expected | {"total": sum(expected.values())}
 
@@ -190,6 +190,8 @@ def test_memory_on_four_processes(tiny_recipe, stage, weights, gradients, master
         "rollout_weights": 0,
     }
     on_top = {name: memory[name] for name in ("activations", "logits")}
+    if stage == 3:  # nothing is left to be gathered
+        on_top["gathered_weights"] = 0
     assert memory == expected | on_top | {"total": sum((expected | on_top).values())}
 
 
@@ -370,9 +372,9 @@ def test_adapters_take_one_backward_pass_less_of_the_weights(tiny_recipe):
     )
     ratio = adapters["step"]["seconds"]["update"] / whole["step"]["seconds"]["update"]
     assert 2 / 3 < ratio < 0.7  # two thirds for the layers, three quarters for the output layer
-    # The output layer has no gradient in fp32.
+    # The output layer has no gradient in fp32, and no copy of it in bf16.
     difference = whole["memory_bytes"]["logits"] - adapters["memory_bytes"]["logits"]
-    assert difference in (4 * 151936 * 2048, 2 * 151936 * 2048)
+    assert difference == 6 * 151936 * 2048
 
 
 def test_servers_have_devices_of_their_own(tiny_recipe):

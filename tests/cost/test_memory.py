@@ -31,7 +31,8 @@ PLAIN, ZERO_0 = {"zero_stage": None}, {"zero_stage": 0}
 SETTINGS = [
     PLAIN,
     ZERO_0,
-    *({"zero_stage": stage, "offload": offload} for stage in (1, 2, 3) for offload in (False, True)),
+    *({"zero_stage": stage, "offload": offload} for stage in (1, 2, 3) for offload in ("none", "optimizer")),
+    {"zero_stage": 3, "offload": "parameters"},
     *({"zero_stage": stage, "fp32_gradients": True} for stage in (2, 3)),
 ]
 
@@ -63,7 +64,7 @@ def check_half(adams, adamw, num_tensors):
 )
 def test_one_process_holds_what_was_predicted(setting, dtype):
     names = ["adams", "adamw"]
-    if not setting.get("offload") and setting["zero_stage"] != 1:
+    if setting.get("offload", "none") == "none" and setting["zero_stage"] != 1:
         names += ["scale"]  # its momentum is the head's alone, and that is found in shards
     if setting in (PLAIN, ZERO_0):
         names += ["sgd"]
@@ -131,7 +132,7 @@ ARGUMENTS = {
     "zero_stage": "2",
     "num_processes": 1,
     "dtype": "bfloat16",
-    "offload": False,
+    "offload": "none",
     "measure": False,
     "critic": False,
 }
@@ -197,7 +198,9 @@ def test_the_command_sizes_a_model_far_past_this_machine(tmp_path, run_main):
         ("llama-60m", ["adms"], {}, "--optimizers=adms: .* did you mean 'adams'"),
         ("llama-60m", ["adams"], {"zero_stage": "4"}, "--zero-stage=4: "),
         ("llama-60m", ["adams"], {"dtype": "float16"}, "--dtype=float16: "),
-        ("llama-60m", ["adams"], {"zero_stage": "none", "offload": True}, "--offload: "),
+        ("llama-60m", ["adams"], {"zero_stage": "none", "offload": "optimizer"}, "--offload=optimizer: "),
+        ("llama-60m", ["adams"], {"zero_stage": "2", "offload": "parameters"}, "--offload=parameters: "),
+        ("llama-60m", ["adams"], {"offload": "all"}, "--offload=all: no such value"),
         ("llama-70b", ["adams"], {"measure": True}, "--measure: it needs .* GiB before activations, and .* are free"),
     ],
 )

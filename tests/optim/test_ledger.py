@@ -76,10 +76,12 @@ def test_shards_are_padded():
 
 @pytest.mark.parametrize(("stage", "gradients"), [(1, N), (2, N), (3, 1.5 * N)])
 def test_offloading_leaves_the_weights_on_the_device(stage, gradients):
-    ledger = predict("adams", zero_stage=stage, offload=True)
+    ledger = predict("adams", zero_stage=stage, offload="optimizer")
     assert parts(ledger)[1:] == (gradients, N, N)
     assert ledger.on_device() == ledger.weights == N * BY_STAGE[stage][0]
     assert ledger.total() == ledger.weights + gradients + 2 * N
+    whole = predict("adams", zero_stage=stage, offload="parameters")
+    assert (whole.on_device(), whole.total()) == (0, ledger.total())
 
 
 @pytest.mark.parametrize(("stage", "counters"), [(0, 16), (2, 4)])
@@ -170,7 +172,7 @@ def test_fsdp2_shares_out_rows_of_fp32_weights_and_offloads_all_of_them():
     ledger = predict("adams", model=model, zero_stage="fsdp2", num_processes=2)
     assert parts(ledger) == (4 * rows, 4 * rows, 0, 4 * rows)
     assert ledger.on_device() == ledger.total() == 3 * 4 * rows
-    offloaded = predict("adams", model=model, zero_stage="fsdp2", num_processes=2, offload=True)
+    offloaded = predict("adams", model=model, zero_stage="fsdp2", num_processes=2, offload="parameters")
     assert (offloaded.on_device(), offloaded.total()) == (0, 3 * 4 * rows)
     frozen = torch.nn.Sequential(model, torch.nn.Linear(4, 5, bias=False, device="meta", dtype=torch.bfloat16))
     frozen[1].requires_grad_(False)
