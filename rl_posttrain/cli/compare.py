@@ -288,6 +288,8 @@ class Comparison:
         return judgement if self._tuned is None else with_tuning(judgement, self._tuned)
 
     def state(self) -> str:
+        if not self._part:
+            return "stopped before it planned a run; the same command goes on"
         finished = sum(run.is_finished() for run in self._part)
         return f"stopped: {finished} of {len(self._part)} runs are finished; the same command trains the others"
 

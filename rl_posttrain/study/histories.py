@@ -18,7 +18,7 @@ from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.study.absent import Absent, never_began, not_named, planned_in
 from rl_posttrain.study.foreign.reading import read_foreign_runs
 from rl_posttrain.study.foreign.run import ForeignRun
-from rl_posttrain.study.outcomes import Outcome, outcome_of_other, outcome_of_ours
+from rl_posttrain.study.outcomes import Outcome, listed, outcome_of_other, outcome_of_ours
 from rl_posttrain.study.sources import sources_in
 from rl_posttrain.study.tasks import refuse_different_tasks, shown_value, tasks_of
 from rl_posttrain.study.variants import not_yet_taken, variant_keys, variants_of_runs
@@ -189,7 +189,7 @@ def read_runs(
         for run, label, task in zip(everything, labels, tasks, strict=True)
     ]
     runs, absent = _with_outcomes(labelled[: len(found)]), labelled[len(found) :]
-    return Collection(runs, left_out, absent, foreign.notices)
+    return Collection(runs, left_out, absent, [*foreign.notices, *_cut_short(runs, planned_steps)])
 
 
 def recipe_differences(runs: Sequence[History]) -> dict[str, dict[str, str]]:
@@ -256,6 +256,18 @@ def _with_outcomes(runs: list[History]) -> list[History]:
             run = replace(run, num_planned=steps, outcome=outcome, plan_is_guessed=run.num_planned is None)
         decided.append(run)
     return decided
+
+
+def _cut_short(runs: list[History], planned_steps: int | None) -> list[str]:
+    """A notice of the runs of which `planned_steps` leaves out later steps."""
+    whole = {run.name: run.source.columns()[0]["step"][-1] for run in runs if planned_steps and not run.recipe}
+    cut = {name: end for name, end in whole.items() if end > planned_steps}
+    if not cut:
+        return []
+    return [
+        f"--planned-steps {planned_steps}: later steps of {listed(list(cut))} are left out; "
+        f"the longest has {max(cut.values()):g}"
+    ]
 
 
 def _has_no_reward(columns: Columns, source: RunDirectory | ForeignRun) -> bool:

@@ -129,9 +129,13 @@ def test_a_csv_that_is_shorter_than_the_longest_has_failed(tmp_path):
 
 def test_the_user_may_say_how_many_steps_were_planned(tmp_path):
     write_csvs(tmp_path, {"a-seed0": 100, "a-seed1": 42})
-    runs = read_runs([tmp_path], planned_steps=42).runs
+    cut = read_runs([tmp_path], planned_steps=42)
+    runs = cut.runs
+    assert cut.notices[-1] == "--planned-steps 42: later steps of a-seed0 are left out; the longest has 100"
     assert [(run.outcome.word, run.columns["step"][-1]) for run in runs] == [("finished", 42), ("finished", 42)]
-    assert [run.outcome.word for run in read_runs([tmp_path], planned_steps=200).runs] == ["failed", "failed"]
+    longer = read_runs([tmp_path], planned_steps=200)
+    assert [run.outcome.word for run in longer.runs] == ["failed", "failed"]
+    assert not any("left out" in notice for notice in longer.notices)
 
 
 @pytest.mark.parametrize("last", ["nan", "NaN", "inf", "-inf"])
