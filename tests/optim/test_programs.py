@@ -118,8 +118,9 @@ def test_a_class_in_a_file_is_found_wherever_the_program_goes(tmp_path, run_main
 )
 def test_a_signal_is_the_programs_to_handle(number, tmp_path):
     (tmp_path / "program.py").write_text(
-        "import signal, sys, time\n"
-        "def end(number, frame):\n    print('got', number, flush=True); sys.exit(7)\n"
+        "import os, signal, sys, time\n"
+        # os.write, because a signal may come in the middle of the print below.
+        "def end(number, frame):\n    os.write(1, b'got %d\\n' % number); sys.exit(7)\n"
         f"signal.signal({int(number)}, end)\n"
         "print('ready', flush=True)\n"
         "time.sleep(600)\n"
