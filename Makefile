@@ -3,6 +3,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 BIN := .venv/bin
 RUN := quickstart-$(shell date +%Y%m%d-%H%M%S)
+# A file of tests stays in one process, so that what its tests share is made once. Each process takes up to 6 GB.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-all check wheel clean
@@ -19,10 +21,10 @@ quickstart: setup  ## set up, then train the bundled model on this machine
 
 # pytest heeds the last -m alone, so that ARGS="-m ..." takes the place of this one.
 test: setup  ## set up, then run the tests but the long ones; ARGS is handed to pytest: make test ARGS=tests/optim
-	$(BIN)/pytest -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-all: setup  ## set up, then run every test, the long ones too
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: setup  ## lint and check the formatting
 	$(BIN)/ruff check

@@ -25,6 +25,13 @@ for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# Several processes of tests share the cores. Threads that wait for a core of another process's spin, and slow both.
+SHARE = {}
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    SHARE = {"OMP_NUM_THREADS": str(max(1, cores))}
+    os.environ |= SHARE
+
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 process.prepare_process(verbose=False)
 
@@ -35,12 +42,23 @@ hypothesis.settings.load_profile("steady")
 # Far longer than anything takes that a test waits for.
 HANG_S = 600
 
+# Their tests start engines and processes, the first ones most.
+ROOMS_OF_SLOW_TESTS = ("training", "rollout", "study")
+
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often tests/training/test_kills.py kills each engine")
     parser.addoption("--kill-seed", type=int, default=0, help="decides where it kills")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slowest files come first, so that none of them is left over for one process when the others are done."""
+    if hasattr(config, "workerinput"):
+        rooms = dict.fromkeys([*ROOMS_OF_SLOW_TESTS, *(item.path.parent.name for item in items)])
+        order = {room: number for number, room in enumerate(rooms)}
+        items.sort(key=lambda item: order[item.path.parent.name])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -284,6 +302,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
     ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
     return {name: value for name, value in os.environ.items() if name not in ours} | {
         "HF_HUB_OFFLINE": "1",
+        **SHARE,
         **variables,
     }
 
@@ -295,6 +314,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         waited = time.monotonic() - started
         assert waited < HANG_S or waited < HANG_S * slowness(), "it hangs"
         time.sleep(0.01)
+
+
+def wait_until_shared_memory_is_as(before: set[str]) -> None:
+    """Wait until nothing is in /dev/shm that is there now and was not `before`.
+
+    Other tests run at the same time. What is theirs goes when they end; what nobody removes stays, and this fails.
+    """
+    new = set(os.listdir("/dev/shm")) - before
+    wait_until(lambda: not new & set(os.listdir("/dev/shm")))
 
 
 def slowness() -> float:

@@ -37,10 +37,10 @@ ENDS = {
     "raised GeneratorExit()": lambda: raise_(GeneratorExit()),
     "called os._exit(0)": lambda: os._exit(0),
     "called os.abort()": lambda: os.abort(),
-    f"called os.kill({os.getpid()}, 9)": lambda: os.kill(os.getpid(), 9),
+    "called os.kill({process}, 9)": lambda: os.kill(os.getpid(), 9),
     f"called os.kill(0, {int(signal.SIGTERM)})": lambda: os.kill(0, int(signal.SIGTERM)),
     "called os.kill(-1, 15)": lambda: os.kill(-1, 15),
-    f"called os.killpg({os.getpgrp()}, 9)": lambda: os.killpg(os.getpgrp(), 9),
+    "called os.killpg({group}, 9)": lambda: os.killpg(os.getpgrp(), 9),
     "called signal.raise_signal(9)": lambda: signal.raise_signal(9),
     "called os.execv(b'/bin/true', ['true'])": lambda: os.execvp("true", ["true"]),
     "set an alarm that it does not handle": alarm,
@@ -57,7 +57,8 @@ def test_whatever_would_end_the_process_is_an_error_that_names_it(said, monkeypa
 
     with pytest.raises(NotAllowed) as caught, contained():
         catches_what_it_meets()
-    assert what_it_did(caught.value) == f"{said}, which would end the process"
+    did = said.format(process=os.getpid(), group=os.getpgrp())
+    assert what_it_did(caught.value) == f"{did}, which would end the process"
 
 
 def test_an_error_passes_and_a_ctrl_c_of_the_user_too():

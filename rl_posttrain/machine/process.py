@@ -145,11 +145,20 @@ def cores_per_process() -> int:
 
 
 def _free_port() -> int:
+    """A port to listen on some seconds later, when torch is imported.
+
+    By then a port that the system chooses may be another process's: it gives these to every connection. It gives none
+    of those below 32768 to any.
+    """
+    import random
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    ports = random.SystemRandom().sample(range(20_000, 30_000), 1000)
+    for port in ports:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no port is free: of {len(ports)} from 20000 to 29999 all are in use")
 
 
 def _quiet() -> None:

@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment, command, run_command, run_python, run_ranks, slowness, wait_until
+from conftest import (
+    clean_environment,
+    command,
+    run_command,
+    run_python,
+    run_ranks,
+    slowness,
+    wait_until,
+    wait_until_shared_memory_is_as,
+)
 from hits import HIT, runs_folder, state_files, without_costs
 
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
@@ -71,7 +80,7 @@ def test_where_one_process_dies_the_other_ends_soon_and_says_why(tiny_recipe, tm
     )
     assert kept, ends[0][2]
     assert "gloo" in Path(kept[1]).read_text()
-    assert set(os.listdir("/dev/shm")) <= shared
+    wait_until_shared_memory_is_as(shared)
 
 
 def test_an_engine_that_fails_in_its_core_ends_the_run_in_one_line(tiny_recipe, tmp_path):
@@ -115,7 +124,7 @@ def test_under_torchrun_all_end_and_leave_nothing(tiny_recipe, tmp_path, to, num
     wait_until(lambda: launcher.poll() is not None and not any(Path(f"/proc/{pid}").exists() for pid in family))
     assert time.monotonic() - started < LIMIT_S * slowness()
     said = (tmp_path / "out").read_text()
-    assert set(os.listdir("/dev/shm")) <= shared
+    wait_until_shared_memory_is_as(shared)
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import clean_environment, run_ranks, wait_until
+from conftest import clean_environment, run_ranks, wait_until, wait_until_shared_memory_is_as
 from hits import without_costs
 
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
@@ -82,7 +82,7 @@ def test_one_machine_of_two_dies_the_job_starts_again_and_the_run_is_the_same(ti
     kill_machine(launchers[killed])
     wait_until(lambda: launchers[1 - killed].poll() is not None)
     assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
-    assert set(os.listdir("/dev/shm")) <= shared
+    wait_until_shared_memory_is_as(shared)
     said = (tmp_path / f"said/machine-{1 - killed}").read_text()
     assert f"on {socket.gethostname()} has ended, so this one ends, too" in said or "127.0.0.1 has ended" in said
     step = checkpoint_step(run.last_checkpoint())
