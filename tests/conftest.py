@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import forks
 import hypothesis
@@ -25,11 +26,16 @@ for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# What `prepare_process` puts into the environment for engines in this process.
+PREPARED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+
 # Several processes of tests share the cores. Threads that wait for a core of another process's spin, and slow both.
 SHARE = {}
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     SHARE = {"OMP_NUM_THREADS": str(max(1, cores))}
+    for name in PREPARED:  # of the process that started this one: two must not listen on one port
+        os.environ.pop(name, None)
     os.environ |= SHARE
 
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
@@ -236,7 +242,7 @@ def run_ranks(*argv: str | Path, processes: int, **variables: str) -> list[tuple
     try:
         for rank in _as_torchrun_tells(processes):
             with (folder / f"{len(started)}.out").open("w") as out, (folder / f"{len(started)}.err").open("w") as err:
-                started.append(forks.Fork(list(map(str, argv)), {**rank, **clean_environment(**variables)}, out, err))
+                started.append(_fork(argv, {**rank, **clean_environment(**variables)}, out, err))
         wait_until(lambda: all(fork.poll() is not None for fork in started))
         said = [[(folder / f"{rank}.{end}").read_text() for end in ("out", "err")] for rank in range(processes)]
         return [(fork.returncode, *texts) for fork, texts in zip(started, said, strict=True)]
@@ -250,7 +256,11 @@ def run_ranks(*argv: str | Path, processes: int, **variables: str) -> list[tuple
 def fork_command(*arguments: str | Path) -> forks.Fork:
     """Start rl-posttrain without waiting for it; what it prints is lost."""
     with open(os.devnull, "w") as nowhere:
-        return forks.Fork(["-m", "rl_posttrain", *map(str, arguments)], clean_environment(), nowhere, nowhere)
+        return _fork(["-m", "rl_posttrain", *arguments], clean_environment(), nowhere, nowhere)
+
+
+def _fork(argv: Sequence[str | Path], environment: Mapping[str, str], stdout: IO, stderr: IO) -> forks.Fork:
+    return forks.Fork(list(map(str, argv)), {**SHARE, **environment}, stdout, stderr)
 
 
 def _python(processes: int) -> list[str]:
@@ -267,10 +277,9 @@ def _run_forks(
     argv: list[str | Path], environment: dict[str, str], processes: int, *, launched: bool = False
 ) -> subprocess.CompletedProcess:
     """Run the same in every process; when one fails, the others are ended."""
-    argv = list(map(str, argv))
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         ranks = _as_torchrun_tells(processes) if launched or processes > 1 else [{}]
-        started = [forks.Fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
+        started = [_fork(argv, {**rank, **environment}, stdout, stderr) for rank in ranks]
         try:
             wait_until(lambda: None not in (found := [fork.poll() for fork in started]) or any(found))
             status = next((fork.returncode for fork in started if fork.returncode), 0)
@@ -299,10 +308,8 @@ def _as_torchrun_tells(processes: int) -> list[dict[str, str]]:
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment, less what `prepare_process` put there for engines in this process."""
-    ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
-    return {name: value for name, value in os.environ.items() if name not in ours} | {
+    return {name: value for name, value in os.environ.items() if name not in PREPARED} | {
         "HF_HUB_OFFLINE": "1",
-        **SHARE,
         **variables,
     }
 
