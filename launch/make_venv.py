@@ -49,7 +49,7 @@ def main() -> int:
     for certificates in pip_setting("cert"):
         os.environ.setdefault("SSL_CERT_FILE", certificates)
     install_torch(gpu)
-    extras = f"{'cuda' if gpu else 'cpu'},bundled,optimizers,test"
+    extras = f"{'cuda' if gpu else 'cpu'},bundled,optimizers,qlora,test"
     stage(f"rl_posttrain[{extras}]", uv_install("-e", f"{ROOT}[{extras}]"))
     stage(BUNDLED_MODEL, uv_install("--no-deps", BUNDLED_MODEL))
     stage("rl_posttrain[tasks]", uv_install("-e", f"{ROOT}[tasks]"), without=WITHOUT_TASKS)

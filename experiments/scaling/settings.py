@@ -26,8 +26,8 @@ from rl_posttrain.models.find import model_without_weights, published_config
 from rl_posttrain.recipe.lora_section import LoraSection
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes, derive_sizes
+from rl_posttrain.training.adapters import with_adapters
 from rl_posttrain.training.backends.backend import make_backend
-from rl_posttrain.training.lora import with_adapters
 
 MODELS = {
     "0.5B": "Qwen/Qwen2.5-0.5B-Instruct",

@@ -102,6 +102,10 @@ def optimizer_memory(
         int | None,
         typer.Option(min=1, metavar="N", help="Freeze the model, and train LoRA's adapters of this rank on it."),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(metavar="nf4|fp4", help="With --lora-rank: keep the frozen weights in 4 bits, as QLoRA does."),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also make one real step with each optimizer and count its bytes.")
     ] = False,
@@ -127,6 +131,7 @@ def optimizer_memory(
         measure=measure,
         critic=critic,
         lora_rank=lora_rank,
+        quantize=quantize,
     )
     if plot is not None:
         from rl_posttrain.views.memory import plot_memory

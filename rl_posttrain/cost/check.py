@@ -1,5 +1,6 @@
 """What `rl-posttrain check` shows: the whole recipe, its task, sizes and predicted memory. No weights are loaded."""
 
+import copy
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
     Raises:
         RecipeError: something in the recipe cannot be used.
     """
+    from rl_posttrain.training.adapters import four_bits, sized_in_4_bits, with_adapters
     from rl_posttrain.training.critic import critic_without_weights
-    from rl_posttrain.training.lora import with_adapters
     from rl_posttrain.training.trl_config import check_trl
 
     sizes = derive_sizes(recipe, num_processes)
@@ -67,15 +68,21 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
         if recipe.model.lora is not None:
             trained = model_without_weights(config, backend.weights_dtype, trust_remote_code=trusts)
             trained = with_adapters(trained, recipe.model.lora, fp32=backend.zero_stage is None)
-        parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (trained, optimizer)}
+        held = trained
+        if how := four_bits(recipe.model.lora):
+            held = copy.deepcopy(trained)
+            sized_in_4_bits(held, model_without_weights(config, trust_remote_code=trusts), how)
+        parts: dict[str, tuple[torch.nn.Module, OptimizerSpec]] = {"policy": (held, optimizer)}
         if recipe.critic is not None:
             critic = critic_without_weights(
                 critic_config,
                 backend.weights_dtype,
                 shared_backbone=recipe.critic.shared_backbone,
                 trust_remote_code=trusts,
+                lora=recipe.model.lora,
+                fp32=backend.zero_stage is None,
             )
-            parts = {"policy": (model, optimizer.policy), "critic": (critic, optimizer.critic)}
+            parts = {"policy": (held, optimizer.policy), "critic": (critic, optimizer.critic)}
         groups = [
             ({"part": name} if len(parts) > 1 else {}) | group
             for name, (module, spec) in parts.items()

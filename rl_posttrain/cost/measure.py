@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import EngineError
 from rl_posttrain.machine.process import prepare_process, use_cpu_if_no_gpu
+from rl_posttrain.models.quantized import held_tensors, quantized_layers
 from rl_posttrain.optim.ledger import MemoryLedger, Offload, offloaded, state_bytes
 from rl_posttrain.optim.swap import check_and_find_shards, running_optimizer
 from rl_posttrain.training.backends.deepspeed import offload_config, start_deepspeed, wrap
@@ -32,7 +33,7 @@ _NUM_TOKENS = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last two are `make_model`'s."""
+    """How a model is trained, as for `predict_memory`; `dtype` is the weights', the last three are `make_model`'s."""
 
     dtype: str
     zero_stage: int | Literal["fsdp2"] | None
@@ -41,6 +42,7 @@ class Setting:
     fp32_gradients: bool = False
     critic: bool = False
     lora_rank: int | None = None
+    quantize: str | None = None
 
 
 def measure_memory(config, optimizers: Sequence[str], setting: Setting) -> list[MemoryLedger]:
@@ -91,10 +93,10 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
         _backward(model, model, lambda loss: loss.backward())
         gradients = _bytes(parameter.grad for parameter in model.parameters())
         optimizer.step()
-        return MemoryLedger(_bytes(model.parameters()), gradients, 0, state_bytes(optimizer))
+        return MemoryLedger(_bytes(_weights(model)), gradients, 0, state_bytes(optimizer))
     if setting.zero_stage == "fsdp2":
         _backward(model, model, lambda loss: loss.backward())
-        gradients = _bytes(parameter.grad.to_local() for parameter in model.parameters())
+        gradients = _bytes(parameter.grad.to_local() for parameter in model.parameters() if parameter.grad is not None)
         optimizer.step()
         weights = _bytes(parameter.to_local() for parameter in model.parameters())
         return MemoryLedger(weights, gradients, 0, state_bytes(optimizer), offloaded(setting.offload))
@@ -103,7 +105,7 @@ def count_memory(model: nn.Module, name: str, setting: Setting) -> MemoryLedger:
     _backward(model, engine, engine.backward)
     gradients = _bytes(_gradients(model, wrapped, setting))
     engine.step()
-    weights = [parameter.data for parameter in model.parameters()]
+    weights = _weights(model)
     weights += [parameter.ds_tensor for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
     of_weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
     masters = [tensor for tensor in _masters(wrapped) if tensor.untyped_storage().data_ptr() not in of_weights]
@@ -125,6 +127,7 @@ def measure_here(config, name: str, setting: Setting) -> MemoryLedger:
             setting.dtype,
             critic=setting.critic,
             lora_rank=setting.lora_rank,
+            quantize=setting.quantize,
             zero_stage=setting.zero_stage,
         )
     ledger = count_memory(model, name, setting)
@@ -174,6 +177,12 @@ def _gradients(model: nn.Module, wrapped, setting: Setting) -> list[torch.Tensor
     if setting.offload != "none":
         found += [master.grad for master in _masters(wrapped)]
     return found
+
+
+def _weights(model: nn.Module) -> list[torch.Tensor]:
+    """All tensors that stand for weights; a weight in 4 bits has several."""
+    in_4_bits = [tensor for _, layer in quantized_layers(model) for tensor in held_tensors(layer)]
+    return [*in_4_bits, *(parameter.data for parameter in model.parameters())]
 
 
 def _bytes(tensors: Iterable[torch.Tensor | None]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from rl_posttrain.cost.trained import make_model, optimizer_spec
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.find import load_config, published_config
+from rl_posttrain.models.quantized import KINDS, check_bitsandbytes
 from rl_posttrain.models.shapes import PUBLISHED_SHAPES
 from rl_posttrain.optim.ledger import MemoryLedger, predict_memory
 
@@ -28,6 +29,7 @@ def memory_of(
     measure: bool,
     critic: bool,
     lora_rank: int | None = None,
+    quantize: str | None = None,
 ) -> dict[str, Any]:
     """Bytes per device of each component, for each optimizer and for adamw, to which the ratios are.
 
@@ -39,6 +41,7 @@ def memory_of(
         measure: also take one real step with each optimizer, on `num_processes` processes of this machine.
         critic: the model is a policy with a critic, which has a backbone of the same shapes and the same optimizer.
         lora_rank: the model is frozen, and adapters of this rank on its linear layers are trained; None: all of it is.
+        quantize: the frozen weights are in 4 bits, ``nf4`` or ``fp4``; None: they are of `dtype`.
 
     Returns:
         The arguments, ``num_parameters``, and ``rows``: ``optimizer``; ``predicted`` and ``measured`` (or None), each
@@ -58,10 +61,7 @@ def memory_of(
     ):
         if value not in known:
             raise RecipeError(f"{key}={value}: no such value; set one of {', '.join(known)}")
-    if lora_rank is not None and critic:
-        raise RecipeError(f"--lora-rank={lora_rank}: a critic trains all of its weights; leave --critic out")
-    if lora_rank is not None and zero_stage == "fsdp2":
-        raise RecipeError(f"--lora-rank={lora_rank}: adapters are not trained under fsdp2; set another --zero-stage")
+    _check_quantize(quantize, lora_rank, zero_stage)
     stage = int(zero_stage) if zero_stage.isdigit() else None if zero_stage == "none" else zero_stage
     if offload == "optimizer" and stage not in (1, 2, 3):
         raise RecipeError(
@@ -75,7 +75,8 @@ def memory_of(
     names = list(dict.fromkeys([*optimizers, _BASELINE]))
     for name in names:
         optimizer_spec(name, critic=False).refuse_shards(stage or 0, stage_key="--zero-stage")
-    shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload, "lora_rank": lora_rank}
+    shared = {"zero_stage": stage, "num_processes": num_processes, "offload": offload}
+    shared |= {"lora_rank": lora_rank, "quantize": quantize}
     # With a critic also the policy alone, first: what the critic adds is the difference.
     settings = [
         {"dtype": dtype, **shared, "critic": has_critic} for has_critic in ([False, True] if critic else [False])
@@ -95,6 +96,18 @@ def memory_of(
     }
 
 
+def _check_quantize(quantize: str | None, lora_rank: int | None, zero_stage: str) -> None:
+    if quantize is None:
+        return
+    if quantize not in KINDS:
+        raise RecipeError(f"--quantize={quantize}: no such value; set one of {', '.join(KINDS)}")
+    if lora_rank is None:
+        raise RecipeError(f"--quantize={quantize}: weights in 4 bits are frozen; add --lora-rank")
+    if zero_stage == "fsdp2":
+        raise RecipeError(f"--quantize={quantize}: FSDP2 does not train on weights in 4 bits; set another --zero-stage")
+    check_bitsandbytes(quantize, key="--quantize")
+
+
 def _config(name: str):
     config = published_config(name)
     if config is not None:
@@ -107,21 +120,24 @@ def _config(name: str):
         ) from error
 
 
-def _without_weights(config, dtype: str, critic: bool, lora_rank: int | None = None, zero_stage: int | None = None):
+def _without_weights(config, dtype: str, critic: bool, **form: Any):
     import torch
 
     with torch.device("meta"):
-        return make_model(config, dtype, critic=critic, lora_rank=lora_rank, zero_stage=zero_stage)
+        return make_model(config, dtype, critic=critic, **form)
 
 
 def _num_adapter_parameters(config, dtype: str, lora_rank: int) -> int:
-    model = _without_weights(config, dtype, False, lora_rank)
+    model = _without_weights(config, dtype, False, lora_rank=lora_rank)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _predict(config, name: str, *, dtype: str, critic: bool, lora_rank: int | None, **how: Any) -> MemoryLedger:
+def _predict(
+    config, name: str, *, dtype: str, critic: bool, lora_rank: int | None, quantize: str | None, **how: Any
+) -> MemoryLedger:
     # A model for each: predicting takes a step, which leaves gradients behind.
-    model = _without_weights(config, dtype, critic, lora_rank, how["zero_stage"])
+    form = {"lora_rank": lora_rank, "quantize": quantize, "zero_stage": how["zero_stage"]}
+    model = _without_weights(config, dtype, critic, **form)
     return predict_memory(model, optimizer_spec(name, critic=critic), **how)
 
 

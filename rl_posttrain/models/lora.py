@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.errors import RunError
-from rl_posttrain.models.find import local_folder, resolve_model, whole_model
+from rl_posttrain.models.find import local_folder, model_without_weights, resolve_model, whole_model
 from rl_posttrain.models.folder import absent_on_errors, is_the_models, required_json
+from rl_posttrain.models.quantized import FourBits, layers_in_4_bits, rounded_to_4_bits
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import disk_errors, write_atomically
 from rl_posttrain.runs.inputs import describe_files, read_inputs
@@ -105,6 +106,8 @@ def write_merged(run: RunDirectory, source: Path, folder: Path, dtype: str) -> N
         base = AutoModelForCausalLM.from_pretrained(
             location, dtype=getattr(torch, model["dtype"]), trust_remote_code=model["trust_remote_code"]
         )
+    if (how := FourBits.of_recipe(model["lora"])) is not None:
+        _round_to_4_bits(run, base, how, trust_remote_code=model["trust_remote_code"])
     config, tensors, target = required_json(adapter / _CONFIG), load_file(adapter / _WEIGHTS), getattr(torch, dtype)
     form = {"transposed": config["fan_in_fan_out"], "dtype": target}
     for name, parameter in base.named_parameters():
@@ -129,6 +132,24 @@ def write_adapter(run: RunDirectory, source: Path, folder: Path) -> None:
     config = required_json(adapter / _CONFIG) | {"base_model_name_or_path": name}
     write_atomically(folder / _CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     shutil.copyfile(adapter / _WEIGHTS, folder / _WEIGHTS)
+
+
+def _round_to_4_bits(run: RunDirectory, base: "torch.nn.Module", how: FourBits, *, trust_remote_code: bool) -> None:
+    """Give `base` the weights that the run has trained its adapters on.
+
+    Raises:
+        RunError: what comes out here is something else.
+    """
+    from rl_posttrain.models.digest import weights_digest
+
+    plain = model_without_weights(base.config, trust_remote_code=trust_remote_code)
+    rounded_to_4_bits(base, layers_in_4_bits(plain, how), how)
+    began_with = run.environment().get("initial_weights_sha256")
+    if began_with not in (None, weights_digest(base.named_parameters())):
+        raise RunError(
+            f"{run.path}: in 4 bits its base model has other weights here than in the run, where adapters were trained "
+            "on those; do it on the machine of the run, with its version of bitsandbytes"
+        )
 
 
 def _check_base(run: RunDirectory, name: str, location: str) -> None:

@@ -22,6 +22,8 @@ from rl_posttrain.optim.joint import JointSpec, part_of
 from rl_posttrain.optim.spec import OptimizerSpec
 
 Offload = Literal["none", "optimizer", "parameters"]
+KEPT_WHOLE = "kept_whole"
+"""The name of a buffer in a model without weights: bytes that belong to weights and that no engine shards."""
 _FP32 = 4
 _COMPONENTS = ("weights", "gradients", "masters", "optimizer_state")
 # ZeRO-1 and -2 pad a flat group to this many values a device.
@@ -85,7 +87,8 @@ def predict_memory(
     part of that.
 
     Args:
-        model: on the meta device, in the dtype of its weights; of frozen parameters only the weights are counted.
+        model: on the meta device, in the dtype of its weights; of frozen parameters only the weights are counted, and
+            buffers of the name `KEPT_WHOLE`.
         optimizer: with its arguments; a joint one is for a model with a child ``critic``, which is counted too.
         zero_stage: DeepSpeed's: 0 shards nothing, 1 and 2 state, masters and reduced gradients, 3 weights too. None is
             plain PyTorch, which updates weights in their own dtype. ``fsdp2`` shards rows of fp32 weights, which are
@@ -97,6 +100,7 @@ def predict_memory(
     built = optimizer.build(model)
     groups = [list(group["params"]) for group in built.param_groups]
     trained = [parameter for group in groups for parameter in group]
+    kept_whole = sum(buffer.nbytes for name, buffer in model.named_buffers() if name.endswith(KEPT_WHOLE))
     frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
     width = trained[0].element_size()
     gradient_width = _FP32 if fp32_gradients else width
@@ -113,14 +117,19 @@ def predict_memory(
         shards = [sum(-(-parameter.numel() // num_processes) for parameter in group) for group in groups]
         masters = sum(shards)
         weights, gradients = masters * width, masters * gradient_width
-        frozen = width * sum(-(-p.numel() // num_processes) for p in model.parameters() if not p.requires_grad)
+        frozen = sum(
+            p.element_size() * -(-p.numel() // num_processes) for p in model.parameters() if not p.requires_grad
+        )
         if num_processes > 1:
-            weights += width * sum(p.numel() for p in model.parameters() if p.numel() <= PERSISTENT_VALUES)
+            weights += sum(p.nbytes for p in model.parameters() if p.numel() <= PERSISTENT_VALUES)
     elif zero_stage == "fsdp2":
         shards = [sum(map(math.prod, _rows(group, num_processes))) for group in groups]
         weights = gradients = sum(shards) * _FP32
         others = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-        frozen = width * sum(map(math.prod, _rows(others, num_processes)))
+        frozen = sum(
+            parameter.element_size() * math.prod(rows)
+            for parameter, rows in zip(others, _rows(others, num_processes), strict=True)
+        )
         masters = 0
     if offload != "none" and zero_stage != "fsdp2":
         # The update takes fp32 gradients on the host; ZeRO-3 also keeps those that it received.
@@ -144,7 +153,8 @@ def predict_memory(
                 size = sum(parameter.numel() for parameter in groups[index])
                 by_group[index] = -(-by_group[index] * shards[index] // size)
         state = sum(by_group)
-    return MemoryLedger(weights + frozen, gradients, masters * _FP32, state, offloaded(offload), unknown)
+    weights += frozen + kept_whole
+    return MemoryLedger(weights, gradients, masters * _FP32, state, offloaded(offload), unknown)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None = None) -> int:

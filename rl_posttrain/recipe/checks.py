@@ -49,10 +49,6 @@ def check_keys_together(recipe: Recipe) -> None:
     _cross_check_guards(recipe)
     check_importance(recipe.rollout)
     check_distributed(recipe.distributed)
-    if recipe.model.lora is not None and recipe.distributed.engine == "fsdp2":
-        raise RecipeError(
-            "distributed.engine=fsdp2: adapters (model.lora) are trained under deepspeed and none; set one of them"
-        )
     check_goals(recipe)
 
 
@@ -160,10 +156,15 @@ def _cross_check_critic(recipe: Recipe) -> None:
 def _cross_check_lora(recipe: Recipe) -> None:
     if recipe.model.lora is None:
         return
-    if recipe.critic is not None:
+    lora = recipe.model.lora
+    if lora.double_quant and lora.quantize is None:
         raise RecipeError(
-            f"model.lora: algorithm.name={recipe.algorithm.name} trains a critic with all of its weights beside the "
-            "policy, which adapters would not make small; set model.lora=null, or an algorithm without a critic"
+            "model.lora.double_quant=true: it is about weights in 4 bits; set model.lora.quantize=nf4, or leave it out"
+        )
+    if lora.quantize is not None and recipe.distributed.engine == "fsdp2":
+        raise RecipeError(
+            f"model.lora.quantize={lora.quantize}: distributed.engine=fsdp2 makes DTensors of weights, which lose what "
+            "their 4 bits stand for; set distributed.engine=deepspeed or none"
         )
     if recipe.trl.get("sync_ref_model"):
         raise RecipeError(

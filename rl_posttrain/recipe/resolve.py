@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rl_posttrain.errors import RecipeError
+from rl_posttrain.models.quantized import check_bitsandbytes
 from rl_posttrain.plugins import check_arguments, load_object, signature_of
 from rl_posttrain.recipe.mixture import MIXTURE, resolve_mixture
 from rl_posttrain.recipe.reward_spec import RewardSpec, resolve_reward
@@ -111,8 +112,10 @@ def resolve(recipe: Recipe) -> Specs:
 
     Raises:
         RecipeError: there is no such code; it has no such argument; or the optimizer needs whole matrices, but
-            DeepSpeed would pass it shards.
+            DeepSpeed would pass it shards; or a package is missing.
     """
+    if recipe.model.lora is not None and recipe.model.lora.quantize is not None:
+        check_bitsandbytes(recipe.model.lora.quantize)
     return Specs(
         task=resolve_task(recipe.task, recipe.run.seed),
         rewards=tuple(resolve_reward(section, f"rewards.{place}") for place, section in enumerate(recipe.rewards)),

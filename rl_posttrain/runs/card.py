@@ -47,7 +47,8 @@ def model_card(
     }
     if lora:
         state = "in this folder, without the base model" if adapter else "merged into the weights"
-        rows["LoRA"] = f"{_settings(lora)}; {state}"
+        unsaid = set() if lora.get("quantize") else {"double_quant"}
+        rows["LoRA"] = f"{_settings(lora, unsaid)}; {state}"
     if adapter:
         del rows["Weights"]
     if recipe.get("critic"):
@@ -198,7 +199,9 @@ def _use(run: RunDirectory, step: int, folder: str) -> list[str]:
 def _use_adapter(recipe: dict[str, Any], environment: dict[str, Any], folder: str) -> list[str]:
     """How peft and vLLM load adapters onto their base model."""
     base = environment.get("base_model") or recipe["model"]["name"]
-    rank = recipe["model"]["lora"]["rank"]
+    lora = recipe["model"]["lora"]
+    if lora.get("quantize"):
+        return _use_adapter_in_4_bits(recipe, base, folder)
     return [
         _block(
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
@@ -208,9 +211,29 @@ def _use_adapter(recipe: dict[str, Any], environment: dict[str, Any], folder: st
         ),
         "With vLLM:",
         _block(
-            f"vllm serve {shlex.quote(base)} --enable-lora --max-lora-rank {rank} "
+            f"vllm serve {shlex.quote(base)} --enable-lora --max-lora-rank {lora['rank']} "
             f"--lora-modules {shlex.quote(f'policy={folder}')}",
             "bash",
+        ),
+    ]
+
+
+def _use_adapter_in_4_bits(recipe: dict[str, Any], base: str, folder: str) -> list[str]:
+    """How peft loads adapters onto the weights that they were trained on."""
+    lora, dtype = recipe["model"]["lora"], recipe["model"]["dtype"]
+    return [
+        f"The adapters were trained on the base model's weights in 4 bits ({_code(lora['quantize'])}), rounded by "
+        "bitsandbytes. On the base model as it is they are another policy. For vLLM export the merged model.",
+        _block(
+            "import torch\nfrom peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
+            "config = BitsAndBytesConfig(\n"
+            f"    load_in_4bit=True, bnb_4bit_quant_type={json.dumps(lora['quantize'])},\n"
+            f"    bnb_4bit_use_double_quant={lora['double_quant']}, bnb_4bit_compute_dtype=torch.{dtype},\n)\n"
+            f"base = AutoModelForCausalLM.from_pretrained(\n    {json.dumps(base, ensure_ascii=False)}, "
+            f"dtype=torch.{dtype}, quantization_config=config,\n)\n"
+            f"model = PeftModel.from_pretrained(base, {json.dumps(folder, ensure_ascii=False)})",
+            "python",
         ),
     ]
 

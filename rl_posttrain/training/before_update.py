@@ -6,6 +6,7 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from rl_posttrain.recipe.schema import AlgorithmSection
+from rl_posttrain.training.dropout import without_dropout
 from rl_posttrain.training.lora import reference_model
 from rl_posttrain.training.losses import kl_estimate
 
@@ -13,7 +14,7 @@ from rl_posttrain.training.losses import kl_estimate
 def known_before_update(
     trainer: Any, batch: dict[str, torch.Tensor], *, needs_values: bool, needs_logprobs: bool
 ) -> dict[str, torch.Tensor]:
-    """Forward passes of a step's completions; each costs time, so only what is needed is there.
+    """Forward passes of a step's completions, without dropout; each costs time, so only what is needed is there.
 
     Args:
         trainer: gives its models, their forward passes and its arguments.
@@ -34,7 +35,11 @@ def known_before_update(
     corrects = trainer.vllm_importance_sampling_correction
     reuses = args.gradient_accumulation_steps % (args.steps_per_generation * trainer.num_iterations) != 0
     known = {}
-    with torch.no_grad(), disable_gradient_checkpointing(trainer.model, args.gradient_checkpointing_kwargs):
+    with (
+        torch.no_grad(),
+        disable_gradient_checkpointing(trainer.model, args.gradient_checkpointing_kwargs),
+        without_dropout(trainer.model),
+    ):
         if reuses or corrects or needs_logprobs:
             known["old_per_token_logps"] = forward(trainer.model, ids, mask, num_tokens, size)[0]
         with reference_model(trainer) as reference:

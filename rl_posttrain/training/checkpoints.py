@@ -91,12 +91,16 @@ def finish_checkpoint(
             shutil.rmtree(path)
 
 
-def save_critic(state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> None:
-    """Write the critic's part of a policy's `state_dict` into `folder`, under names without the prefix."""
+def save_critic(critic: Critic, state_dict: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+    """Write the critic's part of a policy's `state_dict` into `folder`, under names without the prefix.
+
+    What LoRA has frozen of `critic` is left out.
+    """
+    left_out = _frozen(critic)
     own = {
         name.removeprefix(CRITIC_PREFIX): tensor
         for name, tensor in state_dict.items()
-        if name.startswith(CRITIC_PREFIX)
+        if name.startswith(CRITIC_PREFIX) and not name.removeprefix(CRITIC_PREFIX).startswith(left_out)
     }
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / CRITIC_FILE)
@@ -117,4 +121,11 @@ def of_policy(state_dict: Mapping[str, torch.Tensor], tied: Collection[str]) -> 
 
 def load_critic(critic: Critic, folder: str | Path) -> None:
     """Give `critic` the weights that `save_critic` wrote."""
-    critic.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
+    found = critic.load_state_dict(load_file(Path(folder) / CRITIC_FILE), strict=False)
+    wrong = [*found.unexpected_keys, *(name for name in found.missing_keys if not name.startswith(_frozen(critic)))]
+    assert not wrong, f"the critic's file is not of this critic: {wrong[:3]}"
+
+
+def _frozen(critic: Critic) -> tuple[str, ...]:
+    """The names of what is not trained; such a weight in 4 bits has more names that begin so."""
+    return tuple(name for name, parameter in critic.named_parameters() if not parameter.requires_grad)

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from rl_posttrain.machine.hub import hub
 from rl_posttrain.models.find import resolve_model
 from rl_posttrain.models.folder import CRITIC_PREFIX
+from rl_posttrain.recipe.lora_section import LoraSection
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.seeds import derive_seed
+from rl_posttrain.training.adapters import bare, four_bits, settle_quantized, sized_in_4_bits, with_adapters
 
 
 class ValueHead(nn.Module):
@@ -84,13 +87,17 @@ class Critic(nn.Module):
 def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     """The critic that a recipe asks for, on the policy's device and in its dtype.
 
+    With `model.lora` its own backbone is frozen too, in 4 bits where the policy is, and has adapters of its own. They
+    and the head are fp32 then; an engine that keeps masters casts them.
+
     Args:
-        policy: not wrapped yet.
+        policy: wrapped by peft alone.
     """
     from trl.trainer.utils import disable_dropout_in_model
 
-    backbone = None
+    backbone, lora, seed = None, recipe.model.lora, derive_seed(recipe.run.seed, "critic")
     if not recipe.critic.shared_backbone:
+        how = four_bits(lora)
         name = recipe.critic.model or recipe.model.name
         location = resolve_model(name, key="critic.model")
         with hub(location):
@@ -99,12 +106,18 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
                 dtype=policy.dtype,
                 attn_implementation=policy.config._attn_implementation,
                 trust_remote_code=recipe.model.trust_remote_code,
+                quantization_config=how.config(recipe.model.dtype) if how else None,
             )
+        if lora is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)  # equal on every process
+                backbone = with_adapters(backbone, lora, fp32=True)
+            settle_quantized(backbone)
     config = (policy if backbone is None else backbone).config.get_text_config()
     critic = Critic(backbone, config.hidden_size)
-    critic.head.initialize(derive_seed(recipe.run.seed, "critic"))
+    critic.head.initialize(seed)
     critic.to(device=policy.device)
-    critic.head.to(dtype=policy.dtype)
+    critic.head.to(dtype=policy.dtype if lora is None else torch.float32)
     disable_dropout_in_model(critic)
     for module in critic.modules():
         # Attention keeps its rate as a number, in no module of its own.
@@ -114,25 +127,40 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
 
 
 def critic_without_weights(
-    config: PretrainedConfig, dtype: str, *, shared_backbone: bool = False, trust_remote_code: bool = False
+    config: PretrainedConfig,
+    dtype: str,
+    *,
+    shared_backbone: bool = False,
+    trust_remote_code: bool = False,
+    lora: LoraSection | None = None,
+    fp32: bool = False,
 ) -> Critic:
-    """The critic whose backbone `config` describes, on the meta device: shapes and dtypes without values."""
+    """The critic whose backbone `config` describes, on the meta device: shapes and dtypes without values.
+
+    Args:
+        lora: of its backbone.
+        fp32: with `lora`, what is trained is fp32, as plain PyTorch trains it; else of `dtype`.
+    """
     options = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     with torch.device("meta"):
         backbone = None if shared_backbone else AutoModel.from_config(config, **options)
         critic = Critic(backbone, config.get_text_config().hidden_size)
-    critic.head.to(dtype=getattr(torch, dtype))
+        if lora is not None and backbone is not None:
+            critic.backbone = with_adapters(backbone, lora, fp32=fp32)
+            if how := four_bits(lora):
+                sized_in_4_bits(critic.backbone, AutoModel.from_config(config, **options), how)
+    critic.head.to(dtype=torch.float32 if fp32 and lora else getattr(torch, dtype))
     return critic
 
 
-def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
+def attach_critic(policy: PreTrainedModel | PeftModel, critic: Critic) -> None:
     """Make `critic` a child of `policy`, and let the policy's forward pass give values.
 
     ``policy(input_ids=..., attention_mask=..., values_of=T)`` returns values alone, (B, T + 1). Any other call inside
     `Critic.watching` gives them beside its own output.
     """
     policy.critic = critic
-    original = policy.forward
+    original, transformer = policy.forward, bare(policy).base_model
 
     # transformers and TRL look into the signature for what a model takes, such as `logits_to_keep`.
     @functools.wraps(original)
@@ -140,11 +168,11 @@ def attach_critic(policy: PreTrainedModel, critic: Critic) -> None:
         inputs = {name: kwargs.get(name) for name in ("input_ids", "attention_mask")}
         shared = critic.backbone is None
         if values_of is not None:
-            hidden = policy.base_model(**inputs, use_cache=False).last_hidden_state if shared else None
+            hidden = transformer(**inputs, use_cache=False).last_hidden_state if shared else None
             return critic(hidden, values_of, **inputs)
         if critic._num_tokens is None:
             return original(*args, **kwargs)
-        with _last_hidden(policy.base_model) if shared else contextlib.nullcontext([None]) as hidden:
+        with _last_hidden(transformer) if shared else contextlib.nullcontext([None]) as hidden:
             output = original(*args, **kwargs)
         critic._taken.append(critic(hidden[-1], critic._num_tokens, **inputs))
         return output

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rl_posttrain.training.lora import bare
+from rl_posttrain.training.adapters import bare
 
 # Logits held at a time. 2**22 fp32 values are 16 MiB: about a last-level cache.
 _TILE_VALUES = 2**22

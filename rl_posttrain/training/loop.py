@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import trl
 from accelerate.utils import gather_object
-from peft import PeftModel
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -28,6 +27,7 @@ from rl_posttrain.rollout.sampling import rollout_sampling
 from rl_posttrain.runs.directory import RunDirectory
 from rl_posttrain.runs.files import disk_errors
 from rl_posttrain.scoring.rewards import Reward
+from rl_posttrain.training.adapters import is_adapted, settle_quantized
 from rl_posttrain.training.algorithms.algorithm import Algorithm
 from rl_posttrain.training.backends.backend import Backend
 from rl_posttrain.training.checkpoints import (
@@ -109,9 +109,9 @@ class PolicyTrainer(trl.GRPOTrainer):
         self.beta = 0.0
         self._scores_on_cpu = score_on_cpu(self)
         self.critic = make_critic(self.model) if make_critic else None
-        for model in (self.model, self.ref_model, self.critic):
-            if model is not None:
-                restore_frequencies(model)
+        settle_quantized(self.model)
+        for model in filter(None, (self.model, self.ref_model, self.critic)):
+            restore_frequencies(model)
         if self.critic is not None:
             attach_critic(self.model, self.critic)
         backend.place(self)
@@ -273,11 +273,11 @@ class PolicyTrainer(trl.GRPOTrainer):
         if self.critic is not None:
             state_dict = self.model.state_dict() if state_dict is None else state_dict
             if Path(output_dir).name.startswith(PREFIX_CHECKPOINT_DIR):
-                save_critic(state_dict, output_dir)
+                save_critic(self.critic, state_dict, output_dir)
         if state_dict is not None:
             state_dict = of_policy(state_dict, self._tied)
         with disk_errors(self._run.path):
-            if isinstance(self.model, PeftModel):
+            if is_adapted(self.model):
                 save_adapter(self.model, self.processing_class, output_dir, state_dict)
             else:
                 super()._save(output_dir, state_dict)

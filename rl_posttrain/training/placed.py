@@ -9,7 +9,9 @@ from transformers import PreTrainedModel
 from trl.models.utils import unwrap_model_for_generation
 
 from rl_posttrain.rollout.prompts import tokenize
+from rl_posttrain.training.adapters import is_adapted
 from rl_posttrain.training.backends.backend import Backend
+from rl_posttrain.training.dropout import without_dropout
 from rl_posttrain.training.lora import whole_weights
 
 
@@ -32,12 +34,13 @@ class Placed:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All that a file of the model has, a critic's part too, in main memory; every process must call it.
 
-        The main process alone gets weights.
+        Of a policy with adapters that is what is trained. The main process alone gets weights.
         """
         policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
         is_main = self._trainer.accelerator.is_main_process
+        saved = (item for item in policy.named_parameters() if item[1].requires_grad or not is_adapted(policy))
         state = {}
-        for name, tensor in self.backend.whole_weights(policy.named_parameters()):
+        for name, tensor in self.backend.whole_weights(saved):
             if is_main:
                 state[name] = tensor.cpu()
         return state
@@ -52,7 +55,10 @@ class Placed:
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[PreTrainedModel]:
-        """The unwrapped model, ready to generate; sharded weights are gathered for the length of the block."""
+        """The unwrapped model, ready to generate and without dropout.
+
+        Sharded weights are gathered for the length of the block.
+        """
         trainer = self._trainer
         with (
             unwrap_model_for_generation(
@@ -62,5 +68,6 @@ class Placed:
                 gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
             ) as model,
             self.backend.gathered(model),
+            without_dropout(model),
         ):
             yield model

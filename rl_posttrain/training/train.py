@@ -229,14 +229,14 @@ def build_trainer(
     make_engine = engine_for(recipe, sizes, model=model, config=config, longest=longest, note=view.note)
 
     # TRL imports vLLM where it is installed, so these stand after the check that it can be imported.
+    from rl_posttrain.training.adapters import lora_arguments
     from rl_posttrain.training.critic import make_critic
     from rl_posttrain.training.evaluation import Evaluation
     from rl_posttrain.training.guards.guards import Guards
-    from rl_posttrain.training.lora import lora_config
     from rl_posttrain.training.sharded_loop import trainer_class
     from rl_posttrain.training.trl_config import grpo_config
 
-    adapters = lora_config(recipe, config, specs.optimizer)
+    adapters = lora_arguments(recipe, config, specs.optimizer)
     backend = make_backend(recipe, sizes)
     backend.start(on_cpu=on_cpu)
     # transformers' callback takes the folder from the environment and nowhere else.
@@ -271,9 +271,9 @@ def build_trainer(
             stop=stop,
             model=model,
             args=arguments,
-            peft_config=adapters,
             train_dataset=as_table(rows.train, recipe.task.name),
             processing_class=tokenizer,
+            **adapters,
         )
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from rl_posttrain.errors import WeightSyncError
+from rl_posttrain.models.quantized import is_transposed
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.rollout.engine import Held, RolloutEngine
 from rl_posttrain.rollout.seeds import derive_seed
-from rl_posttrain.training.lora import bare, checkpoint_name
+from rl_posttrain.training.adapters import bare, checkpoint_name
 
 # After so many syncs each layer has been looked at; the first sync looks at all.
 _NUM_PARTS = 8
@@ -159,7 +159,7 @@ class WeightCheck:
 def transposed_weights(policy: torch.nn.Module) -> set[str]:
     """The names of the matrices that a policy has as (inputs, outputs): those of GPT-2's layers."""
     modules = bare(policy).named_modules()
-    return {checkpoint_name(f"{name}.weight") for name, module in modules if isinstance(module, Conv1D)}
+    return {checkpoint_name(f"{name}.weight") for name, module in modules if is_transposed(module)}
 
 
 def _layer(name: str) -> int | None:

@@ -21,7 +21,8 @@ def print_memory(result: dict[str, Any]) -> None:
     has_critic = "num_critic_parameters" in result
     added = f" and {result['num_critic_parameters']:,} of a critic" if has_critic else ""
     if "num_adapter_parameters" in result:
-        added = f" and {result['num_adapter_parameters']:,} of adapters, rank {result['lora_rank']}"
+        added += f" and {result['num_adapter_parameters']:,} of adapters, rank {result['lora_rank']}"
+        added += f", the rest in 4 bits ({result['quantize']})" if result["quantize"] else ""
     title = f"{result['model']}: {result['num_parameters']:,} parameters{added}, {result['dtype']}, {engine}, {devices}"
     table = Table(title=title, title_justify="left", box=None, caption_justify="left")
     table.caption = "GiB on each device" + _where(result)
@@ -99,7 +100,7 @@ def plot_memory(result: dict, path: Path) -> None:
     stage = _engine(result["zero_stage"])
     added = " with a critic" if "num_critic_parameters" in result else ""
     if result.get("lora_rank"):
-        added = f", LoRA of rank {result['lora_rank']}"
+        added = f", LoRA of rank {result['lora_rank']}" + (f" on {result['quantize']}" if result["quantize"] else "")
     figure.suptitle(f"{result['model']}{added}, {result['dtype']}, {stage}{_offload(result)}, {devices}")
     write_figure(figure, path)
 

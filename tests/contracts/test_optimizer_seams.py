@@ -38,7 +38,7 @@ READ = {
     "optim/scale_kernels.py": ["torch.optim.adam"],
     "optim/adams_kernels.py": ["torch._foreach_addcmul_", "increment_version"],
     "optim/native.py": ["get_cpu_capability"],
-    "optim/ledger.py": ["_ALIGNMENT", "_PERSISTENT_VALUES"],
+    "optim/ledger.py": ["_ALIGNMENT", "PERSISTENT_VALUES"],
     "optim/adam_mini.py": ["world_size", "head_numel"],
     "optim/low_rank.py": ["GaLoreProjector"],
     "cost/measure.py": [
@@ -186,7 +186,7 @@ def test_the_optimizer_is_handed_these_very_shards(stage, shards, stepped):
 def test_zero_3_keeps_whole_what_the_ledger_takes_for_whole():
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    assert DeepSpeedZeroConfig(stage=3).param_persistence_threshold == ledger._PERSISTENT_VALUES
+    assert DeepSpeedZeroConfig(stage=3).param_persistence_threshold == ledger.PERSISTENT_VALUES
 
 
 @pytest.mark.parametrize(

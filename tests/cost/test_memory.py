@@ -75,17 +75,26 @@ def test_one_process_holds_what_was_predicted(setting, dtype):
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [PLAIN, ZERO_0, *({"zero_stage": stage} for stage in (1, 2, 3)), {"zero_stage": 3, "num_processes": 2}],
-    ids=lambda setting: "-".join(map(str, setting.values())),
+    ("setting", "quantize"),
+    [
+        *((setting, None) for setting in (PLAIN, ZERO_0, *({"zero_stage": stage} for stage in (1, 2, 3, "fsdp2")))),
+        pytest.param({"zero_stage": 3, "num_processes": 2}, None),
+        pytest.param({"zero_stage": "fsdp2", "num_processes": 2}, None, marks=pytest.mark.long),
+        (PLAIN, "nf4"),
+        ({"zero_stage": 2}, "nf4"),
+        pytest.param({"zero_stage": 3, "num_processes": 2}, "nf4", marks=pytest.mark.long),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
 )
-def test_adapters_hold_what_was_predicted(setting):
+def test_adapters_hold_what_was_predicted(setting, quantize):
     """Gradients, masters and state are those of the adapters alone."""
-    names = ["adams", "adamw"]
-    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", lora_rank=4, **setting))
+    if quantize:
+        pytest.importorskip("bitsandbytes")
+    names, form = ["adams", "adamw"], {"lora_rank": 4, "quantize": quantize}
+    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", **form, **setting))
     for name, held in zip(names, measured, strict=True):
         with torch.device("meta"):
-            model = make_model(CONFIG, "bfloat16", critic=False, lora_rank=4, zero_stage=setting["zero_stage"])
+            model = make_model(CONFIG, "bfloat16", critic=False, **form, zero_stage=setting["zero_stage"])
         check_agreement(predict_memory(model, optimizer_spec(name, critic=False), **setting), held)
     assert 2 * measured[0].gradients < measured[0].weights
 
@@ -117,14 +126,13 @@ def test_scale_at_60m_really_takes_the_published_part_of_adams_memory():
     assert ratio == pytest.approx(0.43, abs=0.005)
 
 
-@pytest.mark.parametrize("stage", [None, 2, 3])
-def test_a_policy_and_its_critic_hold_what_was_predicted(stage):
-    setting = {"zero_stage": stage}
-    names = ["adams", "scale"]
-    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", **setting, critic=True))
+@pytest.mark.parametrize(("stage", "rank"), [(None, None), (2, None), (3, None), (None, 4), (2, 4)])
+def test_a_policy_and_its_critic_hold_what_was_predicted(stage, rank):
+    setting, names = {"zero_stage": stage}, ["adams", "scale"]
+    measured = measure_memory(CONFIG, names, Setting(dtype="bfloat16", **setting, critic=True, lora_rank=rank))
     for name, ledger in zip(names, measured, strict=True):
         with torch.device("meta"):
-            model = make_model(CONFIG, "bfloat16", critic=True)
+            model = make_model(CONFIG, "bfloat16", critic=True, lora_rank=rank, zero_stage=stage)
         check_agreement(predict_memory(model, optimizer_spec(name, critic=True), **setting), ledger)
 
 

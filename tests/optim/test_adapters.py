@@ -9,7 +9,7 @@ from rl_posttrain.optim.roles import describe_groups
 from rl_posttrain.optim.spec import resolve_optimizer
 from rl_posttrain.optim.table import OPTIMIZERS
 from rl_posttrain.recipe.lora_section import LoraSection
-from rl_posttrain.training.lora import with_adapters
+from rl_posttrain.training.adapters import with_adapters
 
 # What they need of a matrix; docs/lora.md says it.
 REFUSED = {

@@ -64,8 +64,3 @@ def test_an_optimizer_of_whole_matrices_is_refused_under_fsdp2():
         "optimizer.name=muon needs whole matrices, but distributed.engine=fsdp2 hands the optimizer rows of them; set "
         "engine: none or optimizer.name: adams"
     )
-
-
-def test_adapters_are_refused_under_fsdp2():
-    with pytest.raises(RecipeError, match=r"^distributed.engine=fsdp2: adapters \(model.lora\) are trained under"):
-        load_recipe("quickstart", ["distributed.engine=fsdp2", "model.lora={rank: 8}"])

@@ -11,9 +11,10 @@ def test_an_empty_section_has_the_defaults_and_reads_back():
     assert load_recipe("quickstart").model.lora is None
     recipe = load_recipe("quickstart", ["model.lora={}"])
     assert recipe.model.lora.model_dump() == {
-        "rank": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear"
+        "rank": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear",
+        "quantize": None, "double_quant": False,
     }  # fmt: skip
-    named = load_recipe("quickstart", ["model.lora.target_modules=[q_proj, v_proj]"])
+    named = load_recipe("quickstart", ["model.lora.target_modules=[q_proj, v_proj]", "model.lora.quantize=nf4"])
     assert named.model.lora.target_modules == ("q_proj", "v_proj")
     for one in (recipe, named):
         assert parse_recipe(read_yaml(one.to_yaml())) == one
@@ -26,8 +27,16 @@ def test_an_empty_section_has_the_defaults_and_reads_back():
         (["model.lora.r=8"], "model.lora.r=8: unknown key"),
         (["model.lora.target_modules=linear"], "it should be all-linear, or a list of names such as"),
         (["model.lora.target_modules=[]"], "it should be all-linear, or a list of names such as"),
-        (["model.lora={load_in_4bit: true}"], "it has load_in_4bit: QLoRA is not there"),
-        (["model.lora={}", "algorithm.name=ppo"], "model.lora: algorithm.name=ppo trains a critic with all of its"),
+        (
+            ["model.lora={load_in_4bit: true}"],
+            "it has load_in_4bit: frozen weights are in 4 bits by quantize: nf4; set",
+        ),
+        (["model.lora.quantize=int4"], "model.lora.quantize=int4: it should be 'nf4' or 'fp4'"),
+        (
+            ["model.lora.quantize=nf4", "distributed.engine=fsdp2"],
+            "quantize=nf4: distributed.engine=fsdp2 makes DTensors",
+        ),
+        (["model.lora.double_quant=true"], "model.lora.double_quant=true: it is about weights in 4 bits; set model.lo"),
         (["model.lora={}", "trl={sync_ref_model: true}"], "trl.sync_ref_model=true: with model.lora the reference"),
     ],
 )

@@ -16,27 +16,36 @@ from rl_posttrain import load_recipe, train
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.training.guards.rollback import roll_back
 from rl_posttrain.training.loop import PolicyTrainer
+from rl_posttrain.training.sharded_loop import ShardedTrainer
 
+PLAIN, FP32, NF4 = "distributed.engine=none", "model.dtype=float32", "model.lora.quantize=nf4"
+FSDP2, PPO = "distributed={engine: fsdp2, zero_stage: null}", ("algorithm.name=ppo", "critic.optimizer.lr=0.03")
 ENGINES = {
-    "plain": ["distributed.engine=none"],
-    "plain-fp32": ["distributed.engine=none", "model.dtype=float32"],
-    "zero0": ["distributed.zero_stage=0"],
-    "zero1": ["distributed.zero_stage=1"],
-    "zero2": ["distributed.zero_stage=2"],
-    "zero3": ["distributed.zero_stage=3"],
+    "plain": [PLAIN],
+    "plain-fp32": [PLAIN, FP32],
+    **{f"zero{stage}": [f"distributed.zero_stage={stage}"] for stage in range(4)},
+    "fsdp2": [FSDP2],
+    "plain-nf4": [PLAIN, NF4],
+    "plain-nf4-fp32": [PLAIN, FP32, NF4, "model.lora.double_quant=true"],
+    **{f"zero{stage}-nf4": [f"distributed.zero_stage={stage}", NF4] for stage in range(4)},
+    "plain-nf4-ppo-fp32": [PLAIN, FP32, NF4, *PPO],
+    "plain-ppo-shared": [PLAIN, *PPO, "critic.shared_backbone=true"],
+    "zero2-ppo": ["distributed.zero_stage=2", *PPO],
+    "zero3-ppo": ["distributed.zero_stage=3", *PPO],
+    "fsdp2-ppo": [FSDP2, *PPO],
 }
 COMMON = [
-    "model.lora={rank: 4, alpha: 8}", "optimizer.lr=0.03", "algorithm.num_steps=4", "checkpoint.every_steps=2",
+    "model.lora.rank=4", "model.lora.alpha=8", "optimizer.lr=0.03", "algorithm.num_steps=4", "checkpoint.every_steps=2",
     "checkpoint.keep=2", "checkpoint.final_model=true", "rollout.engine=transformers", "run.deterministic=true",
     "algorithm.kl_coef=0.05",
 ]  # fmt: skip
 TOKENS = [[7, 20, 33, 46, 59, 72, 85, 98], [3, 14, 15, 92, 65, 35, 89, 79]]
 
-whole_save = PolicyTrainer.save_model
+whole_saves = {kind: kind.save_model for kind in (PolicyTrainer, ShardedTrainer)}
 
 
 def save_model(self, output_dir=None, _internal_call=False):
-    whole_save(self, output_dir, _internal_call)
+    whole_saves[type(self)](self, output_dir, _internal_call)
     if not output_dir.endswith(".final"):
         return
     weights = {name: tensor.clone() for name, tensor in self.policy.weights()}
@@ -72,7 +81,8 @@ def cut(run: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    PolicyTrainer.save_model = save_model
+    for kind in whole_saves:
+        kind.save_model = save_model
     recipe, folder, names = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
     for name in names:
         overrides = [f"run.output_dir={folder}", *ENGINES[name], *COMMON]

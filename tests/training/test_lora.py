@@ -1,26 +1,30 @@
 """LoRA on real runs: under every engine, into vLLM, resumed, exported, evaluated."""
 
+import importlib.util
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_command, run_processes, run_python
-from hits import runs_folder, without_costs
+from hits import HIT, runs_folder, without_costs
 from lora_runs import ENGINES, TOKENS
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from rl_posttrain.cost.check import check_recipe
 from rl_posttrain.errors import RunError
 from rl_posttrain.models.export import export_model
+from rl_posttrain.models.lora import whole_folder
+from rl_posttrain.models.quantized import FourBits, rounded_to_4_bits
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.runs.directory import RunDirectory
 
 RUNS = Path(__file__).with_name("lora_runs.py")
-QUICK = ("plain-fp32", "zero3")
+QUICK = ("plain-fp32", "zero3", "fsdp2", "plain-nf4-ppo-fp32")
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in ENGINES]
 
 
@@ -30,8 +34,11 @@ def made(tiny_recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora-runs")
 
     def made(name: str) -> RunDirectory:
+        if "nf4" in name:
+            pytest.importorskip("bitsandbytes")
         if not (folder / name).exists():
-            run_processes(RUNS, tiny_recipe, folder, ",".join(QUICK) if name in QUICK else name, processes=2)
+            quick = [one for one in QUICK if "nf4" not in one or importlib.util.find_spec("bitsandbytes")]
+            run_processes(RUNS, tiny_recipe, folder, ",".join(quick) if name in QUICK else name, processes=2)
         return RunDirectory.open(folder / name)
 
     return made
@@ -40,9 +47,9 @@ def made(tiny_recipe, tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_adapters_alone_are_trained_and_no_update_of_them_is_rounded_away(made, name):
     facts = json.loads((made(name).path / "facts.json").read_text())
-    base = "torch.float32" if name == "plain-fp32" else "torch.bfloat16"
-    assert facts["frozen"] == [base]
-    assert facts["adapters"] == ["torch.float32" if "plain" in name else base]
+    base = "torch.float32" if "fp32" in name else "torch.bfloat16"
+    assert facts["frozen"] == [base, *(["torch.uint8"] if "nf4" in name else [])]
+    assert facts["adapters"] == ["torch.float32" if "plain" in name or "fsdp2" in name else base]
     assert facts["with_gradients"] == 0
     assert facts["stepped"] in (["torch.float32"], [])  # ZeRO-3 empties the groups after its step
     assert facts["state"] == ["torch.float32"]
@@ -66,11 +73,11 @@ def test_the_merged_export_gives_the_trainers_logits(made, name, tmp_path):
     run = made(name)
     of_trainer = torch.load(run.path / "last.pt")["logits"].float()
     model = AutoModelForCausalLM.from_pretrained(export_model(run, tmp_path / "model", step=4).folder)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=name == "plain"):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled="plain" in name and "fp32" not in name):
         logits = model(torch.tensor(TOKENS)).logits.float()
         base = AutoModelForCausalLM.from_pretrained(run.recipe()["model"]["name"])(torch.tensor(TOKENS)).logits.float()
     # In bf16 the sum is rounded once when it is merged, and the trainer rounds between the two products.
-    limit = 1e-4 if name == "plain-fp32" else 0.3
+    limit = 1e-4 if "fp32" in name else 0.3
     assert (logits - of_trainer).abs().max() < limit
     assert (base - of_trainer).abs().max() > 10 * limit
 
@@ -82,7 +89,8 @@ def test_a_resumed_run_is_the_same_run(made, name):
     assert without_costs(resumed.metrics()) == without_costs(run.metrics())
     for step in (3, 4):
         assert resumed.rollouts(step) == run.rollouts(step)
-    for path in ("final/model.safetensors", "checkpoint-4/adapter_model.safetensors"):
+    critic = ["checkpoint-4/critic.safetensors"] if "ppo" in name else []
+    for path in ("final/model.safetensors", "checkpoint-4/adapter_model.safetensors", *critic):
         assert (resumed.checkpoints_path / path).read_bytes() == (run.checkpoints_path / path).read_bytes()
 
 
@@ -102,6 +110,48 @@ def test_the_reference_of_a_kl_penalty_is_the_policy_without_its_adapters(made, 
     penalties = [row["kl"] for row in run.metrics()]
     assert penalties[0] == pytest.approx(0, abs=1e-6)  # B begins as zero
     assert penalties[-1] > 0.01
+
+
+IN_4_BITS = [param for param in NAMES if "nf4" in param.values[0]]
+PPO = [param for param in NAMES if "ppo" in param.values[0]]
+
+
+@pytest.mark.parametrize("name", IN_4_BITS)
+def test_the_engine_gets_the_weights_in_4_bits_as_numbers_and_the_adapters_on_top(made, name, tiny_model):
+    run = made(name)
+    lora = run.recipe()["model"]["lora"]
+    sent = torch.load(run.path / "last.pt")["weights"]
+    adapters = load_file(run.checkpoints_path / "checkpoint-4" / "adapter_model.safetensors")
+    dtype = getattr(torch, run.recipe()["model"]["dtype"])
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype)
+    rounded_to_4_bits(base, {key.removesuffix(".weight") for key in sent if "proj" in key}, FourBits.of_recipe(lora))
+    for key in (key for key in sent if "proj" in key):
+        a, b = (adapters[f"base_model.model.{key.removesuffix('weight')}lora_{part}.weight"].float() for part in "AB")
+        wanted = (base.get_parameter(key).float() + 2.0 * (b @ a)).to(dtype)
+        torch.testing.assert_close(sent[key], wanted, rtol=0, atol=0 if dtype == torch.bfloat16 else 1e-6)
+
+
+@pytest.mark.parametrize("name", PPO)
+def test_a_critic_has_adapters_of_its_own_that_are_trained_and_saved_alone(made, name, tiny_model):
+    run = made(name)
+    saved = [load_file(run.checkpoints_path / f"checkpoint-{step}" / "critic.safetensors") for step in (2, 4)]
+    if "shared" in name:  # it is a head on the policy's adapted layers
+        assert set(saved[0]) == {"head.weight"}
+    else:
+        assert {key.rpartition(".lora_")[1] for key in saved[0]} == {".lora_", ""}
+        assert sum("lora_" not in key for key in saved[0]) == 1  # the head
+    assert all(not torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
+    assert not [
+        key for key in load_file(run.checkpoints_path / "checkpoint-4" / "adapter_model.safetensors") if "critic" in key
+    ]
+
+
+def test_weights_that_4_bits_round_otherwise_here_are_not_exported(made, tmp_path):
+    run = RunDirectory.open(shutil.copytree(made("plain-nf4-ppo-fp32").path, tmp_path / "changed"))
+    run.write_environment(run.environment() | {"initial_weights_sha256": "0" * 64})
+    with pytest.raises(RunError, match="in 4 bits its base model has other weights here than in the run"):
+        export_model(run, tmp_path / "model", step=2)
+    assert not (tmp_path / "model").exists()
 
 
 def test_checkpoints_hold_adapters_and_nothing_of_the_base_model(made, tiny_model):
@@ -150,6 +200,115 @@ def test_vllm_gets_the_merged_weights_and_checkpoints_are_evaluated(tiny_recipe,
         "--engine", "transformers", "--out", tmp_path / "results",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def gpt2(tiny_model, tmp_path_factory) -> Path:
+    """A tiny GPT-2, whose layers have weights (inputs, outputs) and dropout."""
+    config = GPT2Config(
+        vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=512, bos_token_id=2, eos_token_id=2, pad_token_id=1,
+        initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("gpt2")
+    GPT2LMHeadModel(config).to(torch.bfloat16).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tiny_model / name, folder / name)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("model.lora.quantize=nf4", "distributed.engine=none"),
+        ("rollout.max_staleness=1",),
+        ("distributed={engine: fsdp2, zero_stage: null}",),
+    ],
+    ids=["zero2", "nf4", "staleness", "fsdp2"],
+)
+def test_gpt2s_layers_are_merged_as_vllm_has_them(tiny_recipe, gpt2, more, request):
+    if "nf4" in str(more):
+        pytest.importorskip("bitsandbytes")
+    name = f"lora-gpt2-{request.node.callspec.id}"
+    saves = ("checkpoint.every_steps=3", "checkpoint.final_model=true")
+    done = run_command("train", tiny_recipe, f"run.name={name}", f"model.name={gpt2}", *ADAPTERS, *saves, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunDirectory.open(runs_folder(tiny_recipe) / name)
+    rows = run.metrics()
+    assert len(rows) == 3
+    merged, final, base = (
+        load_file(folder / "model.safetensors")
+        for folder in (whole_folder(run, run.checkpoints_path / "checkpoint-3"), run.final_model_path, gpt2)
+    )
+    assert merged.keys() == final.keys() == base.keys()
+    for key in merged:
+        assert torch.equal(merged[key], final[key])
+        assert merged[key].shape == base[key].shape
+        has_adapters = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        assert torch.equal(merged[key], base[key]) != has_adapters, key
+    assert all(row["checked_weights_share"] == 1 and row["sampling_logprob_difference"] < 0.15 for row in rows)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["distributed.engine=none", "distributed={engine: fsdp2, zero_stage: null}"])
+def test_a_killed_run_with_dropout_checkpointing_and_keep_best_goes_on_as_the_same_run(tiny_recipe, engine, request):
+    options = (
+        *ADAPTERS, engine, "rollout.engine=transformers", "algorithm.num_steps=4", "checkpoint.every_steps=1",
+        "checkpoint.keep=4", "checkpoint.keep_best.metric=reward", "checkpoint.final_model=true",
+        "algorithm.kl_coef=0.05", "model.lora.dropout=0.1", "model.gradient_checkpointing=true",
+        "algorithm.num_epochs=2",
+    )  # fmt: skip
+    names = [f"lora-{kind}-{'fsdp2' in engine}" for kind in ("whole", "killed")]
+    whole = run_command("train", tiny_recipe, f"run.name={names[0]}", *options)
+    assert whole.returncode == 0, whole.stderr
+    score = ("rl_posttrain.training.rollouts", "score", "3", str(int(signal.SIGKILL)))
+    killed = run_python("-c", HIT, *score, "train", tiny_recipe, f"run.name={names[1]}", *options)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run_command("train", tiny_recipe, f"run.name={names[1]}", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (RunDirectory.open(runs_folder(tiny_recipe) / name) for name in names)
+    assert without_costs(one.metrics()) == without_costs(other.metrics())
+    assert one.best() == other.best()
+    final = "checkpoints/final/model.safetensors"
+    assert (one.path / final).read_bytes() == (other.path / final).read_bytes()
+
+
+IN_VLLM = """
+import sys, json
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+
+base, adapter, merged, to = sys.argv[1:]
+prompts = ["Q: What is 7 + 3?\\nA:", "Q: What is 12 + 5?\\nA:"]
+sampling = SamplingParams(temperature=0, max_tokens=8, logprobs=0)
+options = {"dtype": "float32", "enforce_eager": True, "max_model_len": 64, "max_num_seqs": 2}
+
+def draw(llm, **more):
+    outputs = [output.outputs[0] for output in llm.generate(prompts, sampling, use_tqdm=False, **more)]
+    return [[[token, step[token].logprob] for token, step in zip(o.token_ids, o.logprobs)] for o in outputs]
+
+llm = LLM(base, enable_lora=True, max_lora_rank=8, **options)
+found = {"adapter": draw(llm, lora_request=LoRARequest("policy", 1, adapter)), "base": draw(llm)}
+del llm
+found["merged"] = draw(LLM(merged, **options))
+open(to, "w").write(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_vllms_own_lora_gives_an_exported_adapter_the_merged_models_tokens(made, tmp_path):
+    run = made("plain-fp32")
+    adapter = export_model(run, tmp_path / "adapter", adapter=True).folder
+    places = (run.recipe()["model"]["name"], adapter, run.final_model_path, tmp_path / "found.json")
+    done = run_python("-c", IN_VLLM, *places, VLLM_CPU_KVCACHE_SPACE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    tokens = {kind: [[token for token, _ in one] for one in drawn] for kind, drawn in found.items()}
+    assert tokens["adapter"] == tokens["merged"] != tokens["base"]
+    for one, other in zip(found["adapter"], found["merged"], strict=True):
+        assert [logprob for _, logprob in one] == pytest.approx([logprob for _, logprob in other], abs=1e-3)
 
 
 WITHOUT_ADAPTERS = """

@@ -222,3 +222,26 @@ def test_a_killed_run_resumes_to_the_same_metrics_and_weights(tiny_recipe, engin
         ours, theirs = (run.last_checkpoint() / file for run in (killed, whole))
         assert ours.parent.name == theirs.parent.name
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.long
+def test_adapters_of_policy_and_critic_are_the_same_under_every_engine(tiny_recipe):
+    lora = ("model.lora.rank=4",)
+    fsdp2 = "distributed={engine: fsdp2, zero_stage: null}"
+    runs = run_all(tiny_recipe, {"lora-one": (PLAIN, *lora), "lora-one-fsdp2": (fsdp2, *lora)}, 1)
+    two = {"lora-two-fsdp2": (fsdp2, *lora), "lora-two-zero2": ("distributed.zero_stage=2", *lora)}
+    runs |= run_all(tiny_recipe, two, 2)
+
+    def adapters(name: str, step: int) -> dict[str, torch.Tensor]:
+        folder = runs[name].checkpoints_path / f"checkpoint-{step}"
+        policy, critic = (load_file(folder / f"{file}.safetensors") for file in ("adapter_model", "critic"))
+        return policy | {f"critic.{key}": tensor for key, tensor in critic.items()}
+
+    first, alone = adapters("lora-one", 1), adapters("lora-one", 2)
+    assert len(alone) == 2 * 28 + 1  # A and B of 14 layers in both, and a head
+    assert max((alone[key] - first[key]).abs().max() for key in alone) > 1e-3
+    for name in runs:
+        is_healthy(runs[name])
+        ours = adapters(name, 2)
+        assert ours.keys() == alone.keys()
+        assert max((ours[key] - alone[key]).abs().max() for key in ours) < 1e-5, name

@@ -23,7 +23,10 @@ _SCHEDULE = "scheduler.pt"  # as transformers calls it
 
 
 class FSDP2:
-    """fp32 weights in shards, which are their own masters; gathered a layer at a time in the recipe's dtype."""
+    """fp32 weights in shards, which are their own masters; gathered a layer at a time in the recipe's dtype.
+
+    Under LoRA these are the adapters. The frozen weights are in shards of the recipe's dtype.
+    """
 
     zero_stage = None
     fp32_gradients = True
@@ -35,7 +38,8 @@ class FSDP2:
         self._model: nn.Module | None = None
         self.precision = "fp32 weights, sharded by FSDP2"
         if self.weights_dtype == "bfloat16":
-            self.precision = "bf16 weights, gathered by FSDP2 from fp32 masters"
+            frozen = "frozen bf16 weights, sharded, and bf16 adapters" if recipe.model.lora else "bf16 weights"
+            self.precision = f"{frozen}, gathered by FSDP2 from fp32 masters"
 
     def start(self, *, on_cpu: bool) -> None:
         start_fsdp2(on_cpu=on_cpu)
@@ -50,10 +54,16 @@ class FSDP2:
 
     def place(self, trainer: Any) -> None:
         """Shard the policy, its critic inside, and the reference model."""
+        from rl_posttrain.training.adapters import is_adapted
+
         device = trainer.accelerator.device
         for model in filter(None, (trainer.model, trainer.ref_model)):
             shard(model, dtype=self.weights_dtype, device=device.type, offload=self._offloads)
             model._is_accelerate_prepared = True  # accelerate would put DDP around it
+            if is_adapted(model):
+                # torch takes the unit that runs first for the outermost one, and peft generates by a unit inside of it.
+                with torch.no_grad():
+                    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
         self._model = trainer.model
 
     def whole_weights(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -141,8 +151,8 @@ def shard(model: nn.Module, *, dtype: str, device: str, offload: bool = False) -
 
 
 def write(model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path) -> None:
-    """Write this process's rows of weights and optimizer state into a checkpoint. Every process calls it."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    """Write this process's rows of trained weights and optimizer state into a checkpoint. Every process calls it."""
+    names = {parameter: name for name, parameter in _trained(model)}
     weights = {name: parameter.detach().to_local() for parameter, name in names.items()}
     write_shard(folder, torch.distributed.get_rank(), torch.distributed.get_world_size(), weights, optimizer, names)
 
@@ -151,14 +161,19 @@ def write(model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path
 def read_weights(model: nn.Module, folder: str | Path) -> None:
     """Give a sharded model the weights of a checkpoint, of any number of processes."""
     shards = Shards(folder)
-    for name, parameter in model.named_parameters():
+    for name, parameter in _trained(model):
         parameter.to_local().copy_(shards.weight(name, _rows(parameter)))
 
 
 def read_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path) -> None:
     """Give the optimizer of a sharded model the state of a checkpoint, of any number of processes."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in _trained(model)}
     Shards(folder).load_optimizer(optimizer, names, _rows, _like)
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and parameter of what is trained: what LoRA has frozen is in no checkpoint."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def units_of(model: nn.Module) -> list[nn.Module]:

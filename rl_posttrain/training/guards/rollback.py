@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from rl_posttrain.models.universal import only_weights
 from rl_posttrain.optim.swap import running_optimizer
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 from rl_posttrain.runs.manifest import find_damage
+from rl_posttrain.training.adapters import is_adapted
 from rl_posttrain.training.rates import rates_kept
 
 
@@ -24,7 +24,7 @@ def roll_back(trainer: Any, folder: Path) -> None:
     with rates_kept(trainer, place=True), only_weights(folder):
         if trainer.is_deepspeed_enabled:
             # A policy with adapters has no frozen weights in its checkpoints.
-            strict = not isinstance(trainer.model, PeftModel)
+            strict = not is_adapted(trainer.model)
             deepspeed_load_checkpoint(trainer.model_wrapped, str(folder), load_module_strict=strict)
         else:
             trainer._load_from_checkpoint(str(folder))
