@@ -150,7 +150,7 @@ def _passes_before(recipe: Recipe, sizes: Sizes) -> int:
     """Forward passes of all completions before the first update, as training/before_update.py needs them."""
     algorithm = recipe.algorithm
     penalty_in_reward = algorithm.kl_coef > 0 and algorithm.kl_in == "reward"
-    corrects = bool(recipe.trl.get("vllm_importance_sampling_correction"))
+    corrects = recipe.rollout.importance_correction != "none"
     needs_old = sizes.updates_per_step > 1 or penalty_in_reward or corrects
     return int(needs_old) + (algorithm.kl_coef > 0) + (recipe.critic is not None)
 

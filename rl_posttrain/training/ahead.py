@@ -10,7 +10,7 @@ whatever processes do together is done, by the main thread alone, when no draw i
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -37,12 +37,14 @@ class DrawsAhead:
 
     Args:
         engine: has weights of its own, so that it may sample while the policy's change.
+        sampling: of the steps.
         max_staleness: how many steps the sampler's weights may be older than the policy's; 1 or more.
         shares_cores: whether it samples in this process; on a CPU it then gets half of the threads.
     """
 
-    def __init__(self, engine: RolloutEngine, max_staleness: int, *, shares_cores: bool):
-        self.max_staleness = max_staleness
+    def __init__(self, engine: RolloutEngine, sampling: Sampling, max_staleness: int, *, shares_cores: bool):
+        self.max_staleness, self._sampling = max_staleness, sampling
+        self._saved_sampling = json.loads(json.dumps(asdict(sampling)))  # as a checkpoint gives it back
         self._engine = engine
         self._draws: dict[int, Future[_Drawn]] = {}
         self._num_threads = torch.get_num_threads()
@@ -56,14 +58,12 @@ class DrawsAhead:
         """As the engine's, in the thread, after all draws that were begun before."""
         return self._thread.submit(self._engine.generate, prompts, seeds, sampling).result()
 
-    def begin(
-        self, step: int, weights_step: int, prompts: list[list[int]], seeds: list[int], sampling: Sampling
-    ) -> None:
+    def begin(self, step: int, weights_step: int, prompts: list[list[int]], seeds: list[int]) -> None:
         """Begin the draw of `step`; the engine has the weights after `weights_step` steps until it is done."""
 
         def draw() -> _Drawn:
             started = perf_counter()
-            completions = self._engine.generate(prompts, seeds, sampling)
+            completions = self._engine.generate(prompts, seeds, self._sampling)
             for completion in completions:
                 completion.weights_step = weights_step
             return _Drawn(completions, perf_counter() - started)
@@ -120,7 +120,9 @@ class DrawsAhead:
             completions = gather([_plain(completion) for drawn in own for completion in drawn.completions])
             seconds = gather([drawn.seconds for drawn in own])
             if completions:
-                saved[step] = {"seconds": max(seconds), "completions": completions}
+                saved[step] = {
+                    "seconds": max(seconds), "sampling": self._saved_sampling, "completions": completions,
+                }  # fmt: skip
         if writes:
             (folder / DRAWN_AHEAD_FILE).write_text(json.dumps(saved), encoding="utf-8")
 
@@ -129,8 +131,8 @@ class DrawsAhead:
     ) -> None:
         """Take the draws of a checkpoint. Every process calls it, reads all of them, and takes its share.
 
-        Where a step has other prompts now, its draw is left aside and made again: a resumed run may be allowed to have
-        other rows.
+        A resumed run may be allowed to have other rows, another sampling or a lower limit of staleness. A step's draw
+        that does not fit is left aside, and made again.
 
         Args:
             prompts_of: token ids of the prompts of a step of this process.
@@ -139,7 +141,9 @@ class DrawsAhead:
         for step, saved in (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}).items():
             prompts = prompts_of(int(step))
             own = saved["completions"][rank * len(prompts) : (rank + 1) * len(prompts)]
-            if all(gather([[fields["prompt_ids"] for fields in own] == prompts])):
+            fits = [fields["prompt_ids"] for fields in own] == prompts and saved["sampling"] == self._saved_sampling
+            oldest = int(step) - 1 - self.max_staleness
+            if all(gather([fits and all(fields["weights_step"] >= oldest for fields in own)])):
                 self._draws[int(step)] = done = Future()
                 done.set_result(_Drawn([Completion(**fields) for fields in own], saved["seconds"]))
 

@@ -69,7 +69,9 @@ class Rollouts:
         self.rank, self._weight_check, self._stopping = rank, weight_check, stopping
         self._rows_of, staleness = rows_of, recipe.rollout.max_staleness
         self._ahead = (
-            DrawsAhead(engine, staleness, shares_cores=recipe.rollout.engine == "vllm") if staleness > 0 else None
+            DrawsAhead(engine, sampling, staleness, shares_cores=recipe.rollout.engine == "vllm")
+            if staleness > 0
+            else None
         )
         self._synced: int | None = None
         self._num_tokens = 0
@@ -186,7 +188,7 @@ class Rollouts:
         for step in steps:
             self._sync(num_updates)
             seeds = self._seeds(self._rows_of(step), step, "rollout")
-            self._ahead.begin(step, num_updates, self._prompts(step), seeds, self._sampling)
+            self._ahead.begin(step, num_updates, self._prompts(step), seeds)
 
     def _prompts(self, step: int) -> list[list[int]]:
         return self._policy.tokenize([row["prompt"] for row in self._rows_of(step)])

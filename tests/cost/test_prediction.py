@@ -48,6 +48,8 @@ def test_what_needs_more_passes_takes_them(tiny_recipe):
         (["algorithm.kl_coef=0.1"], 1),
         (["algorithm.kl_coef=0.1", "algorithm.kl_in=reward", "algorithm.kl_estimator=k1"], 2),
         (["algorithm.name=ppo"], 1),
+        (["rollout.max_staleness=1"], 1),  # whose correction needs the policy's log-probabilities
+        (["rollout.max_staleness=1", "rollout.importance_correction=none"], 0),
     ):
         assert seconds(tiny_recipe, *overrides)["logprobs"] == pytest.approx(passes * once), overrides
     assert seconds(tiny_recipe, "algorithm.num_epochs=2")["update"] == pytest.approx(2 * plain["update"])

@@ -1,5 +1,6 @@
 """Whole runs under FSDP2: killed and gone on with, on two processes and on one; with a reference model, with vLLM."""
 
+import shutil
 import signal
 
 import pytest
@@ -27,15 +28,16 @@ def test_a_killed_run_goes_on_as_the_same_run_and_on_one_process_too(tiny_recipe
     rows = whole.metrics()
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert rows[3]["kl"] > 1e-6
-    for name, processes in (("fsdp2-killed", 2), ("fsdp2-fewer", 1)):
-        arguments = ("train", tiny_recipe, f"run.name={name}", *OPTIONS)
-        score = ("rl_posttrain.training.rollouts", "score", "3", str(int(signal.SIGKILL)))
-        ends = run_ranks("-c", HIT, *score, *arguments, processes=2, HIT_RANK="1")
-        assert ends[1][0] == -signal.SIGKILL, ends
-        run = opened(tiny_recipe, name)
-        assert checkpoint_step(run.last_checkpoint()) == 2
-        assert state_files(run.last_checkpoint()) == state_files(whole.checkpoints_path / "checkpoint-2")
-        resumed = run_command(*arguments, "--resume", processes=processes)
+    score = ("rl_posttrain.training.rollouts", "score", "3", str(int(signal.SIGKILL)))
+    arguments = ("train", tiny_recipe, "run.name=fsdp2-killed", *OPTIONS)
+    ends = run_ranks("-c", HIT, *score, *arguments, processes=2, HIT_RANK="1")
+    assert ends[1][0] == -signal.SIGKILL, ends
+    killed = opened(tiny_recipe, "fsdp2-killed")
+    assert checkpoint_step(killed.last_checkpoint()) == 2
+    assert state_files(killed.last_checkpoint()) == state_files(whole.checkpoints_path / "checkpoint-2")
+    fewer = RunDirectory(shutil.copytree(killed.path, killed.path.with_name("fsdp2-fewer")))
+    for run, processes in ((killed, 2), (fewer, 1)):
+        resumed = run_command("train", tiny_recipe, f"run.name={run.name}", *OPTIONS, "--resume", processes=processes)
         assert resumed.returncode == 0, resumed.stderr
         if processes == 2:
             assert without_costs(run.metrics()) == without_costs(rows)

@@ -31,6 +31,7 @@ ENGINES = {
     "zero0-fp32": (1, ("distributed.zero_stage=0", "model.dtype=float32")),
     "zero2": (2, ("distributed.zero_stage=2",)),
     "zero3": (2, ("distributed.zero_stage=3",)),
+    "fsdp2": (2, ("distributed={engine: fsdp2, zero_stage: null}",)),
 }
 
 
@@ -82,7 +83,8 @@ def state(run, step):
 
     folder = run.checkpoints_path / f"checkpoint-{step}"
     for file in sorted(folder.rglob("*.pt")):
-        if "optim" in file.name or "model_states" in file.name:  # the latter has that of ZeRO-0
+        # model_states have that of ZeRO-0, shards that of FSDP2.
+        if "optim" in file.name or "model_states" in file.name or file.parent.name == "shards":
             walk(torch.load(file, weights_only=False), (file.name,))
     return found
 
@@ -121,7 +123,8 @@ SKIPS = {
      pytest.param("zero3", "reward", marks=pytest.mark.long), pytest.param("zero3", "loss", marks=pytest.mark.long),
      pytest.param("zero2", "reward", marks=pytest.mark.long), pytest.param("zero0", "loss", marks=pytest.mark.long),
      pytest.param("zero0", "gradient_norm", marks=pytest.mark.long),
-     pytest.param("zero0-fp32", "loss", marks=pytest.mark.long)],
+     pytest.param("zero0-fp32", "loss", marks=pytest.mark.long),
+     *(pytest.param("fsdp2", guard, marks=pytest.mark.long) for guard in SKIPS)],
 )  # fmt: skip
 def test_a_skipped_step_changes_neither_weights_nor_optimizer_state(recipe, engine, guard):
     run, _ = trained(recipe, engine, f"skip-{guard}", *SKIPS[guard], "optimizer.schedule=linear")
@@ -139,7 +142,7 @@ def test_a_skipped_step_changes_neither_weights_nor_optimizer_state(recipe, engi
 
 @pytest.mark.parametrize(
     "engine",
-    ["plain", "zero2", pytest.param("zero3", marks=pytest.mark.long), pytest.param("zero0", marks=pytest.mark.long)],
+    ["plain", "zero2", *(pytest.param(name, marks=pytest.mark.long) for name in ("zero3", "zero0", "fsdp2"))],
 )
 def test_going_back_gives_weights_and_state_of_the_checkpoint_and_goes_on_counting(recipe, engine):
     # By warm-up the update grows with each step: its norm passes the limit in the fourth.

@@ -57,19 +57,27 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(tiny_recipe, eng
 
 
 @pytest.mark.parametrize(
-    ("number", "place", "status", "said"),
+    ("number", "nth", "place", "engine", "status", "said"),
     [
-        (signal.SIGKILL, SCORE, -signal.SIGKILL, ""),
-        (0, SCORE, 1, "rl-posttrain: RuntimeError: hit: this is a bug of ours; please report it with the log at "),
-        pytest.param(signal.SIGKILL, ("torch.distributed", "all_reduce"), -signal.SIGKILL, "", marks=pytest.mark.long),
+        (signal.SIGKILL, 2, SCORE, "transformers", -signal.SIGKILL, ""),
+        (0, 2, SCORE, "transformers", 1,
+         "rl-posttrain: RuntimeError: hit: this is a bug of ours; please report it with the log at "),
+        pytest.param(signal.SIGKILL, 2, ("torch.distributed", "all_reduce"), "transformers", -signal.SIGKILL, "",
+                     marks=pytest.mark.long),
+        # In the midst of the second step's samples.
+        pytest.param(signal.SIGKILL, 12, ("vllm.v1.engine.llm_engine", "LLMEngine.step"), "vllm", -signal.SIGKILL, "",
+                     marks=pytest.mark.long),
     ],
-    ids=["killed", "failed", "killed-in-a-collective"],
-)
-def test_where_one_process_dies_the_other_ends_soon_and_says_why(tiny_recipe, tmp_path, number, place, status, said):
+    ids=["killed", "failed", "killed-in-a-collective", "killed-while-vllm-samples"],
+)  # fmt: skip
+def test_where_one_process_dies_the_other_ends_soon_and_says_why(
+    tiny_recipe, tmp_path, number, nth, place, engine, status, said
+):
     shared = set(os.listdir("/dev/shm"))
-    arguments = (tiny_recipe, "run.name=dies", f"run.output_dir={tmp_path}", *QUICK, ENGINES["zero2"])
+    options = (*QUICK, f"rollout.engine={engine}", ENGINES["zero2"])
+    arguments = (tiny_recipe, "run.name=dies", f"run.output_dir={tmp_path}", *options)
     started = time.monotonic()
-    ends = run_ranks(*hit(number, 2, place, *arguments), processes=2, HIT_RANK="1")
+    ends = run_ranks(*hit(number, nth, place, *arguments), processes=2, HIT_RANK="1")
     assert time.monotonic() - started < LIMIT_S * slowness()
     assert (ends[1][0], ends[1][2].startswith(said)) == (status, True), ends
     assert ends[0][0] == 3, ends
