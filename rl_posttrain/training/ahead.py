@@ -10,7 +10,7 @@ whatever processes do together is done, by the main thread alone, when no draw i
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -53,6 +53,16 @@ class DrawsAhead:
         self._thread = ThreadPoolExecutor(1, "sampler", torch.set_num_threads, (max(1, own),))
         self._thread.submit(torch.get_num_threads).result()
         torch.set_num_threads(max(1, self._num_threads - own))
+        if shares_cores:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Let the engine compile what it compiles with its first completion, while nobody updates.
+
+        torch sets a flag for the whole process while it compiles. DeepSpeed's hooks, for one, do nothing then, and
+        ZeRO-3 fails in the next step.
+        """
+        self.generate([[0]], [0], replace(self._sampling, max_tokens=1, other={}))
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """As the engine's, in the thread, after all draws that were begun before."""

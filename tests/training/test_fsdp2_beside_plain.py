@@ -29,7 +29,7 @@ CASES = {
     "ppo": ("algorithm.name=ppo", "algorithm.num_mini_batches=2", "critic.optimizer.lr=1.0e-3"),
     "adamw": ("optimizer.name=adamw",),
     # Norms of whole columns, which no process has.
-    "scale": ("optimizer={name: scale, vector_lr: 1.0e-4}",),
+    "scale": ("optimizer={name: scale, lr: 1.0e-3, vector_lr: 1.0e-4}",),
     "skip": ("algorithm.zero_variance_groups=skip",),
 }
 

@@ -53,21 +53,21 @@ def test_each_engine_draws_ahead_and_goes_on_bit_for_bit(tiny_recipe, more, proc
 
 
 @pytest.mark.parametrize(
-    ("place", "nth"),
+    ("number", "place", "nth"),
     [
-        # The evaluation before the first step is the first draw, and those of steps 1, 2, 3 and 4 follow; then comes
-        # the evaluation after step 3.
-        (SAMPLES, 5),
-        (SAMPLES, 6),
-        (UPDATES, 11),
-        (("rl_posttrain.training.rollouts", "score"), 3),
-        (("rl_posttrain.training.ahead", "DrawsAhead.save"), 3),
-        (("rl_posttrain.training.loop", "finish_checkpoint"), 3),
+        # First the engine compiles, then comes the evaluation before the first step, then the draws of steps 1 to 4,
+        # and then the evaluation after step 3.
+        (signal.SIGTERM, SAMPLES, 6),
+        (signal.SIGKILL, SAMPLES, 6),
+        (signal.SIGTERM, SAMPLES, 7),
+        (signal.SIGKILL, UPDATES, 11),
+        (signal.SIGTERM, UPDATES, 11),
+        (signal.SIGKILL, ("rl_posttrain.training.ahead", "DrawsAhead.save"), 3),
+        (signal.SIGTERM, ("rl_posttrain.training.loop", "finish_checkpoint"), 3),
     ],
-    ids=["draws", "evaluates", "updates", "rewards", "saves-draws", "ends-checkpoint"],
+    ids=["draws-term", "draws-kill", "evaluates-term", "updates-kill", "updates-term", "saves-kill", "saves-term"],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_at_any_moment_changes_nothing(tiny_recipe, ahead, place, nth, number, request):
+def test_a_signal_at_any_moment_changes_nothing(tiny_recipe, ahead, number, place, nth, request):
     """Draws that were in flight, or done and not used, are made again or taken from the checkpoint."""
     name = f"ahead-hit-{request.node.callspec.id}"
     arguments = ("train", tiny_recipe, f"run.name={name}", *OPTIONS)
@@ -85,7 +85,7 @@ def test_one_of_two_sharded_processes_is_hit_while_it_draws(tiny_recipe, number)
     options = (*OPTIONS, FSDP2)
     whole = train(tiny_recipe, f"ahead-two-whole-{number.name}", *options, processes=2)
     arguments = ("train", tiny_recipe, f"run.name=ahead-two-{number.name}", *options)
-    ends = run_ranks("-c", HIT, *SAMPLES, "5", str(int(number)), *arguments, processes=2, HIT_RANK="1")
+    ends = run_ranks("-c", HIT, *SAMPLES, "6", str(int(number)), *arguments, processes=2, HIT_RANK="1")
     expected = [143, 143] if number == signal.SIGTERM else [3, -signal.SIGKILL]
     assert [status for status, _, _ in ends] == expected, ends
     run = RunDirectory.open(runs_folder(tiny_recipe) / f"ahead-two-{number.name}")
