@@ -6,7 +6,8 @@
 #
 # Change here, or set in the environment: MODEL and DTYPE as in the recipe's model section; PORT; MAX_TOKENS, the longest
 # prompt and completion together; GPU_SHARE of a GPU's memory. More of vLLM's options may follow on the command line.
-# For trainers on other hosts: HOST=0.0.0.0 and a token, VLLM_API_KEY, in the environment of both sides (docs/servers.md).
+# For trainers on other hosts: HOST=0.0.0.0 and a token, VLLM_API_KEY, in the environment of both sides, and in the recipe
+# a folder that both see, or rollout.weight_transfer=gloo or nccl (docs/servers.md).
 set -euo pipefail
 : "${MODEL:=smollm2-135m-instruct}" "${DTYPE:=bfloat16}" "${HOST:=127.0.0.1}" "${PORT:=8000}" "${MAX_TOKENS:=1024}" "${GPU_SHARE:=0.9}"
 : "${PYTHON:=python}"

@@ -41,6 +41,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 # In-process engines stand in this process: its variables are set as a run sets them, before torch is imported.
 process.prepare_process(verbose=False)
 
+pytest.register_assert_rewrite("served")
+
 # The same examples each time, on however slow a machine.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")

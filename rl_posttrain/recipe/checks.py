@@ -40,7 +40,7 @@ def check_keys_together(recipe: Recipe) -> None:
                 f"rewards.{place}.range={list(reward.range)}: it is two numbers, the lowest and the highest that the "
                 "reward pays; set such as [0, 1]"
             )
-    check_servers(recipe.rollout, deterministic=recipe.run.deterministic)
+    check_servers(recipe.rollout)
     _cross_check_groups(recipe)
     _cross_check_grpo(recipe)
     _cross_check_kl(recipe)
@@ -71,11 +71,8 @@ def check_evaluation(evaluation: EvalSection, rollout: RolloutSection) -> None:
         )
 
 
-def check_servers(rollout: RolloutSection, *, deterministic: bool = False) -> None:
+def check_servers(rollout: RolloutSection) -> None:
     """Fail on servers without their engine, and on the engine without servers.
-
-    Args:
-        deterministic: of the run.
 
     Raises:
         RecipeError: names the key, its value and what it contradicts.
@@ -94,10 +91,10 @@ def check_servers(rollout: RolloutSection, *, deterministic: bool = False) -> No
         )
     if doubled := next((name for name in rollout.servers if rollout.servers.count(name) > 1), None):
         raise RecipeError(f"rollout.servers={list(rollout.servers)}: {doubled} is there twice; keep one")
-    if deterministic:
+    if rollout.trainer_address is not None and rollout.weight_transfer == "files":
         raise RecipeError(
-            "run.deterministic=true: a server forms its batches as requests arrive, and its numbers hang on them; set "
-            "rollout.engine=vllm, or run.deterministic=false"
+            f"rollout.trainer_address={rollout.trainer_address}: with rollout.weight_transfer=files nothing "
+            "listens; set gloo or nccl, or leave trainer_address out"
         )
 
 

@@ -8,6 +8,7 @@ from rl_posttrain.recipe.importance import with_importance
 from rl_posttrain.recipe.section import Listed, NonNegative, Positive, Section
 
 Address = Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?$")]
+Host = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f:]+)$")]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -20,6 +21,8 @@ class RolloutSection(Section):
     max_logprob_difference: Annotated[float, Field(gt=0)] = 0.15
     servers: Listed[Address] = ()
     weights_folder: str | None = None  # None: memory that the processes of this host share
+    weight_transfer: Literal["files", "gloo", "nccl"] = "files"
+    trainer_address: Host | None = None  # None: this host's address on the way to each server
     server_timeout_s: Seconds = 300.0
     server_lease_s: Seconds = 60.0
     max_staleness: NonNegative = 0

@@ -17,9 +17,12 @@ class ServedRun:
         config: of the policy's text model.
         dtype: ``bfloat16`` or ``float32``.
         max_tokens_per_sequence: longest prompt and completion together.
-        folder: where the weights are put; the servers must see it under the same path.
+        folder: where weights that travel as files are put; the servers must see it under the same path.
         timeout_s: without a sign of life from a server, after which it is left out.
         lease_s: for which a server is this run's after it was last heard of.
+        weight_transfer: ``files``, ``gloo`` or ``nccl``.
+        trainer_address: of this host, where it listens for servers; None: as the way to each server says.
+        one_by_one: whether a server draws one completion at a time, so that no other has an influence on it.
     """
 
     run: str
@@ -29,6 +32,9 @@ class ServedRun:
     folder: Path
     timeout_s: float
     lease_s: float
+    weight_transfer: str = "files"
+    trainer_address: str | None = None
+    one_by_one: bool = False
 
 
 def misfit(about: Mapping[str, Any], served: ServedRun) -> str | None:
@@ -55,5 +61,10 @@ def misfit(about: Mapping[str, Any], served: ServedRun) -> str | None:
         return (
             f"it has --logprobs-mode {about['logprobs']} and {about['num_replicas']} replicas; start it by "
             "launch/vllm_server.sh with processed_logprobs and one replica"
+        )
+    if served.one_by_one and about["on_gpu"]:
+        return (
+            "it computes on a GPU, and run.deterministic=true with servers is for CPUs alone; set rollout.engine=vllm, "
+            "or run.deterministic=false"
         )
     return None

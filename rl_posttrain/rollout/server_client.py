@@ -66,19 +66,27 @@ class Server:
         """Why it is not used; None where it is."""
 
     async def call(
-        self, http: "ClientSession", method: str, *arguments: Any, retries: bool = True, limit_s: float | None = None
+        self,
+        http: "ClientSession",
+        method: str,
+        *arguments: Any,
+        retries: bool = True,
+        limit_s: float | None = None,
+        is_limited: bool = True,
     ) -> Any:
         """What the server's workers answer to a call of `ServerWorker`; the first one's where they say the same.
 
         Args:
             retries: whether it is sent again where there is no connection.
             limit_s: for the answer; None is the server's `timeout_s`.
+            is_limited: whether there is a limit at all.
 
         Raises:
             ServerError: they do not, or the server does not answer.
         """
         body = {"method": f"rl_posttrain_{method}", "args": list(arguments)}
-        answer = await self._post(http, "/collective_rpc", body, limit_s=limit_s or self._timeout_s, retries=retries)
+        limit_s = (limit_s or self._timeout_s) if is_limited else None
+        answer = await self._post(http, "/collective_rpc", body, limit_s=limit_s, retries=retries)
         results = answer["results"]
         if any(result != results[0] for result in results):
             raise ServerError(f"its {len(results)} workers answer {method} differently")
@@ -127,6 +135,13 @@ class Server:
                     return _answer(response.status, await response.read(), path)
             except TimeoutError:
                 raise ServerError(f"it did not answer in {limit_s or _CONNECT_S:g} s") from None
+            except aiohttp.ClientConnectorCertificateError as error:
+                said = one_line(error.certificate_error, limit=160)
+                raise ServerError(
+                    f"its certificate is not trusted here ({said}); set SSL_CERT_FILE to that of its authority"
+                ) from None
+            except aiohttp.ClientConnectorSSLError:
+                raise ServerError("it speaks no TLS; write http:// in front of its address") from None
             except (aiohttp.ClientError, OSError) as error:
                 if wait_s is None:
                     raise ServerError(f"it cannot be reached ({one_line(error, limit=120)})") from None
@@ -149,8 +164,12 @@ def _answer(status: int, body: bytes, path: str) -> Any:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    if status != 200 or answer is None:
-        text = answer.get("error", answer) if isinstance(answer, dict) else body[:200].decode(errors="replace")
+    if answer is None:
+        raise ServerError(
+            f"it answers {path} by HTTP {status} without JSON; check that it is a server of launch/vllm_server.sh"
+        )
+    if status != 200:
+        text = answer.get("error", answer) if isinstance(answer, dict) else answer
         said = text.get("message", text) if isinstance(text, dict) else text
         raise ServerError(f"it answers {path} by HTTP {status} ({one_line(Exception(said), limit=200)})")
     return answer

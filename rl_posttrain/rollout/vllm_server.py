@@ -1,4 +1,4 @@
-"""vLLM servers as one rollout engine: completions over HTTP, weights as files.
+"""vLLM servers as one rollout engine: completions over HTTP, weights as `server_weights.py` brings them.
 
 The main process gives weights to all servers and reads them back; every process samples its own prompts. A server that
 fails is left out, and its prompts go to the others, until it has the weights of a later sync.
@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from rl_posttrain.errors import EngineError, EngineLost, one_line
+from rl_posttrain.errors import EngineError, EngineLost
 from rl_posttrain.machine.process import is_main_process
 from rl_posttrain.rollout.completion import Completion
 from rl_posttrain.rollout.engine import Held, Sampling
 from rl_posttrain.rollout.served_run import ServedRun, misfit
 from rl_posttrain.rollout.server_client import Server, ServerError, check_addresses
 from rl_posttrain.rollout.server_loop import Loop, together
+from rl_posttrain.rollout.server_weights import Files, Groups, WeightPath, check_transfer
 from rl_posttrain.rollout.server_worker import unpack
-from rl_posttrain.rollout.weight_files import folder_of_run, write_files, write_word
 
 # What a server has for its last request, which nothing depends on.
 _FAREWELL_S = 5.0
@@ -53,20 +53,25 @@ class VLLMServers:
         self._session, self._version = f"{time.time_ns():020}-{secrets.token_hex(4)}", ""
         self._num_syncs = self._num_calls = 0
         self._parameters: set[str] = set()
+        self._identities: dict[Server, str] = {}
         self.depends_on_batch = True
         self._sampling = threading.Lock()
         self._from_main: Callable[[Callable[[], Any]], Any] = lambda find: find()
+        check_addresses(addresses)
+        check_transfer(served.weight_transfer)
         self._loop = Loop()
         self._ends = contextlib.ExitStack()
-        check_addresses(addresses)
         if is_main_process():
-            self._folder = self._ends.enter_context(folder_of_run(served.folder, served.run))
-            self._word = write_word(self._folder, self._session)
             atexit.register(self.close)
+            self._path = self._ends.enter_context(contextlib.closing(self._way_of_weights()))
             for server, error in self._loop.run(self._of_each(self._open, self._servers)):
                 if error:
                     self.close()
                     raise EngineError(f"rollout.servers: {server.address}: {error}")
+                server.left_out = None
+            if same := self._listed_twice():
+                self.close()
+                raise EngineError(f"rollout.servers: {' and '.join(same)} are one server; keep one of them")
             self._loop.repeat(self._keep_leases, served.lease_s / 4)
 
     def joined(self, of_main_process: Callable[[Callable[[], Any]], Any]) -> "VLLMServers":
@@ -95,8 +100,6 @@ class VLLMServers:
         options = {name: value for name, value in vars(sampling).items() if name != "other"} | dict(sampling.other)
         with self._sampling:
             self._num_calls += 1
-            # What was computed for a prompt is used again in this call, and in no other one.
-            options["cache_salt"] = f"{self._version}-{self._num_calls}"
             return self._loop.run(self._draw(prompts, seeds, options))
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -158,6 +161,13 @@ class VLLMServers:
     def _in_use(self) -> list[Server]:
         return [server for server in self._servers if server.left_out is None]
 
+    def _listed_twice(self) -> list[str]:
+        """Addresses of one and the same server, if there is such."""
+        by_identity: dict[str, list[str]] = {}
+        for server in self._servers:
+            by_identity.setdefault(self._identities[server], []).append(server.address)
+        return next((addresses for addresses in by_identity.values() if len(addresses) > 1), [])
+
     def _require_one(self) -> None:
         """Raise an `EngineLost` where no server can be used."""
         if not self._in_use():
@@ -199,49 +209,48 @@ class VLLMServers:
                 f"it is in use by the run {claimed['run']}, for {claimed['seconds']:g} s more unless that is heard of; "
                 "end it, wait, or start another server"
             )
-        if not (await server.call(http, "can_read", str(self._word), self._session))["same"]:
-            raise ServerError(
-                f"it does not see {self._folder}, where the weights are put; set rollout.weights_folder to a folder "
-                "that this host and the server share"
-            )
-        self._parameters = set(about["parameters"])
+        await self._path.open(server, http, about)
+        self._parameters, self._identities[server] = set(about["parameters"]), about["identity"]
         self.depends_on_batch = not about["on_gpu"]
 
+    def _way_of_weights(self) -> WeightPath:
+        if self._served.weight_transfer == "files":
+            return Files(self._served, self._session, self._loop)
+        return Groups(self._served.weight_transfer, self._served, self._session, self._loop)
+
     def _give(self, weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-        """Bring weights to all servers that take them; what the system refused, if it did."""
-        walk = iter(weights)
+        """Bring weights to all servers that take them; why that cannot be done, if it cannot."""
+        reached = []
+        for server, error in self._loop.run(self._of_each(self._reach, self._servers)):
+            self._leave_out(server, error) if error else reached.append(server)
         try:
-            paths = write_files(self._folder, walk, self._version, getattr(torch, self._served.dtype))
-            self._loop.run(self._bring(list(map(str, paths))))
-        except OSError as error:
-            for _ in walk:  # its parts are gathered from all processes
-                pass
-            return (
-                f"rollout.weights_folder={self._folder.parent}: the weights cannot be written there "
-                f"({one_line(error, limit=120)}); free some space, or set another folder that the servers see, too"
-            )
-        finally:
-            for path in self._folder.glob("*.safetensors"):
-                path.unlink()
+            failed = self._path.give(reached, iter(weights), self._version, self._load)
+        except EngineError as error:
+            return str(error)
+        for server in reached:
+            if server in failed:
+                self._leave_out(server, failed[server])
+                continue
+            if server.left_out:
+                self._note(f"{server.address} is back, with the weights of this step")
+            server.left_out = None
         return None
 
-    async def _bring(self, paths: list[str]) -> None:
-        async def bring(server: Server, http: Any) -> None:
-            was_left_out = server.left_out
-            state = await server.call(http, "state", self._session, self._served.lease_s, retries=was_left_out is None)
-            if not state["is_held"]:
-                await self._open(server, http)  # it was started again, or was not heard of for long
-            loaded = await server.call(http, "load", self._session, self._version, paths)
-            if loaded["version"] != self._version:
-                run = loaded["run"]
-                raise ServerError(f"the run {run} took it meanwhile" if run else "it was started again meanwhile")
-            server.left_out = None
-            if was_left_out and self._num_syncs > 1:
-                self._note(f"{server.address} is back, with the weights of this step")
+    async def _reach(self, server: Server, http: Any) -> None:
+        is_expected = server.left_out is None
+        state = await server.call(http, "state", self._session, self._served.lease_s, retries=is_expected)
+        if state["is_held"]:
+            await self._path.renew(server, http)
+        else:
+            await self._open(server, http)  # it was started again, or was not heard of for long
 
-        for server, error in await self._of_each(bring, self._servers):
-            if error:
-                self._leave_out(server, error)
+    async def _load(self, server: Server, paths: Sequence[str] | None) -> None:
+        served, http = self._served, self._loop.http
+        told = self._session, self._version, served.lease_s, paths
+        loaded = await server.call(http, "load", *told, retries=paths is not None, is_limited=paths is not None)
+        if loaded["version"] != self._version:
+            run = loaded["run"]
+            raise ServerError(f"the run {run} took it meanwhile" if run else "it was started again meanwhile")
 
     async def _keep_leases(self) -> None:
         async def keep(server: Server, http: Any) -> None:
@@ -263,8 +272,10 @@ class VLLMServers:
             async def draw(server: Server, http: Any, parts: Mapping[Server, list[int]] = parts) -> None:
                 part = parts[server]
                 await self._check_version(server, http)
-                wanted = [server.complete(http, prompts[place], seeds[place], options) for place in part]
-                completions = await together(wanted, self._served.timeout_s)
+                wanted = [
+                    server.complete(http, prompts[place], seeds[place], options | self._salt(place)) for place in part
+                ]
+                completions = await together(wanted, self._served.timeout_s, one_by_one=self._served.one_by_one)
                 # Whatever happened to the server meanwhile shows here, and none of these is used then.
                 await self._check_version(server, http)
                 drawn.update(zip(part, completions, strict=True))
@@ -273,6 +284,14 @@ class VLLMServers:
                 if error:
                     self._leave_out(server, error)
         return [drawn[place] for place in range(len(prompts))]
+
+    def _salt(self, place: int) -> dict[str, str]:
+        """What was computed for a prompt is used again in this call, and in no other one.
+
+        One by one it is used for no other completion: which of them a server has drawn before must not matter.
+        """
+        own = [str(place)] if self._served.one_by_one else []
+        return {"cache_salt": "-".join([self._version, str(self._num_calls), *own])}
 
     async def _check_version(self, server: Server, http: Any) -> None:
         state = await server.call(http, "state", self._session, self._served.lease_s)

@@ -13,11 +13,26 @@ from rl_posttrain.rollout.engine import Held
 
 
 def load_weights(runner: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Bring a policy's whole weights, named as in its checkpoint, into the model of vLLM's `runner`."""
+    """Bring a policy's whole weights, named as in its checkpoint, into the model of vLLM's `runner`.
+
+    What `weights` raises is raised; the model has a part of them then, and the next ones make it whole.
+    """
+    raised: list[Exception] = []
+
+    def weights_that_came() -> Iterator[tuple[str, torch.Tensor]]:
+        # vLLM must end what it has begun. It counts what each layer got, and after an error would go on counting with
+        # the next weights: a layer would be done before it had all of them.
+        try:
+            yield from weights
+        except Exception as error:
+            raised.append(error)
+
     # Per-parameter load_weights fails on a CPU, where vLLM has repacked the weights; reloading whole layers works on
     # every device.
-    runner.reload_weights(weights_iterator=iter(weights))
+    runner.reload_weights(weights_iterator=weights_that_came())
     _repack_tied_head(runner.get_model())
+    if raised:
+        raise raised[0]
 
 
 def _repack_tied_head(model: torch.nn.Module) -> None:

@@ -80,4 +80,7 @@ def _served(recipe: Recipe, config: Any, longest: int) -> ServedRun:
         folder=Path(rollout.weights_folder) if rollout.weights_folder else default_folder(),
         timeout_s=rollout.server_timeout_s,
         lease_s=rollout.server_lease_s,
+        weight_transfer=rollout.weight_transfer,
+        trainer_address=rollout.trainer_address,
+        one_by_one=recipe.run.deterministic,
     )

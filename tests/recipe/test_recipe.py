@@ -230,9 +230,9 @@ OWN_REWARD = {"rewards": [{"fn": "my.py:own"}]}
                     f"rollout.servers={[*SERVERS, *SERVERS]}: http://127.0.0.1:8000 is there twice",
                 ),
                 (
-                    {"engine": "vllm_server", "servers": SERVERS},
-                    {"run": {"name": "x", "deterministic": True}},
-                    "run.deterministic=true: a server forms its batches as requests arrive",
+                    {"engine": "vllm_server", "servers": SERVERS, "trainer_address": "10.0.0.1"},
+                    {},
+                    "rollout.trainer_address=10.0.0.1: with rollout.weight_transfer=files nothing listens",
                 ),
                 *(
                     ({"engine": "vllm_server", "servers": [address]}, {}, f"rollout.servers.0={address}: ")
@@ -259,6 +259,10 @@ def test_values_that_do_not_go_together(changes, message):
             for name in ("eval/accuracy", "eval/pass@2", "eval/math_accuracy", "rewards/math_accuracy", "accuracy")
         ),
         algorithm(stop_at={"tokens": 1e6, "math_accuracy/timeout": 0.1, "math_accuracy/what_it_logs": 1}),
+        {
+            "run": {"name": "x", "deterministic": True},
+            "rollout": {"max_new_tokens": 8, "engine": "vllm_server", "servers": SERVERS},
+        },
     ],
 )
 def test_values_that_do(changes):
