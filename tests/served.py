@@ -13,6 +13,7 @@ import pytest
 from conftest import clean_environment, slowness, wait_until
 from groups_of_processes import kill_group
 
+from rl_posttrain.machine.process import free_port
 from rl_posttrain.machine.tools import SERVER_TOKEN
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "vllm_server.sh"
@@ -69,13 +70,6 @@ class Served:
         self.signal(number)
         self.process.wait(60 * slowness())
         wait_until(self.is_gone)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

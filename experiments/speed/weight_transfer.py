@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rl_posttrain.machine.process import free_port
+
 MODEL = "smollm2-135m-instruct"
 SCRIPT = Path(__file__).parents[2] / "launch" / "vllm_server.sh"
 
@@ -42,9 +44,7 @@ def main() -> None:
 @contextlib.contextmanager
 def server() -> Iterator[str]:
     """A server's address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"PYTHON": sys.executable, "PORT": str(port), "VLLM_CPU_KVCACHE_SPACE": "1"}
     with open(os.devnull, "w") as nowhere:
         process = subprocess.Popen(["bash", str(SCRIPT)], env=environment, stdout=nowhere, stderr=nowhere)

@@ -54,7 +54,7 @@ def prepare_process(*, verbose: bool, deterministic: bool = False) -> None:
         }
     if "TORCHELASTIC_RUN_ID" not in os.environ and "WORLD_SIZE" not in os.environ:
         defaults |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     elif os.environ.get("OMP_NUM_THREADS") == "1" and os.environ.get("TORCHELASTIC_RUN_ID"):
         # 1 is what torchrun sets for several processes, not a choice of the user's.
         del os.environ["OMP_NUM_THREADS"]
@@ -144,7 +144,7 @@ def cores_per_process() -> int:
     return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port to listen on some seconds later, when torch is imported.
 
     By then a port that the system chooses may be another process's: it gives these to every connection. It gives none

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import fork_command, run_command, wait_until
-from served import TOKEN, free_port
+from served import TOKEN
 
+from rl_posttrain.machine.process import free_port
 from rl_posttrain.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.usefixtures("token"), pytest.mark.long]

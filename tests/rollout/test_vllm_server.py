@@ -12,10 +12,11 @@ import time
 import pytest
 import torch
 from conftest import slowness, wait_until
-from served import TOKEN, free_port
+from served import TOKEN
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rl_posttrain.errors import EngineError, EngineLost, WeightSyncError
+from rl_posttrain.machine.process import free_port
 from rl_posttrain.machine.tools import SERVER_TOKEN
 from rl_posttrain.recipe.load import load_recipe
 from rl_posttrain.rollout import server_client, weight_group
