@@ -104,8 +104,7 @@ def colocated(
     model: str, number: int, engines: Iterable[tuple[str, ...]], more: tuple[str, ...] = ()
 ) -> Iterator[Plan]:
     for engine, share, checkpointing in product(engines, SHARES, CHECKPOINTING):
-        if not more or engine != ("distributed.engine=fsdp2",):  # which trains no adapters
-            yield from largest(model, number, 0, (*engine, *share, *checkpointing, *more))
+        yield from largest(model, number, 0, (*engine, *share, *checkpointing, *more))
 
 
 def served(model: str, number: int, staleness: int, more: tuple[str, ...] = ()) -> Iterator[Plan]:

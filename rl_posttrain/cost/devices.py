@@ -59,8 +59,9 @@ class Speeds:
 
     ``product_flops_per_s`` is of large matrix products, ``training_flops_per_s`` of forward and backward passes
     together, ``forward_flops_per_s`` of forward passes alone, ``decode_flops_per_s`` of sequences that get one more
-    token each. The last four are seconds that do not depend on sizes: a token step of the sampler, a tensor handed to
-    it, a layer's kernels started for one forward pass, and all that a step does besides.
+    token each. The next four are seconds that do not depend on sizes: a token step of the sampler, a tensor handed to
+    it, a layer's kernels started for one forward pass, and all that a step does besides. The last two are seconds for a
+    byte of weights, beyond reading and writing it: a CPU's sampler packs them, and a sync compares some.
     """
 
     product_flops_per_s: float
@@ -75,6 +76,8 @@ class Speeds:
     tensor_s: float = 0.0
     layer_s: float = 0.0
     step_s: float = 0.0
+    packed_byte_s: float = 0.0
+    compared_byte_s: float = 0.0
 
 
 # Shares of published rates that real programs reach. Of arithmetic: Llama 3 trained at 38 to 43 % (arXiv:2407.21783,

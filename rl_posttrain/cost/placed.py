@@ -10,7 +10,7 @@ from rl_posttrain.cost.devices import DEVICES, Speeds, published_speeds
 from rl_posttrain.cost.links import Devices
 from rl_posttrain.cost.model_shape import shape_of
 from rl_posttrain.cost.prediction import Engines, TokenCounts, Trained, seconds_of_step
-from rl_posttrain.cost.step import sequences_that_fit
+from rl_posttrain.cost.step import engine_bytes, sequences_that_fit
 from rl_posttrain.errors import RecipeError, did_you_mean
 from rl_posttrain.models.find import kv_cache_bytes_per_token
 from rl_posttrain.optim.ledger import PERSISTENT_VALUES
@@ -182,7 +182,7 @@ class Placed:
         engines = self._engines(memory)
         speeds = self._speeds(engines.at_once)
         width = 4 if self._backend.weights_dtype == "float32" else 2
-        fsdp2 = self._recipe.distributed.engine == "fsdp2"  # whose gradients are added up in fp32
+        stage, fsdp2 = self._backend.zero_stage, self._recipe.distributed.engine == "fsdp2"
         own_masters = not any(held for name, held in memory.items() if name.endswith("masters"))
         masters = own_masters * 4 * self._trained_values // (sizes.num_processes if fsdp2 else 1)
         seconds = seconds_of_step(
@@ -191,13 +191,15 @@ class Placed:
             self._shape,
             self._tokens,
             Trained(
-                stage=3 if fsdp2 else self._backend.zero_stage,
+                stage=3 if fsdp2 else stage,
                 values=self._trained_values,
                 frozen=self._trained_values < self._shape.num_parameters,
                 state_bytes=sum(state) + masters,
                 weight_width=width,
-                gradient_width=4 if fsdp2 else width,
+                gradient_width=4 if fsdp2 else width,  # FSDP2 adds them up in fp32
                 own_masters=own_masters,
+                around_step=engine_bytes(deepspeed=stage is not None, gradient_width=4 if fsdp2 else width),
+                after_backward=4 * width if stage else 0,  # into a bucket, and divided by the number of processes
             ),
             engines,
             Devices(sizes.num_processes, where.nodes),

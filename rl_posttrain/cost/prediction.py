@@ -8,6 +8,7 @@ from rl_posttrain.cost.links import Devices, all_gather_s, update_traffic, updat
 from rl_posttrain.cost.model_shape import ModelShape
 from rl_posttrain.recipe.schema import Recipe
 from rl_posttrain.recipe.sizes import Sizes
+from rl_posttrain.training.weight_check import NUM_PARTS
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Trained:
     ``stage`` is as for `update_traffic`; ``values`` are trained parameters of the whole model, ``frozen`` whether those
     are adapters beside frozen weights; ``state_bytes`` is this device's optimizer state and fp32 masters, which may be
     the weights themselves: ``own_masters``. Widths are bytes of a weight that runs forward, and of a gradient.
+    ``around_step`` is of `step.engine_bytes`; ``after_backward`` bytes that an engine reads and writes of each gradient
+    after every backward pass, before it is sent.
     """
 
     stage: int | None
@@ -39,6 +42,8 @@ class Trained:
     weight_width: int
     gradient_width: int
     own_masters: bool = False
+    around_step: int = 0
+    after_backward: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ def seconds_of_step(
             layer_s=speeds.layer_s,
         )
     )
+    buckets = epochs * micro_batches * trained.values * trained.after_backward / speeds.memory_bytes_per_s
     of_update = update_traffic(trained.stage, micro_batches=sizes.gradient_accumulation)
     weights_bytes = shape.num_parameters * trained.weight_width
     links = sizes.updates_per_step * update_traffic_s(
@@ -114,6 +120,7 @@ def seconds_of_step(
         weight_width=0 if trained.own_masters else trained.weight_width,
         gradient_width=trained.gradient_width,
         bytes_per_s=speeds.memory_bytes_per_s,
+        around=trained.around_step,
     )
     completions = -(-sizes.completions_per_step // engines.num)
     rollout = step.Rollout(
@@ -133,6 +140,7 @@ def seconds_of_step(
         speeds=speeds,
     )
     sync = _sync_s(shape, trained, engines, devices, speeds)
+    update += buckets
     trains = before + update + links + optimizer + speeds.step_s
     return {
         "rollout": sampled,
@@ -162,6 +170,10 @@ def _sync_s(shape: ModelShape, trained: Trained, engines: Engines, devices: Devi
     several nodes over the network, from a folder that all see and that gives each server its port's speed.
     """
     size = shape.num_parameters * trained.weight_width
+    # A tied output layer is packed by itself. Embedding and output layer are compared each time, layers in turn.
+    head, rest = (engines.width * values for values in (shape.head_parameters, shape.num_parameters))
+    packs_s = speeds.packed_byte_s * (rest + head * shape.tied) / engines.devices_each
+    compares_s = speeds.compared_byte_s * (head + (0 if shape.tied else head) + (rest - head) / NUM_PARTS)
     gathered = all_gather_s(size, devices, speeds) if trained.stage == 3 else 0.0
     taken = 2 * shape.num_parameters * engines.width / engines.devices_each / speeds.memory_bytes_per_s
     sent = 0.0
@@ -169,4 +181,4 @@ def _sync_s(shape: ModelShape, trained: Trained, engines: Engines, devices: Devi
         file_bytes = shape.num_parameters * engines.width
         sent = 2 * file_bytes / speeds.host_bytes_per_s
         sent += file_bytes / speeds.network_bytes_per_s if devices.nodes > 1 else 0.0
-    return gathered + sent + taken + shape.tensors * speeds.tensor_s
+    return gathered + sent + taken + packs_s + compares_s + shape.tensors * speeds.tensor_s

@@ -75,9 +75,10 @@ def _measure(config: Any, work: Work) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rl_posttrain.training.logprobs import add_completion_scoring
+    from rl_posttrain.training.logprobs import add_completion_scoring, linear_logprobs
 
     text = config.get_text_config()
+    whole = shape_of(config, num_parameters=0, tensors=0)
     for layers in ("num_hidden_layers", "max_window_layers"):
         if hasattr(text, layers):
             setattr(text, layers, _LAYERS)
@@ -87,7 +88,6 @@ def _measure(config: Any, work: Work) -> dict[str, float]:
     runs_in = torch.bfloat16 if work.autocasts else dtype
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
     add_completion_scoring(model, 1.0)
-    shape = shape_of(config, num_parameters=0, tensors=0)
     sequences = max(1, min(work.sequences, _MOST_TOKENS // work.length))
     ids = torch.randint(text.vocab_size, (sequences, work.length))
     mask = torch.ones_like(ids)
@@ -114,16 +114,49 @@ def _measure(config: Any, work: Work) -> dict[str, float]:
     def token_step() -> None:
         sampler(input_ids=rows, use_cache=False)
 
-    left = torch.randn(_MOST_TOKENS, shape.hidden, dtype=runs_in)
-    right = torch.randn(shape.hidden, shape.intermediate, dtype=runs_in)
+    # A few layers and the output layer are timed apart, and then make up the whole model.
+    hidden = torch.randn(sequences * work.scored, whole.hidden, dtype=runs_in, requires_grad=True)
+    head = model.get_output_embeddings().weight.detach().to(runs_in).requires_grad_()
+    targets = torch.randint(text.vocab_size, (len(hidden),))
+
+    def train_head() -> None:
+        linear_logprobs(hidden, head, targets, 1.0)[0].sum().backward()
+
+    @torch.no_grad()
+    def score_head() -> None:
+        linear_logprobs(hidden, head, targets, 1.0)
+
+    def of_whole(with_head_s: float, head_s: float) -> float:
+        return max(with_head_s - head_s, 0.1 * with_head_s) / _LAYERS * whole.layers + head_s
+
+    last = torch.randn(len(rows), whole.hidden, dtype=runs_in)
+
+    @torch.no_grad()
+    def sample() -> None:
+        logprobs = (last @ head.t()).float().log_softmax(1)
+        logprobs.gather(1, logprobs.argmax(1, keepdim=True))
+
+    trained_s = of_whole(seconds_of(train), seconds_of(train_head))
+    scored_s = of_whole(seconds_of(score), seconds_of(score_head))
+    with torch.no_grad():
+        logits_s = seconds_of(lambda: last @ head.t())
+    decoded_s = seconds_of(token_step) / _LAYERS * whole.layers + logits_s
+    decoded = forward_flops(whole, tokens=len(rows), context=1, scored=len(rows))
+    left = torch.randn(_MOST_TOKENS, whole.hidden, dtype=runs_in)
+    right = torch.randn(whole.hidden, whole.intermediate, dtype=runs_in)
     product_s = seconds_of(lambda: left @ right)
     source = torch.zeros(_COPIED_BYTES, dtype=torch.uint8)
     target = torch.zeros_like(source)
+    # What a sampler on a CPU does with new weights: it packs them, which takes about as long as to transpose them; and
+    # rows with NaN are looked for in those that are compared.
     return {
-        "product_flops_per_s": 2 * _MOST_TOKENS * shape.hidden * shape.intermediate / product_s,
-        "training_flops_per_s": training_flops(shape, **batch, recomputes=False) / seconds_of(train),
-        "forward_flops_per_s": forward_flops(shape, **batch) / seconds_of(score),
-        "decode_flops_per_s": forward_flops(shape, tokens=len(rows), context=1, scored=0) / seconds_of(token_step),
+        "packed_byte_s": seconds_of(lambda: head.detach().t().contiguous()) / head.nbytes,
+        "compared_byte_s": seconds_of(lambda: head.detach().isnan().any(dim=1)) / head.nbytes,
+        "product_flops_per_s": 2 * _MOST_TOKENS * whole.hidden * whole.intermediate / product_s,
+        "training_flops_per_s": training_flops(whole, **batch, recomputes=False) / trained_s,
+        "forward_flops_per_s": forward_flops(whole, **batch) / scored_s,
+        "decode_flops_per_s": decoded / decoded_s,
+        "token_step_s": seconds_of(sample) - logits_s,
         "memory_bytes_per_s": 2 * _COPIED_BYTES / seconds_of(lambda: target.copy_(source)),
     }
 

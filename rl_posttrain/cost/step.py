@@ -121,8 +121,27 @@ def passes_s(flops: float, *, passes: float, layers: int, flops_per_s: float, la
     return max(flops / flops_per_s, passes * layers * layer_s)
 
 
+def engine_bytes(*, deepspeed: bool, gradient_width: int) -> int:
+    """Bytes for each value that an engine reads and writes around an optimizer's step.
+
+    Plain PyTorch: the gradient is read for its norm, then read and written to clip it. DeepSpeed: it is cast to fp64
+    for its norm (and read there), put into one flat tensor, cast to fp32 if it is not, and clipped; then the masters
+    are read to make weights of them (deepspeed/runtime/zero/stage_1_and_2.py, `step`).
+    """
+    if not deepspeed:
+        return 3 * gradient_width
+    cast = gradient_width + 4 if gradient_width < 4 else 0
+    return (gradient_width + 8 + 8) + 2 * gradient_width + cast + 2 * 4 + 4
+
+
 def optimizer_s(
-    *, values: float, state_bytes: float, weight_width: int, gradient_width: int, bytes_per_s: float
+    *,
+    values: float,
+    state_bytes: float,
+    weight_width: int,
+    gradient_width: int,
+    bytes_per_s: float,
+    around: int = 0,
 ) -> float:
     """Seconds of an optimizer's step, which memory bounds: all is read once, and written once but the gradients.
 
@@ -132,8 +151,9 @@ def optimizer_s(
         weight_width: bytes of a weight that the model runs with; 0 where that is the master.
         gradient_width: bytes of a gradient.
         bytes_per_s: of the memory that holds them.
+        around: bytes for each value that the engine moves besides, see `engine_bytes`.
     """
-    return (2.0 * state_bytes + values * (gradient_width + weight_width)) / bytes_per_s
+    return (2.0 * state_bytes + values * (gradient_width + weight_width + around)) / bytes_per_s
 
 
 def step_s(*, rollout: float, update: float, sync: float, max_staleness: int) -> float:

@@ -19,7 +19,7 @@ from rl_posttrain.rollout.seeds import derive_seed
 from rl_posttrain.training.adapters import bare, checkpoint_name
 
 # After so many syncs each layer has been looked at; the first sync looks at all.
-_NUM_PARTS = 8
+NUM_PARTS = 8
 # Values of a matrix: at a learning rate of 1e-6 a step changes 1 in 200 to 1,000 of a bf16 weight's.
 _NUM_VALUES, _FEWEST_COLUMNS = 2**14, 8
 _LAYER = re.compile(r"\.(\d+)\.")
@@ -84,7 +84,7 @@ class WeightCheck:
         for _ in walk:  # what an engine left of it: other processes may wait for their part
             pass
         said = self._compare(engine, taken, step)
-        self._num_parts = min(_NUM_PARTS, max(1, len({_layer(name) for name in self._sizes} - {None})))
+        self._num_parts = min(NUM_PARTS, max(1, len({_layer(name) for name in self._sizes} - {None})))
         if wrong := next((text for text in self._gather([said]) if text), None):
             raise WeightSyncError(wrong)
 

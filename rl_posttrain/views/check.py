@@ -2,6 +2,27 @@
 
 from typing import Any
 
+# What the lines of memory and seconds are, where the name does not say it.
+_MEMORY = {
+    "masters": "fp32 weights that the optimizer updates",
+    "reference_model": "for the KL penalty",
+    "rollout_weights": "the rollout engine's copy",
+    "kv_cache": "of the rollout engine",
+    "gathered_weights": "whole layers, put together from all devices",
+    "activations": "of one micro batch, for its backward pass",
+    "logits": "what the output layer holds at that moment",
+}
+_SECONDS = {
+    "rollout": "completions are sampled",
+    "logprobs": "forward passes before the first update",
+    "update": "forward and backward passes",
+    "links": "gradients and weights sent between devices",
+    "optimizer": "its own step",
+    "sync": "new weights for the rollout engine",
+    "other": "all that does not depend on sizes",
+    "step": "the whole step; rewards, evaluation and checkpoints come on top",
+}
+
 
 def print_check(result: dict[str, Any]) -> None:
     """Print the recipe as YAML, then tables, then notes.
@@ -35,7 +56,8 @@ def print_check(result: dict[str, Any]) -> None:
     if result["memory_bytes"] is not None:
         memory = Table(title="predicted memory on each device", title_justify="left", box=None, show_header=False)
         for name, value in result["memory_bytes"].items():
-            memory.add_row(name.replace("_", " "), "unknown" if value is None else f"{value / 2**30:8.2f} GiB")
+            shown = "unknown" if value is None else f"{value / 2**30:8.2f} GiB"
+            memory.add_row(name.replace("_", " "), shown, _MEMORY.get(name.removeprefix("critic_"), ""))
         console.print(memory)
         console.print()
     if result["step"] is not None:
@@ -71,15 +93,20 @@ def _print_step(console: Any, step: dict[str, Any], total: int | None) -> None:
     from rich.table import Table
 
     tokens = step["tokens"]
-    where = f"{step['device']}, {step['nodes']} node{'s' * (step['nodes'] > 1)}"
+    where = step["device"]
+    if step["memory_bytes"] is not None:  # a named device
+        where += f", {step['nodes']} node{'s' * (step['nodes'] > 1)}"
     console.print(f"predicted seconds of a step on {where}", style="italic")
     seconds = Table(box=None, show_header=False)
     for name, value in step["seconds"].items():
-        seconds.add_row(name, f"{value:10.2f} s")
+        seconds.add_row(name, f"{value:10.2f} s", _SECONDS[name])
     console.print(seconds)
+    lengths = f"{tokens['mean_new']:g} in the mean and {tokens['longest_new']} at most"
+    if tokens["mean_new"] == tokens["longest_new"]:
+        lengths = f"{tokens['longest_new']} each, as no --mean-new-tokens is given"
     console.print(
-        f"- prompts of {tokens['prompt']} tokens, completions of {tokens['mean_new']:g} in the mean and "
-        f"{tokens['longest_new']} at most; each engine samples {step['sequences_at_once']:,} at once",
+        f"- taken: prompts of {tokens['prompt']} tokens, completions of {lengths}; each rollout engine has "
+        f"{step['sequences_at_once']:,} completions in work at once",
         markup=False,
     )
     if step["memory_bytes"] is not None and total is not None:

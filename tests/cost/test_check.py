@@ -337,7 +337,7 @@ def test_on_a_named_device_the_engine_has_its_share_and_seconds_are_shown(tiny_r
     # Of a model as small as this what does not depend on sizes is all: 8 token steps, 20 tensors, 3 passes of 1 layer.
     assert seconds["rollout"] == pytest.approx(8 * 0.12 / 16, rel=1e-2)
     assert seconds["sync"] == pytest.approx(20 * 0.12 / 273, rel=1e-2)
-    assert (seconds["update"], seconds["logprobs"]) == (pytest.approx(3 * 2 * 3e-4), 0)
+    assert (seconds["update"], seconds["logprobs"]) == (pytest.approx(3 * 2 * 3e-4, rel=1e-2), 0)
     print_check(result)
     shown = capsys.readouterr().out
     assert "NVIDIA L4, 2 nodes" in shown
@@ -371,7 +371,8 @@ def test_adapters_take_one_backward_pass_less_of_the_weights(tiny_recipe):
         check_recipe(load_recipe(tiny_recipe, [*large, *lora]), 1, where) for lora in ([], ["model.lora={rank: 8}"])
     )
     ratio = adapters["step"]["seconds"]["update"] / whole["step"]["seconds"]["update"]
-    assert 2 / 3 < ratio < 0.7  # two thirds for the layers, three quarters for the output layer
+    # Two thirds for the layers, three quarters for the output layer; and gradients of adapters alone go into buckets.
+    assert 0.65 < ratio < 0.7
     # The output layer has no gradient in fp32, and no copy of it in bf16.
     difference = whole["memory_bytes"]["logits"] - adapters["memory_bytes"]["logits"]
     assert difference == 6 * 151936 * 2048

@@ -16,11 +16,21 @@ TRAINED = Trained(stage=2, values=1300, frozen=False, state_bytes=8 * 1300, weig
 ENGINES = Engines(num=1, devices_each=1, at_once=16, width=2, kv_token_bytes=16)
 
 
-def seconds(recipe_file, *overrides, num=1, nodes=1, trained=TRAINED, engines=ENGINES, staleness=0) -> dict[str, float]:
+def seconds(
+    recipe_file,
+    *overrides,
+    num=1,
+    nodes=1,
+    trained=TRAINED,
+    engines=ENGINES,
+    staleness=0,
+    shape=SHAPE,
+    speeds=SPEEDS,
+) -> dict[str, float]:
     recipe = load_recipe(recipe_file, overrides)
     engines = dataclasses.replace(engines, num=num) if not engines.apart else engines
     return seconds_of_step(
-        recipe, derive_sizes(recipe, num), SHAPE, TOKENS, trained, engines, Devices(num, nodes), SPEEDS, staleness
+        recipe, derive_sizes(recipe, num), shape, TOKENS, trained, engines, Devices(num, nodes), speeds, staleness
     )
 
 
@@ -32,12 +42,24 @@ def test_one_process_by_hand(tiny_recipe):
     assert (found["logprobs"], found["links"], found["other"]) == (0, 0, 0)
     # Master and state read and written, gradient read, weight written; once a step.
     assert found["optimizer"] == pytest.approx((2 * 8 + 2 + 2) * 1300 / SPEEDS.memory_bytes_per_s)
+    # Gradients that go into a bucket first, once a micro batch, of which there are four.
+    bucket = seconds(tiny_recipe, trained=dataclasses.replace(TRAINED, after_backward=8))["update"] - found["update"]
+    assert bucket == pytest.approx(4 * 8 * 1300 / SPEEDS.memory_bytes_per_s)
     # Where weights are their own masters, none is written beside them.
     own = dataclasses.replace(TRAINED, own_masters=True)
     less = found["optimizer"] - seconds(tiny_recipe, trained=own)["optimizer"]
     assert less == pytest.approx(2 * 1300 / SPEEDS.memory_bytes_per_s)
     assert found["sync"] == pytest.approx(2 * 2 * 1300 / SPEEDS.memory_bytes_per_s)  # read and written once
     assert found["step"] == pytest.approx(sum(value for name, value in found.items() if name != "step"))
+
+
+def test_a_sampler_that_packs_weights_takes_longer(tiny_recipe):
+    """1,300 weights of 2 bytes, 80 of the output layer; packed in 1 s a byte, compared in 10."""
+    plain = seconds(tiny_recipe)["sync"]
+    for tied, packed, compared in ((False, 1300, 2 * 80 + 1220 / 8), (True, 1300 + 80, 80 + 1220 / 8)):
+        slow = dataclasses.replace(SPEEDS, packed_byte_s=1.0, compared_byte_s=10.0)
+        found = seconds(tiny_recipe, shape=dataclasses.replace(SHAPE, tied=tied), speeds=slow)["sync"]
+        assert found - plain == pytest.approx(2 * packed + 20 * compared)
 
 
 def test_what_needs_more_passes_takes_them(tiny_recipe):

@@ -83,6 +83,16 @@ def test_an_optimizer_reads_all_and_writes_all_but_gradients():
     assert seconds == (1600 + 600) / 10
 
 
+def test_what_engines_move_around_the_optimizers_step():
+    # Plain PyTorch reads the gradient for its norm; reads and writes it to clip it.
+    assert step.engine_bytes(deepspeed=False, gradient_width=4) == 12
+    # DeepSpeed: 4 read, 8 written and read again; 4 + 4 to flatten; 8 to clip; 4 of the master read.
+    assert step.engine_bytes(deepspeed=True, gradient_width=4) == 20 + 8 + 8 + 4
+    assert step.engine_bytes(deepspeed=True, gradient_width=2) == 18 + 4 + 6 + 8 + 4
+    common = {"values": 100, "state_bytes": 800, "weight_width": 2, "gradient_width": 4, "bytes_per_s": 10}
+    assert step.optimizer_s(**common, around=12) - step.optimizer_s(**common) == 120
+
+
 def test_overlap_leaves_the_slower_one():
     parts = {"rollout": 5.0, "update": 3.0, "sync": 1.0}
     assert step.step_s(**parts, max_staleness=0) == 9
