@@ -12,16 +12,21 @@ from conftest import run_command, run_processes, run_python
 from hits import HIT, runs_folder, without_costs
 from lora_runs import ENGINES, TOKENS
 from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from rl_posttrain.cost.check import check_recipe
 from rl_posttrain.errors import RunError
 from rl_posttrain.models.export import export_model
-from rl_posttrain.models.lora import whole_folder
 from rl_posttrain.models.quantized import FourBits, rounded_to_4_bits
 from rl_posttrain.recipe.load import load_recipe
+from rl_posttrain.recipe.lora_section import LoraSection
+from rl_posttrain.recipe.sizes import derive_sizes
 from rl_posttrain.runs.directory import RunDirectory
+from rl_posttrain.training.adapters import four_bits, with_adapters
+from rl_posttrain.training.backends.backend import make_backend
+from rl_posttrain.training.before_update import known_before_update
+from rl_posttrain.training.lora import save_adapter, whole_weights
 
 RUNS = Path(__file__).with_name("lora_runs.py")
 QUICK = ("plain-fp32", "zero3", "fsdp2", "plain-nf4-ppo-fp32")
@@ -217,50 +222,39 @@ def gpt2(tiny_model, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "more",
-    [
-        (),
-        ("model.lora.quantize=nf4", "distributed.engine=none"),
-        ("rollout.max_staleness=1",),
-        ("distributed={engine: fsdp2, zero_stage: null}",),
-    ],
-    ids=["zero2", "nf4", "staleness", "fsdp2"],
-)
-def test_gpt2s_layers_are_merged_as_vllm_has_them(tiny_recipe, gpt2, more, request):
-    if "nf4" in str(more):
+@pytest.mark.parametrize("quantize", [None, "nf4"])
+def test_gpt2s_layers_are_merged_in_the_form_of_its_checkpoint(tiny_recipe, gpt2, quantize):
+    if quantize:
         pytest.importorskip("bitsandbytes")
-    name = f"lora-gpt2-{request.node.callspec.id}"
-    saves = ("checkpoint.every_steps=3", "checkpoint.final_model=true")
-    done = run_command("train", tiny_recipe, f"run.name={name}", f"model.name={gpt2}", *ADAPTERS, *saves, *more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = RunDirectory.open(runs_folder(tiny_recipe) / name)
-    rows = run.metrics()
-    assert len(rows) == 3
-    merged, final, base = (
-        load_file(folder / "model.safetensors")
-        for folder in (whole_folder(run, run.checkpoints_path / "checkpoint-3"), run.final_model_path, gpt2)
-    )
-    assert merged.keys() == final.keys() == base.keys()
-    for key in merged:
-        assert torch.equal(merged[key], final[key])
-        assert merged[key].shape == base[key].shape
-        has_adapters = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-        assert torch.equal(merged[key], base[key]) != has_adapters, key
-    assert all(row["checked_weights_share"] == 1 and row["sampling_logprob_difference"] < 0.15 for row in rows)
+    lora = LoraSection(rank=4, quantize=quantize)
+    config = four_bits(lora).config("float32") if quantize else None
+    policy = AutoModelForCausalLM.from_pretrained(gpt2, dtype=torch.float32, quantization_config=config)
+    policy = with_adapters(policy, lora, fp32=True).eval()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    recipe = load_recipe(tiny_recipe, ["distributed.engine=none"])
+    merged = dict(whole_weights(policy, make_backend(recipe, derive_sizes(recipe, 1))))
+    plain = GPT2LMHeadModel.from_pretrained(gpt2, dtype=torch.float32)
+    assert merged.keys() == dict(plain.named_parameters()).keys()
+    with torch.no_grad():
+        before = plain.eval()(torch.tensor(TOKENS)).logits
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(merged[name])
+        logits = plain(torch.tensor(TOKENS)).logits
+        torch.testing.assert_close(logits, policy(torch.tensor(TOKENS)).logits, rtol=1e-3, atol=1e-3)
+    assert (logits - before).abs().max() > 0.1
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("engine", ["distributed.engine=none", "distributed={engine: fsdp2, zero_stage: null}"])
-def test_a_killed_run_with_dropout_checkpointing_and_keep_best_goes_on_as_the_same_run(tiny_recipe, engine, request):
+def test_a_killed_run_with_dropout_checkpointing_and_keep_best_goes_on_as_the_same_run(tiny_recipe):
     options = (
-        *ADAPTERS, engine, "rollout.engine=transformers", "algorithm.num_steps=4", "checkpoint.every_steps=1",
-        "checkpoint.keep=4", "checkpoint.keep_best.metric=reward", "checkpoint.final_model=true",
-        "algorithm.kl_coef=0.05", "model.lora.dropout=0.1", "model.gradient_checkpointing=true",
-        "algorithm.num_epochs=2",
+        *ADAPTERS, "distributed.engine=none", "rollout.engine=transformers", "algorithm.num_steps=4",
+        "checkpoint.every_steps=1", "checkpoint.keep=4", "checkpoint.keep_best.metric=reward",
+        "checkpoint.final_model=true", "algorithm.kl_coef=0.05", "model.lora.dropout=0.1",
+        "model.gradient_checkpointing=true", "algorithm.num_epochs=2",
     )  # fmt: skip
-    names = [f"lora-{kind}-{'fsdp2' in engine}" for kind in ("whole", "killed")]
+    names = ["lora-whole", "lora-killed"]
     whole = run_command("train", tiny_recipe, f"run.name={names[0]}", *options)
     assert whole.returncode == 0, whole.stderr
     score = ("rl_posttrain.training.rollouts", "score", "3", str(int(signal.SIGKILL)))
@@ -298,11 +292,20 @@ open(to, "w").write(json.dumps(found))
 
 
 @pytest.mark.long
-def test_vllms_own_lora_gives_an_exported_adapter_the_merged_models_tokens(made, tmp_path):
-    run = made("plain-fp32")
-    adapter = export_model(run, tmp_path / "adapter", adapter=True).folder
-    places = (run.recipe()["model"]["name"], adapter, run.final_model_path, tmp_path / "found.json")
-    done = run_python("-c", IN_VLLM, *places, VLLM_CPU_KVCACHE_SPACE="1")
+def test_vllms_own_lora_gives_saved_adapters_the_merged_models_tokens(tiny_recipe, tiny_model, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    policy = with_adapters(model, LoraSection(rank=4, alpha=8), fp32=True)
+    torch.manual_seed(0)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapter, merged = tmp_path / "adapter", shutil.copytree(tiny_model, tmp_path / "merged")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    save_adapter(policy, tokenizer, str(adapter))
+    recipe = load_recipe(tiny_recipe, ["distributed.engine=none"])
+    weights = whole_weights(policy, make_backend(recipe, derive_sizes(recipe, 1)))
+    save_file({name: tensor.contiguous() for name, tensor in weights}, merged / "model.safetensors", {"format": "pt"})
+    done = run_python("-c", IN_VLLM, tiny_model, adapter, merged, tmp_path / "found.json", VLLM_CPU_KVCACHE_SPACE="1")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     tokens = {kind: [[token for token, _ in one] for one in drawn] for kind, drawn in found.items()}
@@ -367,3 +370,25 @@ def test_check_counts_gradients_and_state_of_adapters_alone(tiny_recipe):
     assert memory["gradients"] == memory["masters"] == memory["optimizer_state"] == 4 * group["num_parameters"]
     assert memory["reference_model"] == 0
     assert memory["rollout_weights"] == whole["memory_bytes"]["rollout_weights"]
+
+
+def test_what_is_sampled_and_compared_with_is_the_policy_without_dropout(tiny_recipe, make_trainer):
+    options = ("distributed.engine=none", "rollout.engine=transformers", "model.lora={rank: 4, dropout: 0.5}")
+    trainer = make_trainer(load_recipe(tiny_recipe, options))
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:  # zero at first, where dropout changes nothing
+            torch.nn.init.normal_(parameter, std=0.1)
+    trainer.model.train()
+    ids = torch.tensor(TOKENS)
+    batch = {"prompt_ids": ids[:, :4], "completion_ids": ids[:, 4:]}
+    batch |= {"prompt_mask": torch.ones(2, 4).long(), "completion_mask": torch.ones(2, 4).long()}
+    known = [known_before_update(trainer, batch, needs_values=False, needs_logprobs=True) for _ in range(2)]
+    one, other = (found["old_per_token_logps"] for found in known)
+    assert torch.equal(one, other)
+    assert trainer.model.training
+    with torch.no_grad():
+        with_dropout = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 4, 2)[0]
+    assert (with_dropout - one).abs().max() > 0.01
+    with trainer.policy.whole_model() as model:
+        assert not any(module.training for module in model.modules())
+    assert trainer.model.training
