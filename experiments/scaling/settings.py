@@ -190,7 +190,7 @@ def line(model: str, plan: Plan) -> str:
     if plan.servers:
         each = OF_A_SERVER.get(model, 1)
         number += f" + {plan.servers * each:,}"
-        settings.append(f"{plan.servers} servers of {each}" if each > 1 else f"{plan.servers} servers")
+        settings.append(f"{plan.servers} server{'s' * (plan.servers > 1)}" + f" of {each}" * (each > 1))
     cells = [model, number, "<br>".join(settings), f"{plan.memory / 2**30:.0f}"]
     if plan.step is None:
         cells += ["not predicted"] + [""] * 5
