@@ -2,9 +2,13 @@
 
 import signal
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
-from conftest import run_ranks
+from conftest import clean_environment, run_ranks, slowness, wait_until
+from networks import ADDRESSES, cut, two_networks
 
 # Processes 0 and 2 sleep, as one that samples for long; process 1 does as it is told.
 SCRIPT = """
@@ -58,3 +62,41 @@ def test_whoever_does_not_know_the_token_is_not_taken_for_a_process():
         "    assert guest.recv(1) == b''\n"
     )
     assert run_ranks("-c", SCRIPT, stranger, "3", processes=2, DIES="1") == [(0, "left\n", "")] * 2
+
+
+# Each says that it has come; then it works for long and waits for nobody.
+APART = """
+import os, sys, time
+from rl_posttrain.machine import peers, process
+process.prepare_process(verbose=False)
+with peers.watched():
+    time.sleep(3)
+    open(sys.argv[1] + os.environ["RANK"], "w").close()
+    time.sleep(100000)
+"""
+
+
+@pytest.mark.long
+def test_where_the_network_is_lost_each_ends_within_a_minute_and_names_the_other(tmp_path):
+    """Neither machine is told that the cable is gone: 35 seconds of silence and 15 of patience."""
+    with two_networks() as names:
+        told = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29500"}
+        started = []
+        for rank, name in enumerate(names):
+            command = ["ip", "netns", "exec", name, sys.executable, "-c", APART, f"{tmp_path}/come-"]
+            environment = clean_environment(RANK=str(rank), LOCAL_RANK="0", **told)
+            started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+        wait_until(lambda: len(list(tmp_path.glob("come-*"))) == 2 or any(each.poll() is not None for each in started))
+        assert [each.poll() for each in started] == [None, None], [each.communicate() for each in started]
+        cut(names[1])
+        lost = time.monotonic()
+        wait_until(lambda: all(each.poll() is not None for each in started))
+        took = time.monotonic() - lost
+    assert 30 < took < 60 * slowness()
+    assert [each.returncode for each in started] == [3, 3]
+    places = [socket.gethostname(), ADDRESSES[0]]
+    assert [each.stderr.read() for each in started] == [
+        f"rl-posttrain: process {rank} of 2: process {1 - rank} on {place} has ended, so this one ends, too; see what "
+        "that one said\n"
+        for rank, place in enumerate(places)
+    ]

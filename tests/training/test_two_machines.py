@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from conftest import (
     wait_until_shared_memory_is_as,
 )
 from hits import without_costs
+from networks import ADDRESSES, LINK, cut, two_networks
 
 from rl_posttrain.runs.directory import RunDirectory, checkpoint_step
 
@@ -27,8 +27,6 @@ SCRIPT = ROOT / "launch" / "torchrun.sh"
 # Two processes on machine 0 and one on machine 1.
 PROCESSES = (2, 1)
 FSDP2 = "distributed={engine: fsdp2, zero_stage: null}"
-# The network between two machines that do not share the loopback address.
-LINK, ADDRESSES = "between", ("10.213.77.1", "10.213.77.2")
 # With what a busy machine needs beside the 35 seconds of silence and the 15 of patience.
 LIMIT_S = 60
 OPTIONS = ("rollout.engine=transformers", "algorithm.prompts_per_step=3", "checkpoint.every_steps=1")
@@ -156,46 +154,22 @@ def is_trainer(pid: int) -> bool:
 
 
 @pytest.fixture
-def two_networks():
-    """The names of two network namespaces with a link between them, each with a loopback address of its own."""
-    if os.getuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    names = tuple(f"machine-{rank}-{os.getpid()}" for rank in (0, 1))
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", LINK, "netns", names[0], "type", "veth", "peer", "name", LINK, "netns", names[1])
-        for name, address in zip(names, ADDRESSES, strict=True):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", LINK)
-            for device in ("lo", LINK):
-                ip("-n", name, "link", "set", device, "up")
-    except subprocess.CalledProcessError as error:
-        delete(names)
-        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-    yield names
-    delete(names)
-
-
-def delete(namespaces: tuple[str, ...]) -> None:
-    for name in namespaces:
-        subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+def networks():
+    with two_networks() as names:
+        yield names
 
 
 @pytest.mark.long
-def test_where_the_network_between_two_machines_is_lost_both_end_within_a_minute(tiny_recipe, tmp_path, two_networks):
+def test_where_the_network_between_two_machines_is_lost_both_end_within_a_minute(tiny_recipe, tmp_path, networks):
     options = (f"run.output_dir={tmp_path}", "algorithm.num_steps=1000", "run.name=cut")
-    launchers = start(tiny_recipe, tmp_path / "said", *options, address=ADDRESSES[0], inside=two_networks)
+    launchers = start(tiny_recipe, tmp_path / "said", *options, address=ADDRESSES[0], inside=networks)
     run = RunDirectory(tmp_path / "cut")
     wait_until(lambda: len(run.metrics()) >= 2 or any(launcher.poll() is not None for launcher in launchers))
     everyone = [pid for launcher in launchers for pid in family(launcher.pid)]
-    subprocess.run(["ip", "-n", two_networks[1], "link", "set", LINK, "down"], check=True)
-    cut = time.monotonic()
+    cut(networks[1])
+    lost = time.monotonic()
     wait_until(lambda: all(launcher.poll() is not None for launcher in launchers))
-    assert time.monotonic() - cut < LIMIT_S * slowness()
+    assert time.monotonic() - lost < LIMIT_S * slowness()
     assert [launcher.returncode for launcher in launchers] == [1, 1]
     assert not [pid for pid in everyone if Path(f"/proc/{pid}").exists()]
     said = [(tmp_path / f"said/machine-{rank}").read_text() for rank in (0, 1)]
