@@ -88,7 +88,7 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     """The critic that a recipe asks for, on the policy's device and in its dtype.
 
     With `model.lora` its own backbone is frozen too, in 4 bits where the policy is, and has adapters of its own. They
-    and the head are fp32 then; an engine that keeps masters casts them.
+    and the head have the dtype of the policy's adapters: ZeRO-3 takes one dtype.
 
     Args:
         policy: wrapped by peft alone.
@@ -96,6 +96,9 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
     from trl.trainer.utils import disable_dropout_in_model
 
     backbone, lora, seed = None, recipe.model.lora, derive_seed(recipe.run.seed, "critic")
+    trained = policy.dtype
+    if lora is not None:
+        trained = next(parameter.dtype for parameter in policy.parameters() if parameter.requires_grad)
     if not recipe.critic.shared_backbone:
         how = four_bits(lora)
         name = recipe.critic.model or recipe.model.name
@@ -111,13 +114,13 @@ def make_critic(recipe: Recipe, policy: PreTrainedModel) -> Critic:
         if lora is not None:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)  # equal on every process
-                backbone = with_adapters(backbone, lora, fp32=True)
+                backbone = with_adapters(backbone, lora, fp32=trained == torch.float32)
             settle_quantized(backbone)
     config = (policy if backbone is None else backbone).config.get_text_config()
     critic = Critic(backbone, config.hidden_size)
     critic.head.initialize(seed)
     critic.to(device=policy.device)
-    critic.head.to(dtype=policy.dtype if lora is None else torch.float32)
+    critic.head.to(dtype=trained)
     disable_dropout_in_model(critic)
     for module in critic.modules():
         # Attention keeps its rate as a number, in no module of its own.

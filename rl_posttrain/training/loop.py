@@ -108,8 +108,8 @@ class PolicyTrainer(trl.GRPOTrainer):
         # The KL term is the objective's; TRL made the reference model for it.
         self.beta = 0.0
         self._scores_on_cpu = score_on_cpu(self)
-        self.critic = make_critic(self.model) if make_critic else None
         settle_quantized(self.model)
+        self.critic = make_critic(self.model) if make_critic else None
         for model in filter(None, (self.model, self.ref_model, self.critic)):
             restore_frequencies(model)
         if self.critic is not None:
