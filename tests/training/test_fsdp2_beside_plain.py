@@ -53,7 +53,11 @@ def check_near(ours: RunDirectory, theirs: RunDirectory) -> None:
     found, expected = weights(ours), weights(theirs)
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, atol=2e-5, rtol=0, msg=name)
+        off = (found[name] - weight).abs()
+        if name.endswith("c_attn.bias"):  # attention does not change with the keys' bias: its gradient is rounding
+            query, _, value = off.chunk(3)
+            off = torch.cat([query, value])
+        assert off.max() <= 2e-5, name
 
 
 @pytest.mark.parametrize("case", CASES)
