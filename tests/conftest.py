@@ -26,8 +26,8 @@ for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
-# What `prepare_process` puts into the environment for engines in this process.
-PREPARED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+# What `prepare_process`, and DeepSpeed after it, put into the environment for engines in this process.
+PREPARED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 
 # Several processes of tests share the cores. Threads that wait for a core of another process's spin, and slow both.
 SHARE = {}

@@ -1,6 +1,7 @@
 """Rewards that raise, hang or crash, TRL's own rewards by name, and golds that cannot be read."""
 
 import math
+import os
 
 import pytest
 from conftest import slowness
@@ -94,11 +95,11 @@ def test_an_isolated_reward_is_ended_at_its_deadline_and_the_others_are_paid(fil
     assert "ended its worker process on row 3 of 4" in error_of(stopping, **batch, kind=RewardError)
 
 
-SLOW_FILE = """
-import sys, time
-if sys.argv[0] == "-c":  # where workers are made
-    time.sleep({seconds})
-    {line}
+SLOW_FILE = f"""
+import os, sys, time
+if os.getpid() != {os.getpid()}:  # where workers are made
+    time.sleep({{seconds}})
+    {{line}}
 
 def hangs(completions, **kwargs):
     while completions == ["hang"]:
