@@ -20,7 +20,7 @@ from rl_posttrain.evaluation.samples import check_folder
 from rl_posttrain.evaluation.settings import settings_of
 from rl_posttrain.evaluation.subjects import Subject
 from rl_posttrain.machine.process import use_cpu_if_no_gpu, world_size
-from rl_posttrain.machine.rendezvous import listen_on_loopback
+from rl_posttrain.machine.rendezvous import prepare_rendezvous
 from rl_posttrain.models.digest import folder_digest
 from rl_posttrain.models.find import load_config
 from rl_posttrain.recipe.evaluation import Evaluation
@@ -94,7 +94,7 @@ def evaluate_alone(
         RlPosttrainError: something that was asked for cannot be had; the message says what to change.
     """
     use_cpu_if_no_gpu()
-    listen_on_loopback()
+    prepare_rendezvous()
     jobs = [_job(subject, evaluation, listener) for subject, evaluation in pairs]
     _check_columns(by or (), jobs)
     all_settings = [_settings(job) for job in jobs]

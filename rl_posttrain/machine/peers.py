@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from rl_posttrain.errors import EngineError, Interrupted, one_line
 from rl_posttrain.machine.process import is_main_process, world_size
-from rl_posttrain.machine.rendezvous import listen_on_loopback
+from rl_posttrain.machine.rendezvous import prepare_rendezvous
 
 OTHER_PROCESS_ENDED = 3  # the exit status
 # A silent machine is given up after 10 + 5 * 5 seconds. With _PATIENCE_S all have ended within a minute.
@@ -224,7 +224,7 @@ def _keep_alive(connection: socket.socket) -> None:
 @functools.cache
 def _store() -> Any:
     """The store that the process group will use, too: torchrun's, else the first process's, which must stay open."""
-    listen_on_loopback()
+    prepare_rendezvous()
     rendezvous = importlib.import_module("torch.distributed.rendezvous")  # torch.distributed has a function of its name
     port, rank = int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
     return rendezvous._create_c10d_store(
@@ -233,8 +233,8 @@ def _store() -> Any:
 
 
 def _key() -> str:
-    """Of this entry into `watched`; torchrun may keep its store when it starts the processes again."""
-    return f"rl_posttrain/peers/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_numbers)}"
+    """Of this entry into `watched`."""
+    return f"rl_posttrain/peers/{next(_numbers)}"
 
 
 def _end() -> NoReturn:

@@ -1,26 +1,35 @@
-"""Where the processes of a run meet: torch's store, which a process on its own opens for this machine alone."""
+"""Where the processes of a run meet: torch's store, which a process on its own opens for this machine alone.
+
+Under torchrun the store is torchrun's. It is kept when torchrun starts the processes again (``--max-restarts``), with
+the addresses at which the ended ones could be reached; torch 2.13 lets the new ones read these.
+"""
 
 import functools
 import importlib
 import ipaddress
+import os
 import socket
 from typing import Any
 
 
 @functools.cache
-def listen_on_loopback() -> None:
-    """Let torch's store listen on the loopback address where that is its address; torch would take every interface.
+def prepare_rendezvous() -> None:
+    """Let torch's store listen on the loopback address where that is its address, and begin empty at each start.
 
-    Call it before a process group is made. Under torchrun the store is torchrun's own, and listens on all interfaces.
+    Call it before a process group is made. torch would listen on every interface, as torchrun's own store does.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import PrefixStore, TCPStore
 
     # torch.distributed has a function of the module's name.
     rendezvous = importlib.import_module("torch.distributed.rendezvous")
     original = rendezvous._create_c10d_store
 
     def create(hostname: str, port: int, rank: int, world_size: int, timeout: Any, use_libuv: bool = True) -> Any:
-        if rank != 0 or not _is_loopback(hostname) or rendezvous._torchelastic_use_agent_store():
+        if rendezvous._torchelastic_use_agent_store():
+            store = original(hostname, port, rank, world_size, timeout, use_libuv)
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            return store if start == "0" else PrefixStore(f"rl_posttrain/start/{start}", store)
+        if rank != 0 or not _is_loopback(hostname):
             return original(hostname, port, rank, world_size, timeout, use_libuv)
         server = socket.socket()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

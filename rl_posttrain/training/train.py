@@ -17,7 +17,7 @@ from rl_posttrain.machine.process import (
     use_cpu_if_no_gpu,
     world_size,
 )
-from rl_posttrain.machine.rendezvous import listen_on_loopback
+from rl_posttrain.machine.rendezvous import prepare_rendezvous
 from rl_posttrain.machine.signals import Stop, handled
 from rl_posttrain.models.find import check_source, load_config, origin, resolve_model, whole_model
 from rl_posttrain.recipe.resolve import Specs, check_rows_to_evaluate, resolve
@@ -214,7 +214,7 @@ def build_trainer(
     """
     # The heavy imports stand here, so that a mistake in the recipe shows before them.
     on_cpu = use_cpu_if_no_gpu()
-    listen_on_loopback()
+    prepare_rendezvous()
 
     from rl_posttrain.rollout.prompts import load_tokenizer, longest_sequence, tokenize
     from rl_posttrain.training.backends.backend import make_backend

@@ -56,7 +56,7 @@ def test_torchs_store_would_listen_everywhere(tmp_path):
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_rendezvous import listening\n"
         "from rl_posttrain.machine import process\nprocess.prepare_process(verbose=False)\n"
         "if 'ours' in sys.argv:\n"
-        "    from rl_posttrain.machine.rendezvous import listen_on_loopback\n    listen_on_loopback()\n"
+        "    from rl_posttrain.machine.rendezvous import prepare_rendezvous\n    prepare_rendezvous()\n"
         "for _ in range(2):\n"
         "    dist.init_process_group('gloo')\n    found = listening(os.getpid())\n    dist.destroy_process_group()\n"
         "print(sorted(found - {'127.0.0.1'}))\n"
