@@ -56,7 +56,7 @@ def test_an_error_counts_as_an_end_and_a_way_out_does_not():
 def test_whoever_does_not_know_the_token_is_not_taken_for_a_process():
     stranger = (
         "import socket\n"
-        "port = int(peers._store().get(f'rl_posttrain/peers/0/0').decode().split()[0])\n"
+        "port = int(peers._store().get(f'rl_posttrain/peers/0').decode().split()[0])\n"
         "with socket.create_connection(('127.0.0.1', port)) as guest:\n"
         "    guest.sendall(b'0123 1 elsewhere\\n')\n"
         "    assert guest.recv(1) == b''\n"
