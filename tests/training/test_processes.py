@@ -1,5 +1,6 @@
 """Runs of several processes: all stop after the same step, and where one dies all end soon, its error first."""
 
+import contextlib
 import os
 import re
 import signal
@@ -133,10 +134,8 @@ def test_under_torchrun_all_end_and_leave_nothing(tiny_recipe, tmp_path, to, num
     assert time.monotonic() - started < LIMIT_S * slowness()
     said = (tmp_path / "out").read_text()
     wait_until_shared_memory_is_as(shared)
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+    # Something else may have one of them meanwhile, for a time.
+    wait_until(lambda: all(map(is_free, ports)))
     if kept:
         step = run.last_row()["step"]
         assert f"{run.path}/checkpoints/checkpoint-{step} is kept; go on with: torchrun --standalone" in said
@@ -153,6 +152,15 @@ def descendants(pid: int) -> list[int]:
     """A process and all that it started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in descendants(int(child)))]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 def ports_of(pid: int) -> set[int]:
