@@ -50,7 +50,10 @@ def check_recipe(recipe: Recipe, num_processes: int, where: Where = THIS_MACHINE
     check_trl(recipe, sizes, backend)
     make_algorithm(recipe)
     check_addresses(recipe.rollout.servers)
-    notes = [backend.precision, *filter(None, (recipe.checkpoint.warning, too_cold(recipe)))]
+    notes = [
+        f"{backend.precision}{recipe.model.four_bits}",
+        *filter(None, (recipe.checkpoint.warning, too_cold(recipe))),
+    ]
     if recipe.rollout.engine == "vllm_server":
         notes.append(
             f"{len(recipe.rollout.servers)} servers have weights and KV cache of their own, which the predicted memory "

@@ -12,3 +12,8 @@ class ModelSection(Section):
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     lora: LoraSection | None = None  # None: the whole model is trained
+
+    @property
+    def four_bits(self) -> str:
+        """What a line that tells the weights' dtypes says more: which of them are in 4 bits; empty where none are."""
+        return f"; frozen layers in 4 bits ({self.lora.quantize})" if self.lora and self.lora.quantize else ""

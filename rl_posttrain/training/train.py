@@ -251,7 +251,7 @@ def build_trainer(
         run.append_metrics(row)
         view.step(row, rollouts[:num_samples])
 
-    view.note(f"loading {recipe.model.name}: {backend.precision}")
+    view.note(f"loading {recipe.model.name}: {backend.precision}{recipe.model.four_bits}")
     with whole_model(recipe.model.name):
         return trainer_class(backend)(
             recipe=recipe,

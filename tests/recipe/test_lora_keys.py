@@ -16,6 +16,7 @@ def test_an_empty_section_has_the_defaults_and_reads_back():
     }  # fmt: skip
     named = load_recipe("quickstart", ["model.lora.target_modules=[q_proj, v_proj]", "model.lora.quantize=nf4"])
     assert named.model.lora.target_modules == ("q_proj", "v_proj")
+    assert (recipe.model.four_bits, named.model.four_bits) == ("", "; frozen layers in 4 bits (nf4)")
     for one in (recipe, named):
         assert parse_recipe(read_yaml(one.to_yaml())) == one
 
